@@ -1,0 +1,87 @@
+//! The site's configuration file (TOML). Every key has a default and is shown in `config/treeferry.toml`;
+//! a key that is not known is an error, so that a misspelt one is not silently without effect.
+
+use crate::units::{BadQuantity, parse_size};
+use serde::Deserialize;
+
+/// What a configuration file can say. Options of the command line win over it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Defaults of `treeferry sync`.
+    pub sync: SyncConfig,
+}
+
+/// Section `[sync]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct SyncConfig {
+    /// Number of worker threads; absent: found out by the load.
+    pub pool: Option<usize>,
+    /// As `--chunk-size`.
+    pub chunk_size: Option<Quantity>,
+    /// As `--bwlimit`.
+    pub bwlimit: Option<Quantity>,
+    /// As `--iops`.
+    pub iops: Option<u32>,
+    /// Patterns that are excluded from every job, before those of the command line.
+    pub exclude: Vec<String>,
+}
+
+/// A number of bytes, written as a number or as text with a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Written")]
+pub struct Quantity(pub u64);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Number(u64),
+    Text(String),
+}
+
+impl TryFrom<Written> for Quantity {
+    type Error = BadQuantity;
+    fn try_from(w: Written) -> Result<Quantity, BadQuantity> {
+        match w {
+            Written::Number(n) => Ok(Quantity(n)),
+            Written::Text(s) => parse_size(&s).map(Quantity),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the text of a configuration file. The error names line and key.
+    pub fn parse(text: &str) -> Result<Config, String> {
+        toml::from_str(text).map_err(|e| e.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_file_has_every_key_and_says_the_defaults() {
+        let text = include_str!("../../config/treeferry.toml");
+        assert_eq!(Config::parse(text).unwrap(), Config::default());
+        let open: String =
+            text.lines().map(|l| l.strip_prefix("#= ").unwrap_or(l)).collect::<Vec<_>>().join("\n");
+        let all = Config::parse(&open).unwrap().sync;
+        assert!(all.pool.is_some() && all.chunk_size.is_some() && all.bwlimit.is_some() && all.iops.is_some());
+        assert!(!all.exclude.is_empty());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let e = Config::parse("[sync]\npoool = 3\n").unwrap_err();
+        assert!(e.contains("poool"), "{e}");
+    }
+
+    #[test]
+    fn quantities_may_have_units() {
+        let c = Config::parse("[sync]\nchunk-size = \"1G\"\nbwlimit = 1000\n").unwrap();
+        assert_eq!((c.sync.chunk_size, c.sync.bwlimit), (Some(Quantity(1 << 30)), Some(Quantity(1000))));
+        assert!(Config::parse("[sync]\nchunk-size = \"1 furlong\"\n").is_err());
+    }
+}

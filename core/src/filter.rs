@@ -1,0 +1,179 @@
+//! Which entries a job is about: `--exclude`, `--include`, `--exclude-from`.
+//!
+//! Patterns are gitignore's (gitignore(5)), matched against the path below SRC; a leading `/` anchors a
+//! pattern there. An `--include` wins over every `--exclude`, wherever it stands on the command line; within
+//! an `--exclude-from` file a line `!PATTERN` takes back what earlier lines excluded, as in git. What lies
+//! below an excluded directory is excluded with it: it is not walked at all.
+
+use crate::path::RelPath;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use serde::{Deserialize, Serialize};
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// One pattern as it was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rule {
+    /// `--exclude PATTERN`, or a line of an `--exclude-from` file.
+    Exclude(String),
+    /// `--include PATTERN`.
+    Include(String),
+}
+
+/// Says which pattern is not one.
+#[derive(Debug, thiserror::Error)]
+#[error("pattern '{pattern}': {why}")]
+pub struct BadPattern {
+    pattern: String,
+    why: String,
+}
+
+/// The compiled rules of a job.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    exclude: Gitignore,
+    include: Gitignore,
+    /// Paths that are never touched, whatever the rules: trash and roots that lie in each other.
+    always: Vec<RelPath>,
+}
+
+impl Filter {
+    /// Compiles rules.
+    pub fn new(rules: &[Rule]) -> Result<Filter, BadPattern> {
+        let mut exclude = GitignoreBuilder::new("");
+        let mut include = GitignoreBuilder::new("");
+        for r in rules {
+            let (to, pattern) = match r {
+                Rule::Exclude(p) => (&mut exclude, p),
+                Rule::Include(p) => (&mut include, p),
+            };
+            to.add_line(None, pattern).map_err(|e| bad(pattern, e))?;
+        }
+        Ok(Filter {
+            exclude: exclude.build().map_err(|e| bad("", e))?,
+            include: include.build().map_err(|e| bad("", e))?,
+            always: Vec::new(),
+        })
+    }
+
+    /// Adds a path that is left alone with all that is below it, in source and target, come what may.
+    pub fn protect(&mut self, path: RelPath) {
+        self.always.push(path);
+    }
+
+    /// Whether there is any rule at all: if not, asking for each entry can be spared.
+    pub fn is_empty(&self) -> bool {
+        self.exclude.is_empty() && self.always.is_empty()
+    }
+
+    /// Whether an entry of a directory that is itself not excluded is excluded.
+    pub fn excludes(&self, dir: &RelPath, name: &CStr, is_dir: bool) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let path = dir.child(name);
+        self.protects(&path) || self.rules_exclude(&path, is_dir)
+    }
+
+    /// Whether the path is one of those given to [`Filter::protect`].
+    pub fn protects(&self, path: &RelPath) -> bool {
+        self.always.contains(path)
+    }
+
+    /// Whether a path is excluded by itself or by any directory above it.
+    pub fn excludes_deep(&self, path: &RelPath, is_dir: bool) -> bool {
+        let b = path.as_bytes();
+        let mut ends: Vec<usize> = (0..b.len()).filter(|i| b[*i] == b'/').collect();
+        ends.push(b.len());
+        ends.iter().any(|&e| {
+            let p = RelPath::new(&b[..e]).unwrap_or_default();
+            !p.is_root() && (self.protects(&p) || self.rules_exclude(&p, e < b.len() || is_dir))
+        })
+    }
+
+    fn rules_exclude(&self, path: &RelPath, is_dir: bool) -> bool {
+        let p = Path::new(OsStr::from_bytes(path.as_bytes()));
+        self.exclude.matched(p, is_dir).is_ignore() && !self.include.matched(p, is_dir).is_ignore()
+    }
+}
+
+/// Reads an `--exclude-from` file: a pattern a line, `#` begins a comment, `!` takes back.
+pub fn rules_of_file(text: &str) -> Vec<Rule> {
+    text.lines()
+        .filter(|l| !l.trim().is_empty() && !l.starts_with('#'))
+        .map(|l| Rule::Exclude(l.strip_suffix('\r').unwrap_or(l).to_owned()))
+        .collect()
+}
+
+fn bad(pattern: &str, e: ignore::Error) -> BadPattern {
+    BadPattern { pattern: pattern.to_owned(), why: e.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::CString;
+
+    fn filter(rules: &[&str]) -> Filter {
+        let rules: Vec<Rule> = rules
+            .iter()
+            .map(|r| match r.strip_prefix('+') {
+                Some(p) => Rule::Include(p.to_owned()),
+                None => Rule::Exclude((*r).to_owned()),
+            })
+            .collect();
+        Filter::new(&rules).unwrap()
+    }
+    fn hits(f: &Filter, path: &str, is_dir: bool) -> bool {
+        let (dir, name) = RelPath::new(path).unwrap().split().unwrap();
+        f.excludes(&dir, &name, is_dir)
+    }
+
+    #[test]
+    fn patterns_are_those_of_gitignore() {
+        let f = filter(&["*.o", "/build", "cache/", "a/**/z"]);
+        assert!(hits(&f, "x.o", false) && hits(&f, "d/e/x.o", false));
+        assert!(hits(&f, "build", true) && !hits(&f, "d/build", true));
+        assert!(hits(&f, "d/cache", true) && !hits(&f, "d/cache", false));
+        assert!(hits(&f, "a/b/c/z", false) && !hits(&f, "b/z", false));
+        assert!(!hits(&f, "x.c", false));
+    }
+
+    #[test]
+    fn an_include_wins_wherever_it_stands() {
+        for rules in [["*.log", "+keep.log"], ["+keep.log", "*.log"]] {
+            let f = filter(&rules);
+            assert!(hits(&f, "a.log", false) && !hits(&f, "d/keep.log", false));
+        }
+        let f = filter(&["/a/*", "!/a/b"]);
+        assert!(hits(&f, "a/c", false) && !hits(&f, "a/b", false));
+    }
+
+    #[test]
+    fn names_of_any_bytes_can_be_matched() {
+        let f = filter(&["*.tmp"]);
+        let n = CString::new(&b"\xff\xfe\n.tmp"[..]).unwrap();
+        assert!(f.excludes(&RelPath::root(), &n, false));
+        assert!(filter(&[]).is_empty() && !filter(&[]).excludes(&RelPath::root(), &n, false));
+    }
+
+    #[test]
+    fn protected_paths_are_excluded_whatever_the_rules() {
+        let mut f = filter(&["+*"]);
+        f.protect(RelPath::new("d/trash").unwrap());
+        assert!(hits(&f, "d/trash", true) && !hits(&f, "trash", true));
+        assert!(f.excludes_deep(&RelPath::new("d/trash/x/y").unwrap(), false));
+    }
+
+    #[test]
+    fn a_bad_pattern_is_named() {
+        let e = Filter::new(&[Rule::Exclude("a[".into())]).unwrap_err();
+        assert!(e.to_string().contains("a["), "{e}");
+    }
+
+    #[test]
+    fn files_of_patterns_may_have_comments() {
+        assert_eq!(rules_of_file("# c\n\n*.o\r\n!keep.o\n").len(), 2);
+    }
+}

@@ -1,0 +1,171 @@
+//! A task: a unit of queued work, complete in itself. It names paths below the roots of its job and never the
+//! roots, so that no message can lead anywhere else.
+
+use crate::ids::{GroupKey, JoinId, TaskId};
+use crate::names::Names;
+use crate::path::RelPath;
+use serde::{Deserialize, Serialize};
+
+/// What there is to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// Walk a directory: reconcile its entries, hand out its subdirectories, finish it.
+    Walk {
+        /// The directory.
+        path: RelPath,
+        /// This job has just made it at the target, so nothing is in it there. A hint: a task that is run a
+        /// second time finds things in it, and must cope.
+        fresh: bool,
+    },
+    /// Reconcile these names of a directory.
+    Files {
+        /// The directory.
+        dir: RelPath,
+        /// As in `Walk`.
+        fresh: bool,
+        /// The names.
+        names: Names,
+    },
+    /// Copy a range of a big file into its staged file.
+    Chunk {
+        /// Which file.
+        file: StagedFile,
+        /// First byte.
+        offset: u64,
+        /// Length in bytes.
+        len: u64,
+    },
+    /// All chunks are there: give the staged file its metadata and its name.
+    Publish {
+        /// Which file.
+        file: StagedFile,
+    },
+    /// Make a name a hard link to the first copy of its group.
+    Link {
+        /// The name.
+        path: RelPath,
+        /// What it is.
+        kind: crate::names::Kind,
+        /// The group.
+        group: GroupKey,
+    },
+    /// Nothing in the directory will change any more: delete what is extra, give it its final metadata.
+    FinishDir {
+        /// The directory.
+        path: RelPath,
+        /// The source was listed to its end without an error, so what is not in it may be deleted.
+        listed: bool,
+        /// This job made it at the target.
+        fresh: bool,
+    },
+    /// Remove what is inside a directory of the target, then the directory.
+    Remove {
+        /// The directory.
+        path: RelPath,
+    },
+    /// Remove names of a directory of the target.
+    RemoveNames {
+        /// The directory.
+        dir: RelPath,
+        /// The names; none of them a directory when they were listed.
+        names: Names,
+    },
+    /// Remove a directory of the target that ought to be empty by now.
+    RemoveDir {
+        /// The directory.
+        path: RelPath,
+    },
+}
+
+/// A file that is being copied in chunks into one staged file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedFile {
+    /// Its final path.
+    pub path: RelPath,
+    /// Where it is staged, in the same directory.
+    pub staged: RelPath,
+    /// What the source looked like when its copy began.
+    pub stamp: Stamp,
+    /// Its hard-link group, if it is the one that copies for it.
+    pub group: Option<GroupKey>,
+    /// Whether the target had no such entry.
+    pub new: bool,
+    /// Whether the source has holes.
+    pub holes: bool,
+}
+
+/// What tells that a source file is still the one whose copy began: if any of these has changed, it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Inode number.
+    pub ino: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Modification time, seconds and nanoseconds.
+    pub mtime: (i64, u32),
+    /// Status-change time, seconds and nanoseconds.
+    pub ctime: (i64, u32),
+}
+
+/// A task that has been given to the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its identity within the job.
+    pub id: TaskId,
+    /// The join that it counts out of when it is done.
+    pub join: Option<JoinId>,
+    /// How often it was tried before, by itself or as part of a batch.
+    pub attempt: u8,
+    /// For the follow-up of a join: the sum of what the joined tasks added to its tally.
+    pub tally: u64,
+    /// What there is to do.
+    pub work: Work,
+}
+
+/// A task that is about to be given to the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewTask {
+    /// As in [`Task`].
+    pub join: Option<JoinId>,
+    /// As in [`Task`].
+    pub attempt: u8,
+    /// What there is to do.
+    pub work: Work,
+}
+
+impl NewTask {
+    /// A first attempt.
+    pub fn new(join: Option<JoinId>, work: Work) -> NewTask {
+        NewTask { join, attempt: 0, work }
+    }
+}
+
+impl Work {
+    /// Names the kind of work, for logs and statistics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Work::Walk { .. } => "walk",
+            Work::Files { .. } => "files",
+            Work::Chunk { .. } => "chunk",
+            Work::Publish { .. } => "publish",
+            Work::Link { .. } => "link",
+            Work::FinishDir { .. } => "finish-dir",
+            Work::Remove { .. } => "remove",
+            Work::RemoveNames { .. } => "remove-names",
+            Work::RemoveDir { .. } => "remove-dir",
+        }
+    }
+
+    /// The path that best names it in a log.
+    pub fn path(&self) -> &RelPath {
+        match self {
+            Work::Walk { path, .. }
+            | Work::Link { path, .. }
+            | Work::FinishDir { path, .. }
+            | Work::Remove { path }
+            | Work::RemoveDir { path } => path,
+            Work::Files { dir, .. } | Work::RemoveNames { dir, .. } => dir,
+            Work::Chunk { file, .. } | Work::Publish { file } => &file.path,
+        }
+    }
+}

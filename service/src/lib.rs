@@ -1,0 +1,1 @@
+//! Start and end of a long-running program: logging, signals, exit codes.
