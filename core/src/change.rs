@@ -64,7 +64,11 @@ impl Item {
     /// What the entry is.
     pub fn kind(self) -> Kind {
         match self {
-            Item::Made(k) | Item::Replaced(k, _) | Item::Fixed(k, _) | Item::Linked(k, _) | Item::Deleted(k) => k,
+            Item::Made(k)
+            | Item::Replaced(k, _)
+            | Item::Fixed(k, _)
+            | Item::Linked(k, _)
+            | Item::Deleted(k) => k,
         }
     }
 }
@@ -133,9 +137,18 @@ mod tests {
         assert_eq!(line(Item::Made(Kind::Symlink), "l"), "cL+++++++++ l");
         assert_eq!(line(Item::Made(Kind::Fifo), "p"), "cS+++++++++ p");
         assert_eq!(line(Item::Replaced(Kind::File, d), "f"), ">f.st...... f");
-        assert_eq!(line(Item::Fixed(Kind::File, Differs { perms: true, ..Differs::default() }), "f"), ".f...p..... f");
-        assert_eq!(line(Item::Fixed(Kind::Dir, Differs { time: true, ..Differs::default() }), ""), ".d..t...... ./");
-        assert_eq!(line(Item::Fixed(Kind::File, Differs { acl: true, xattr: true, ..Differs::default() }), "f"), ".f.......ax f");
+        assert_eq!(
+            line(Item::Fixed(Kind::File, Differs { perms: true, ..Differs::default() }), "f"),
+            ".f...p..... f"
+        );
+        assert_eq!(
+            line(Item::Fixed(Kind::Dir, Differs { time: true, ..Differs::default() }), ""),
+            ".d..t...... ./"
+        );
+        assert_eq!(
+            line(Item::Fixed(Kind::File, Differs { acl: true, xattr: true, ..Differs::default() }), "f"),
+            ".f.......ax f"
+        );
         assert_eq!(line(Item::Linked(Kind::File, true), "h"), "hf+++++++++ h");
         assert_eq!(line(Item::Deleted(Kind::File), "x"), "*deleting   x");
         assert_eq!(line(Item::Deleted(Kind::Dir), "x"), "*deleting   x/");

@@ -68,7 +68,9 @@ mod tests {
         let open: String =
             text.lines().map(|l| l.strip_prefix("#= ").unwrap_or(l)).collect::<Vec<_>>().join("\n");
         let all = Config::parse(&open).unwrap().sync;
-        assert!(all.pool.is_some() && all.chunk_size.is_some() && all.bwlimit.is_some() && all.iops.is_some());
+        assert!(
+            all.pool.is_some() && all.chunk_size.is_some() && all.bwlimit.is_some() && all.iops.is_some()
+        );
         assert!(!all.exclude.is_empty());
     }
 

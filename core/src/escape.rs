@@ -40,7 +40,8 @@ pub fn unescape(s: &str) -> Vec<u8> {
     let b = s.as_bytes();
     let (mut out, mut i) = (Vec::with_capacity(b.len()), 0);
     while i < b.len() {
-        let octal = b.get(i + 2..i + 5).filter(|d| b[i..].starts_with(b"\\#") && d.iter().all(u8::is_ascii_digit));
+        let octal =
+            b.get(i + 2..i + 5).filter(|d| b[i..].starts_with(b"\\#") && d.iter().all(u8::is_ascii_digit));
         match octal.and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| u8::from_str_radix(d, 8).ok()) {
             Some(v) => {
                 out.push(v);

@@ -86,15 +86,21 @@ impl Notice {
     /// What to tell the user.
     pub fn text(self) -> &'static str {
         match self {
-            Notice::OwnerLeftOut => "owners are left out: only root may give files away (counted as left_out_owner)",
+            Notice::OwnerLeftOut => {
+                "owners are left out: only root may give files away (counted as left_out_owner)"
+            }
             Notice::GroupLeftOut => {
                 "groups that you are not a member of are left out: only root may set them (counted as left_out_owner)"
             }
-            Notice::DevicesLeftOut => "devices are left out: only root may make them (counted as left_out_devices)",
+            Notice::DevicesLeftOut => {
+                "devices are left out: only root may make them (counted as left_out_devices)"
+            }
             Notice::XattrsLeftOut => {
                 "extended attributes that only root may set are left out (counted as left_out_xattrs)"
             }
-            Notice::AclsUnsupported => "the target file system cannot hold ACLs (counted as unsupported_acls)",
+            Notice::AclsUnsupported => {
+                "the target file system cannot hold ACLs (counted as unsupported_acls)"
+            }
             Notice::XattrsUnsupported => {
                 "the target file system cannot hold some extended attributes (counted as unsupported_xattrs)"
             }

@@ -118,9 +118,15 @@ mod tests {
 
     #[test]
     fn refuses_a_batch_that_could_lead_outside() {
-        for (bytes, kinds) in
-            [(&b"..\0"[..], 1), (b"a/b\0", 1), (b"\0", 1), (b"a", 1), (b"a\0b\0", 1), (b"a\0", 2), (b".\0", 1)]
-        {
+        for (bytes, kinds) in [
+            (&b"..\0"[..], 1),
+            (b"a/b\0", 1),
+            (b"\0", 1),
+            (b"a", 1),
+            (b"a\0b\0", 1),
+            (b"a\0", 2),
+            (b".\0", 1),
+        ] {
             let p = Packed { bytes: bytes.to_vec(), kinds: vec![Kind::File; kinds] };
             assert_eq!(Names::try_from(p), Err(BadNames), "{bytes:?}");
         }

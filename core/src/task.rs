@@ -39,6 +39,8 @@ pub enum Work {
     Publish {
         /// Which file.
         file: StagedFile,
+        /// How many chunks must have been copied; each that was adds one to the tally.
+        chunks: u64,
     },
     /// Make a name a hard link to the first copy of its group.
     Link {
@@ -90,8 +92,10 @@ pub struct StagedFile {
     pub group: Option<GroupKey>,
     /// Whether the target had no such entry.
     pub new: bool,
-    /// Whether the source has holes.
+    /// Whether the source has holes that are to be kept.
     pub holes: bool,
+    /// As in [`Task`], of the entry.
+    pub attempt: u8,
 }
 
 /// What tells that a source file is still the one whose copy began: if any of these has changed, it is not.
@@ -165,7 +169,7 @@ impl Work {
             | Work::Remove { path }
             | Work::RemoveDir { path } => path,
             Work::Files { dir, .. } | Work::RemoveNames { dir, .. } => dir,
-            Work::Chunk { file, .. } | Work::Publish { file } => &file.path,
+            Work::Chunk { file, .. } | Work::Publish { file, .. } => &file.path,
         }
     }
 }

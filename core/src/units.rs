@@ -71,7 +71,16 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (s, v) in [("0", 0), ("17", 17), ("1K", 1024), ("4k", 4096), ("2M", 2 << 20), ("1.5G", 3 << 29), ("1TiB", 1 << 40), ("3b", 3)] {
+        for (s, v) in [
+            ("0", 0),
+            ("17", 17),
+            ("1K", 1024),
+            ("4k", 4096),
+            ("2M", 2 << 20),
+            ("1.5G", 3 << 29),
+            ("1TiB", 1 << 40),
+            ("3b", 3),
+        ] {
             assert_eq!(parse_size(s), Ok(v), "{s}");
         }
         for s in ["", "K", "1X", "-1", "1.2.3", "99999999P", "1 000", "inf", "nan"] {
@@ -81,7 +90,15 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (s, v) in [("0", 0), ("90", 90), ("90s", 90), ("2m", 120), ("12h", 43_200), ("1d", 86_400), ("2w", 1_209_600)] {
+        for (s, v) in [
+            ("0", 0),
+            ("90", 90),
+            ("90s", 90),
+            ("2m", 120),
+            ("12h", 43_200),
+            ("1d", 86_400),
+            ("2w", 1_209_600),
+        ] {
             assert_eq!(parse_duration(s), Ok(Duration::from_secs(v)), "{s}");
         }
         for s in ["", "h", "1y", "-1s", "1.5h", "99999999999999999999w"] {
@@ -91,7 +108,10 @@ mod tests {
 
     #[test]
     fn shown() {
-        assert_eq!((show_size(0).as_str(), show_size(1023).as_str(), show_size(1536).as_str()), ("0 B", "1023 B", "1.50 KiB"));
+        assert_eq!(
+            (show_size(0).as_str(), show_size(1023).as_str(), show_size(1536).as_str()),
+            ("0 B", "1023 B", "1.50 KiB")
+        );
         assert_eq!(show_size(u64::MAX), "16.0 EiB");
     }
 }

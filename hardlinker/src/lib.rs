@@ -1,1 +1,190 @@
-//! stub
+//! The hardlinker: makes a name a hard link to the first copy of its group.
+//!
+//! It is the only thing that makes links. The first copy is a matter of the workers; a link task comes here
+//! when that copy exists, or has failed, in which case the name is handed back to be copied itself. A new
+//! link appears under its final name at once, or takes another entry's place by a rename; nothing is left
+//! behind.
+
+use std::ffi::CStr;
+use std::sync::Arc;
+use treeferry_core::{
+    Failure, GroupKey, Item, Kind, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work,
+};
+use treeferry_fs::meta::stat_if_there;
+use treeferry_fs::{AsFd, Error, OwnedFd, Root, TempNames, entry, fault};
+use treeferry_queue::{Claim, Engine, Leader};
+
+/// How often a link is tried.
+const MAX_ATTEMPTS: u8 = 4;
+
+/// What the hardlinker needs of a job.
+pub trait LinkJob: Send + Sync {
+    /// The target root; `None` in a dry run whose DST does not exist.
+    fn target(&self) -> Option<&Root>;
+    /// Where temporary names come from.
+    fn temp_names(&self) -> &TempNames;
+    /// Touch nothing.
+    fn dry_run(&self) -> bool;
+    /// Report changes.
+    fn itemize(&self) -> bool;
+    /// A directory in the way that is not empty may be removed.
+    fn may_clear(&self) -> bool;
+    /// A new number for a join.
+    fn new_join(&self) -> treeferry_core::JoinId;
+}
+
+/// Makes links for one job.
+pub struct Hardlinker {
+    job: Arc<dyn LinkJob>,
+    engine: Engine,
+}
+
+/// How a link task ended.
+enum End {
+    /// The name was the right inode already.
+    Right,
+    /// It is now. True: it was not there before.
+    Linked(bool),
+    /// The first copy is not there, or not what it was: the name must be copied itself.
+    NoLeader,
+    /// The first copy could not be made for want of privilege or support: nor can this.
+    NotKept,
+    /// A directory that is not empty is where the name is to be.
+    Blocked,
+}
+
+impl Hardlinker {
+    /// A hardlinker for a job on an engine.
+    pub fn new(job: Arc<dyn LinkJob>, engine: Engine) -> Hardlinker {
+        Hardlinker { job, engine }
+    }
+
+    /// Runs a link task.
+    pub fn run(&self, task: &Task) -> Outcome {
+        let mut out = Outcome::default();
+        let Work::Link { path, kind, group } = &task.work else { return out };
+        if fault::armed() {
+            fault::at(path.as_bytes());
+        }
+        let Some((dir, name)) = path.split() else { return out };
+        let again = |work| NewTask { join: task.join, attempt: 0, work };
+        let leader = match self.engine.claim(*group, 0, path) {
+            Claim::Follow(l) => l,
+            Claim::Wait => {
+                out.parked.push((*group, again(task.work.clone())));
+                return out;
+            }
+            // it leads now: to be copied like any file. Its walk has counted it, so this is no first attempt
+            Claim::Lead => {
+                out.children.push(copy_it(task, &dir, &name));
+                return out;
+            }
+        };
+        match self.link(&dir, &name, &leader) {
+            Ok(End::Right) => {
+                out.counters.unchanged_files += u64::from(*kind == Kind::File);
+                self.settled(*group, &mut out);
+            }
+            Ok(End::Linked(new)) => {
+                out.counters.linked += 1;
+                if self.job.itemize() {
+                    let item = Item::Linked(*kind, new);
+                    out.changes.push(treeferry_core::Change { item, path: path.clone() });
+                }
+                self.settled(*group, &mut out);
+            }
+            Ok(End::NotKept) => {
+                out.counters.skipped += 1;
+                self.engine.seen(*group);
+            }
+            Ok(End::NoLeader) => {
+                self.engine.abandon(*group);
+                out.children.push(copy_it(task, &dir, &name));
+            }
+            Ok(End::Blocked) if self.job.may_clear() && task.attempt + 1 < MAX_ATTEMPTS => {
+                let gone = self.job.new_join();
+                out.opened.push(gone);
+                out.children.push(NewTask::new(Some(gone), Work::Remove { path: path.clone() }));
+                let follow_up = NewTask { attempt: task.attempt + 1, ..again(task.work.clone()) };
+                out.seals.push(Seal { join: gone, tally: 0, follow_up });
+            }
+            Ok(End::Blocked) => {
+                let text = "a directory that is not empty is in the way: --delete or --force would remove it";
+                out.fail(Failure::finding(path.clone(), Side::Target, "rmdir", text));
+                self.engine.seen(*group);
+            }
+            Err(e) if (e.retryable() || e.is_gone() || e.is_exists()) && task.attempt + 1 < MAX_ATTEMPTS => {
+                out.counters.retried += 1;
+                out.later.push(NewTask { attempt: task.attempt + 1, ..again(task.work.clone()) });
+            }
+            Err(e) => {
+                out.fail(Failure::errno(path.clone(), Side::Target, e.op, e.raw()));
+                self.engine.seen(*group);
+            }
+        }
+        out
+    }
+
+    /// The name is there, for the count of its directory, and for its group.
+    fn settled(&self, group: GroupKey, out: &mut Outcome) {
+        out.tally = 1;
+        self.engine.seen(group);
+    }
+
+    fn link(&self, dir: &RelPath, name: &CStr, leader: &Leader) -> Result<End, Error> {
+        let Some(root) = self.job.target() else { return Ok(End::Linked(true)) };
+        let open = |p: &RelPath| root.open_dir(p.as_bytes());
+        let to = match open(dir) {
+            Err(e) if e.is_gone() && self.job.dry_run() => return Ok(End::Linked(true)),
+            r => r?,
+        };
+        let there = stat_if_there(to.as_fd(), name)?;
+        let Some(want) = leader.target else {
+            // the first copy is not there: a dry run would make it, a real run has left it out
+            return Ok(if self.job.dry_run() { End::Linked(there.is_none()) } else { End::NotKept });
+        };
+        if there.is_some_and(|m| (m.dev, m.ino) == want) {
+            return Ok(End::Right);
+        }
+        if self.job.dry_run() {
+            return Ok(End::Linked(there.is_none()));
+        }
+        let Some((leader_dir, leader_name)) = leader.path.split() else { return Ok(End::NoLeader) };
+        let from: OwnedFd = open(&leader_dir)?;
+        match stat_if_there(from.as_fd(), &leader_name)? {
+            Some(m) if (m.dev, m.ino) == want => {}
+            _ => return Ok(End::NoLeader),
+        }
+        match there {
+            None => {
+                entry::link(from.as_fd(), &leader_name, to.as_fd(), name)?;
+                Ok(End::Linked(true))
+            }
+            Some(m) if m.kind == treeferry_fs::Kind::Dir => match entry::remove_dir(to.as_fd(), name) {
+                Ok(()) => {
+                    entry::link(from.as_fd(), &leader_name, to.as_fd(), name)?;
+                    Ok(End::Linked(false))
+                }
+                Err(e) if e.is_not_empty() => Ok(End::Blocked),
+                Err(e) => Err(e),
+            },
+            Some(_) => {
+                let temp = self.job.temp_names().next();
+                entry::link(from.as_fd(), &leader_name, to.as_fd(), &temp)?;
+                let r = entry::rename(to.as_fd(), &temp, name);
+                // if both became the same inode meanwhile the rename has done nothing (rename(2))
+                match entry::remove(to.as_fd(), &temp) {
+                    Err(e) if !e.is_gone() => return Err(e),
+                    _ => r?,
+                }
+                Ok(End::Linked(false))
+            }
+        }
+    }
+}
+
+/// The task that copies a name itself.
+fn copy_it(task: &Task, dir: &RelPath, name: &CStr) -> NewTask {
+    let names = Names::one(name, Kind::Unknown);
+    NewTask { join: task.join, attempt: 1, work: Work::Files { dir: dir.clone(), fresh: false, names } }
+}

@@ -1,37 +1,12 @@
-//! (being written) The engine.
-use std::time::Duration;
-use treeferry_core::job::JobState;
-use treeferry_core::{Counters, Failure, NewTask};
+//! The engine of a job: broker, ledger and inode registry behind one set of verbs.
+//!
+//! Outside there are two concrete types, [`Engine`] (one for each process) and [`Seat`] (one for each worker
+//! thread); inside, `engine::Backend` and `engine::BackendSeat` are what an engine implements. The file
+//! `engine.rs` alone names the engines, and `tests/conformance.rs` holds each of them to the same cases.
 
-/// A broker, a ledger and a registry. Cheap to clone.
-#[derive(Clone)]
-pub struct Engine;
-/// Where the job stands.
-pub struct Status {
-    /// State; Done/Failed/Interrupted only when nothing is outstanding or the engine was cancelled
-    pub state: JobState,
-    /// tasks outstanding
-    pub outstanding: u64,
-    /// committed counters
-    pub counters: Counters,
-    /// first failures (bounded)
-    pub failures: Vec<Failure>,
-}
-impl Engine {
-    /// embedded engine
-    pub fn memory() -> Engine {
-        Engine
-    }
-    /// Gives the ledger the first task of the job.
-    pub fn begin(&self, _first: NewTask) {}
-    /// Waits until the job ended or the time is over; says whether it ended.
-    pub fn wait(&self, _timeout: Duration) -> bool {
-        true
-    }
-    /// Hands out no more tasks; the job ends as Interrupted.
-    pub fn cancel(&self) {}
-    /// status
-    pub fn status(&self) -> Status {
-        Status { state: JobState::Done, outstanding: 0, counters: Counters::default(), failures: vec![] }
-    }
-}
+mod engine;
+mod groups;
+mod memory;
+
+pub use engine::{Engine, Seat, Status, Take};
+pub use groups::{Claim, Leader};

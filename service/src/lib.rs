@@ -1,1 +1,10 @@
-//! Start and end of a long-running program: logging, signals, exit codes.
+//! Start and end of a program: its configuration file, its log, its signals and its exit code.
+//!
+//! Nothing in here writes to the terminal by itself: whoever calls hands in where words are to go.
+
+pub mod configuration;
+pub mod exit;
+pub mod logging;
+pub mod signals;
+
+pub use exit::Exit;

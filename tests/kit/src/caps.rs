@@ -24,6 +24,8 @@ pub struct Caps {
     pub devices: bool,
     /// Owners other than ourselves (root only).
     pub owners: bool,
+    /// Symlinks longer than the 1024 bytes of XFS.
+    pub long_symlinks: bool,
     /// Times long before 1970 and after 2038.
     pub wide_times: bool,
 }
@@ -31,19 +33,11 @@ pub struct Caps {
 impl Caps {
     /// Tries each of them out in `dir`, and cleans up.
     pub fn probe(dir: &Path) -> io::Result<Self> {
-        let place = tempfile::Builder::new()
-            .prefix(".kit-probe")
-            .tempdir_in(dir)?;
+        let place = tempfile::Builder::new().prefix(".kit-probe").tempdir_in(dir)?;
         let fd = put::open_dir(place.path())?;
         let fd = fd.as_fd();
         let (uid, gid) = own_ids();
-        let meta = Meta {
-            mode: 0o600,
-            uid,
-            gid,
-            sec: 0,
-            nsec: 0,
-        };
+        let meta = Meta { mode: 0o600, uid, gid, sec: 0, nsec: 0 };
         put::file(fd, b"file", b"", &meta)?;
         put::symlink(fd, b"link", b"file")?;
         let rights = [
@@ -59,24 +53,10 @@ impl Caps {
             trusted_xattrs: [&b"file"[..], b"link"]
                 .iter()
                 .all(|name| put::xattr(fd, name, b"trusted.probe", b"1").is_ok()),
-            acls: put::xattr(
-                fd,
-                b"file",
-                b"system.posix_acl_access",
-                &put::acl(&rights),
-            )
-            .is_ok(),
+            acls: put::xattr(fd, b"file", b"system.posix_acl_access", &put::acl(&rights)).is_ok(),
             devices: put::node(fd, b"null", FileType::CharacterDevice, 0o600, null).is_ok(),
-            owners: put::owner(
-                fd,
-                b"file",
-                &Meta {
-                    uid: 4_000_000_000,
-                    gid: 70_000,
-                    ..meta
-                },
-            )
-            .is_ok(),
+            owners: put::owner(fd, b"file", &Meta { uid: 4_000_000_000, gid: 70_000, ..meta }).is_ok(),
+            long_symlinks: put::symlink(fd, b"long", &[b'y'; 4000]).is_ok(),
             wide_times: [-1_000_000_000, 5_200_000_000]
                 .into_iter()
                 .all(|sec| keeps_time(fd, Meta { sec, ..meta })),
@@ -92,6 +72,7 @@ impl Caps {
             acls: self.acls && other.acls,
             devices: self.devices && other.devices,
             owners: self.owners && other.owners,
+            long_symlinks: self.long_symlinks && other.long_symlinks,
             wide_times: self.wide_times && other.wide_times,
         }
     }
@@ -99,10 +80,7 @@ impl Caps {
 
 /// Our own effective user and group.
 pub fn own_ids() -> (u32, u32) {
-    (
-        rustix::process::geteuid().as_raw(),
-        rustix::process::getegid().as_raw(),
-    )
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
 }
 
 fn keeps_time(dir: BorrowedFd<'_>, meta: Meta) -> bool {

@@ -10,9 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{
-    AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 /// Owner, permission bits and time of an entry; the access time equals `mtime`.
@@ -32,21 +30,12 @@ pub struct Meta {
 
 impl Meta {
     fn times(&self) -> Timestamps {
-        let time = Timespec {
-            tv_sec: self.sec,
-            tv_nsec: self.nsec as _,
-        };
-        Timestamps {
-            last_access: time,
-            last_modification: time,
-        }
+        let time = Timespec { tv_sec: self.sec, tv_nsec: self.nsec as _ };
+        Timestamps { last_access: time, last_modification: time }
     }
 
     fn owner(&self) -> (Option<Uid>, Option<Gid>) {
-        (
-            Some(Uid::from_raw(self.uid)),
-            Some(Gid::from_raw(self.gid)),
-        )
+        (Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))
     }
 }
 
@@ -67,11 +56,7 @@ pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
 /// Opens the directory `name` (or a relative path) below `dir`.
 pub fn open_dir_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    told(
-        rustix::fs::openat(dir, name, flags, Mode::empty()),
-        "open directory",
-        name,
-    )
+    told(rustix::fs::openat(dir, name, flags, Mode::empty()), "open directory", name)
 }
 
 /// Makes the directory `name`, mode 0755, and opens it.
@@ -86,11 +71,7 @@ pub fn dir(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
 /// Creates the file `name`, empty and open for writing; it must not exist.
 pub fn create(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    told(
-        rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600)),
-        "create",
-        name,
-    )
+    told(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600)), "create", name)
 }
 
 /// Creates the file `name` with this content and metadata.
@@ -118,40 +99,29 @@ pub fn write_at(fd: BorrowedFd<'_>, data: &[u8], offset: u64) -> io::Result<()> 
 pub fn finish(fd: BorrowedFd<'_>, meta: &Meta) -> io::Result<()> {
     let (uid, gid) = meta.owner();
     told(rustix::fs::fchown(fd, uid, gid), "chown", b"")?;
-    told(
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode)),
-        "chmod",
-        b"",
-    )?;
+    told(rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode)), "chmod", b"")?;
+    set_times(fd, meta)
+}
+
+/// Sets the times of an open file or directory.
+pub fn set_times(fd: BorrowedFd<'_>, meta: &Meta) -> io::Result<()> {
     told(rustix::fs::futimens(fd, &meta.times()), "set times", b"")
 }
 
 /// Sets the owner of `name` itself, symlink or not.
 pub fn owner(dir: BorrowedFd<'_>, name: &[u8], meta: &Meta) -> io::Result<()> {
     let (uid, gid) = meta.owner();
-    told(
-        rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW),
-        "chown",
-        name,
-    )
+    told(rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW), "chown", name)
 }
 
 /// Sets the mode of `name`, which is no symlink.
 pub fn mode(dir: BorrowedFd<'_>, name: &[u8], mode: u32) -> io::Result<()> {
-    told(
-        rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode), AtFlags::empty()),
-        "chmod",
-        name,
-    )
+    told(rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode), AtFlags::empty()), "chmod", name)
 }
 
 /// Sets the times of `name` itself, symlink or not.
 pub fn times(dir: BorrowedFd<'_>, name: &[u8], meta: &Meta) -> io::Result<()> {
-    told(
-        rustix::fs::utimensat(dir, name, &meta.times(), AtFlags::SYMLINK_NOFOLLOW),
-        "set times",
-        name,
-    )
+    told(rustix::fs::utimensat(dir, name, &meta.times(), AtFlags::SYMLINK_NOFOLLOW), "set times", name)
 }
 
 /// Makes the symlink `name` that points at `target`.
@@ -160,33 +130,14 @@ pub fn symlink(dir: BorrowedFd<'_>, name: &[u8], target: &[u8]) -> io::Result<()
 }
 
 /// Gives the entry `name` a second name, `new`, in `new_dir`; symlinks are not followed.
-pub fn link(
-    dir: BorrowedFd<'_>,
-    name: &[u8],
-    new_dir: BorrowedFd<'_>,
-    new: &[u8],
-) -> io::Result<()> {
-    told(
-        rustix::fs::linkat(dir, name, new_dir, new, AtFlags::empty()),
-        "link",
-        new,
-    )
+pub fn link(dir: BorrowedFd<'_>, name: &[u8], new_dir: BorrowedFd<'_>, new: &[u8]) -> io::Result<()> {
+    told(rustix::fs::linkat(dir, name, new_dir, new, AtFlags::empty()), "link", new)
 }
 
 /// Makes a FIFO, socket or device node with exactly this mode.
-pub fn node(
-    dir: BorrowedFd<'_>,
-    name: &[u8],
-    kind: FileType,
-    mode: u32,
-    dev: Dev,
-) -> io::Result<()> {
+pub fn node(dir: BorrowedFd<'_>, name: &[u8], kind: FileType, mode: u32, dev: Dev) -> io::Result<()> {
     let bits = Mode::from_raw_mode(mode);
-    told(
-        rustix::fs::mknodat(dir, name, kind, bits, dev),
-        "mknod",
-        name,
-    )?;
+    told(rustix::fs::mknodat(dir, name, kind, bits, dev), "mknod", name)?;
     self::mode(dir, name, mode)
 }
 

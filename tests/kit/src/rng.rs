@@ -12,7 +12,7 @@ impl Rng {
     }
 
     /// The next 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -22,7 +22,7 @@ impl Rng {
 
     /// A number in `0..n`; 0 when `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
-        if n == 0 { 0 } else { self.next() % n }
+        if n == 0 { 0 } else { self.draw() % n }
     }
 
     /// An index into a collection of `len` items; 0 when it is empty.
@@ -40,7 +40,7 @@ impl Rng {
 
     /// A number in `0.0..1.0`.
     pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+        (self.draw() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// True with probability `p`.
@@ -51,7 +51,7 @@ impl Rng {
     /// Fills `bytes` with random bytes.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
-            let value = self.next().to_le_bytes();
+            let value = self.draw().to_le_bytes();
             let len = chunk.len();
             chunk.copy_from_slice(&value[..len]);
         }
@@ -64,9 +64,7 @@ impl Rng {
 
     /// A lower-case word of `len` letters.
     pub fn word(&mut self, len: usize) -> String {
-        (0..len)
-            .map(|_| char::from(b'a' + self.below(26) as u8))
-            .collect()
+        (0..len).map(|_| char::from(b'a' + self.below(26) as u8)).collect()
     }
 }
 
@@ -77,8 +75,8 @@ mod tests {
     #[test]
     fn same_seed_gives_the_same_sequence() {
         let (mut a, mut b) = (Rng::new(7), Rng::new(7));
-        assert!((0..100).all(|_| a.next() == b.next()));
-        assert_ne!(Rng::new(7).next(), Rng::new(8).next());
+        assert!((0..100).all(|_| a.draw() == b.draw()));
+        assert_ne!(Rng::new(7).draw(), Rng::new(8).draw());
     }
 
     #[test]

@@ -6,8 +6,10 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::Read;
+use std::mem;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,9 @@ pub const DEADLINE: Duration = Duration::from_secs(300);
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(5);
+
+/// How long after a command's end its pipes may stay open.
+const PIPE_GRACE: Duration = Duration::from_secs(2);
 
 /// What a finished command left: its status and both its voices.
 #[derive(Debug)]
@@ -72,11 +77,7 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{}\n  {} after {:?}",
-            self.command, self.status, self.elapsed
-        )?;
+        writeln!(f, "{}\n  {} after {:?}", self.command, self.status, self.elapsed)?;
         writeln!(f, "--- stdout\n{}", self.stdout_text())?;
         write!(f, "--- stderr\n{}", self.stderr_text())
     }
@@ -92,10 +93,7 @@ where
     I: IntoIterator,
     I::Item: AsRef<OsStr>,
 {
-    collect(
-        Command::new(binary.as_ref()).args(args).stdin(Stdio::null()),
-        DEADLINE,
-    )
+    collect(Command::new(binary.as_ref()).args(args).stdin(Stdio::null()), DEADLINE)
 }
 
 /// Runs a prepared command to its end, which must come within `deadline`.
@@ -120,8 +118,8 @@ pub fn collect(command: &mut Command, deadline: Duration) -> Outcome {
 /// When it has to be killed because the deadline passed.
 #[track_caller]
 pub fn finish(mut child: Child, command: String, began: Instant, deadline: Duration) -> Outcome {
-    let stdout = drain(child.stdout.take());
-    let stderr = drain(child.stderr.take());
+    let stdout = Drain::new(child.stdout.take());
+    let stderr = Drain::new(child.stderr.take());
     let mut killed = false;
     let status = loop {
         match child.try_wait() {
@@ -134,27 +132,41 @@ pub fn finish(mut child: Child, command: String, began: Instant, deadline: Durat
             Err(error) => panic!("cannot wait for {command}: {error}"),
         }
     };
-    let outcome = Outcome {
-        command,
-        status,
-        elapsed: began.elapsed(),
-        stdout: stdout.join().unwrap_or_default(),
-        stderr: stderr.join().unwrap_or_default(),
-    };
+    let outcome =
+        Outcome { command, status, elapsed: began.elapsed(), stdout: stdout.take(), stderr: stderr.take() };
     assert!(!killed, "killed after {deadline:?}: {outcome}");
     outcome
 }
 
-/// Reads a pipe to its end beside us, so that a full pipe never stops the child.
-fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
-        let mut all = Vec::new();
-        if let Some(mut pipe) = pipe {
-            // What was read before an error is still worth showing.
-            let _ = pipe.read_to_end(&mut all);
+/// A pipe that is read beside us, so that a full pipe never stops the child.
+struct Drain {
+    all: Arc<Mutex<Vec<u8>>>,
+    reader: thread::JoinHandle<()>,
+}
+
+impl Drain {
+    fn new(pipe: Option<impl Read + Send + 'static>) -> Self {
+        let all = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&all);
+        let reader = thread::spawn(move || {
+            let mut chunk = [0; 8192];
+            let Some(mut pipe) = pipe else { return };
+            while let Ok(n @ 1..) = pipe.read(&mut chunk) {
+                let mut all = sink.lock().unwrap_or_else(PoisonError::into_inner);
+                all.extend_from_slice(&chunk[..n]);
+            }
+        });
+        Self { all, reader }
+    }
+
+    /// What came through the pipe. A grandchild that keeps it open does not hold us up.
+    fn take(self) -> Vec<u8> {
+        let began = Instant::now();
+        while !self.reader.is_finished() && began.elapsed() < PIPE_GRACE {
+            thread::sleep(POLL);
         }
-        all
-    })
+        mem::take(&mut *self.all.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Waits until `condition` holds.
@@ -165,10 +177,7 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>
 pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
-        assert!(
-            began.elapsed() < deadline,
-            "waited {deadline:?} in vain until {what}"
-        );
+        assert!(began.elapsed() < deadline, "waited {deadline:?} in vain until {what}");
         thread::sleep(POLL);
     }
 }
@@ -186,19 +195,13 @@ mod tests {
 
     #[test]
     fn parses_json() {
-        assert_eq!(
-            run("/bin/echo", [r#"{"state":"done"}"#]).json()["state"],
-            "done"
-        );
+        assert_eq!(run("/bin/echo", [r#"{"state":"done"}"#]).json()["state"], "done");
     }
 
     #[test]
     #[should_panic(expected = "killed after")]
     fn kills_what_outlives_its_deadline() {
-        collect(
-            Command::new("/bin/sleep").arg("60"),
-            Duration::from_millis(50),
-        );
+        collect(Command::new("/bin/sleep").arg("60"), Duration::from_millis(50));
     }
 
     #[test]

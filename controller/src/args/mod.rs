@@ -1,0 +1,44 @@
+//! Groups of options that several commands share, and how they become a job.
+
+pub mod attributes;
+pub mod entries;
+pub mod limits;
+pub mod output;
+
+pub use attributes::Attributes;
+pub use entries::Entries;
+pub use limits::Limits;
+pub use output::Output;
+
+use std::path::PathBuf;
+use treeferry_core::escape;
+use treeferry_service::configuration::ConfigError;
+
+/// Why options that were each read without a fault make no job.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// It says how to delete where nothing is to be deleted.
+    #[error("{0} has no effect without the delete pass: add --delete, or take it out")]
+    NeedsDelete(&'static str),
+    /// An `--exclude-from` file.
+    #[error("--exclude-from {}: {why}", escape::bytes(path.as_os_str().as_encoded_bytes()))]
+    PatternFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The configuration file cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The configuration file has a value that the command line would refuse.
+    #[error("configuration: sync.{key} = {value} is {why}")]
+    ConfigValue {
+        /// Which key.
+        key: &'static str,
+        /// What it says.
+        value: u64,
+        /// What is wrong with that.
+        why: String,
+    },
+}

@@ -1,0 +1,6 @@
+//! One file a command.
+
+pub mod completions;
+pub mod man;
+pub mod sync;
+pub mod verify;

@@ -1,0 +1,46 @@
+//! Puts the hardlinker into the pool of this process. Worker and hardlinker do not know each other; who hosts
+//! both introduces them here.
+
+use std::sync::Arc;
+use treeferry_core::{JoinId, Outcome, Task};
+use treeferry_fs::{Root, TempNames};
+use treeferry_hardlinker::{Hardlinker, LinkJob};
+use treeferry_queue::Engine;
+use treeferry_worker::{Job, RunLinks};
+
+/// A hardlinker for an open job.
+pub fn linker(job: &Arc<Job>, engine: &Engine) -> Box<dyn RunLinks> {
+    Box::new(Links(Hardlinker::new(Arc::new(Open(Arc::clone(job))), engine.clone())))
+}
+
+struct Links(Hardlinker);
+
+impl RunLinks for Links {
+    fn run(&self, task: &Task) -> Outcome {
+        self.0.run(task)
+    }
+}
+
+/// What the hardlinker may know of a job.
+struct Open(Arc<Job>);
+
+impl LinkJob for Open {
+    fn target(&self) -> Option<&Root> {
+        self.0.target()
+    }
+    fn temp_names(&self) -> &TempNames {
+        self.0.temp_names()
+    }
+    fn dry_run(&self) -> bool {
+        self.0.spec().dry_run
+    }
+    fn itemize(&self) -> bool {
+        self.0.spec().itemize
+    }
+    fn may_clear(&self) -> bool {
+        self.0.spec().passes.delete || self.0.spec().force
+    }
+    fn new_join(&self) -> JoinId {
+        self.0.new_join()
+    }
+}

@@ -1,0 +1,17 @@
+//! The program `treeferry`: clones huge directory trees for storage administrators.
+//!
+//! Each command is a file under `commands/`: its arguments, whose doc comment is its manual, and one function.
+
+mod args;
+mod cli;
+mod commands;
+mod job;
+mod links;
+mod local;
+mod output;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run(std::env::args_os()).into()
+}

@@ -1,0 +1,205 @@
+//! A root, SRC or DST: opened once, its identity remembered, and everything below it opened beneath it.
+
+use crate::error::{Error, Op, Result};
+use crate::fault;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::io::Errno;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// Longest part of a path that is given to the kernel in one call; PATH_MAX (4096) less some room.
+const STEP_BYTES: usize = 4000;
+
+/// An open root directory.
+#[derive(Debug)]
+pub struct Root {
+    fd: OwnedFd,
+    path: PathBuf,
+    identity: Identity,
+    noatime: AtomicBool,
+    no_openat2: AtomicBool,
+}
+
+/// What tells one directory from every other, and one mount of it from the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Device of the file system.
+    pub dev: (u32, u32),
+    /// Inode number.
+    pub ino: u64,
+    /// Identity of the mount (`STATX_MNT_ID`, Linux 5.8; 0 before).
+    pub mount: u64,
+}
+
+/// Why a root is not usable (any more).
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// It could not be opened.
+    #[error("{}: {}", .0.display(), .1)]
+    Open(PathBuf, Error),
+    /// Its path leads to another directory, or to another mount, than when it was opened.
+    #[error("{} is not the directory any more that it was when the run began (unmounted, moved or replaced)", .0.display())]
+    Replaced(PathBuf),
+}
+
+impl Root {
+    /// Opens a root directory; a symlink as the root itself is followed, as `rsync SRC/` does.
+    pub fn open(path: &Path) -> std::result::Result<Root, RootError> {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let err = |e| RootError::Open(path.to_owned(), e);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = fault::gate("open")
+            .and_then(|()| rustix::fs::openat(CWD, &absolute, flags, Mode::empty()))
+            .op("open")
+            .map_err(err)?;
+        let identity = identity(fd.as_fd(), c"".into()).map_err(err)?;
+        Ok(Root {
+            fd,
+            path: absolute,
+            identity,
+            noatime: AtomicBool::new(false),
+            no_openat2: AtomicBool::new(false),
+        })
+    }
+
+    /// Directories below are opened so that listing them does not change their access times, where allowed.
+    pub fn quietly(self) -> Root {
+        self.noatime.store(true, Relaxed);
+        self
+    }
+
+    /// The root's own descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Its absolute path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it was when it was opened.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Whether its path still leads to the directory, on the mount, that was opened. Asked before anything
+    /// is deleted.
+    pub fn check(&self) -> std::result::Result<(), RootError> {
+        let name = CString::new(self.path.as_os_str().as_encoded_bytes()).unwrap_or_default();
+        match identity(CWD, name) {
+            Ok(i) if i == self.identity => Ok(()),
+            Ok(_) => Err(RootError::Replaced(self.path.clone())),
+            Err(e) if e.is_gone() => Err(RootError::Replaced(self.path.clone())),
+            Err(e) => Err(RootError::Open(self.path.clone(), e)),
+        }
+    }
+
+    /// Opens a directory below the root by its relative path, of any length, following no symlink.
+    pub fn open_dir(&self, rel: &[u8]) -> Result<OwnedFd> {
+        if self.noatime.load(Relaxed) {
+            match self.walk_to(rel, OFlags::NOATIME) {
+                // not our directory, and no privilege: the access time will change
+                Err(e) if e.errno == Errno::PERM => self.noatime.store(false, Relaxed),
+                other => return other,
+            }
+        }
+        self.walk_to(rel, OFlags::empty())
+    }
+
+    fn walk_to(&self, rel: &[u8], extra: OFlags) -> Result<OwnedFd> {
+        if rel.is_empty() {
+            return self.step(self.fd(), b".", extra);
+        }
+        if rel.len() <= STEP_BYTES {
+            return self.step(self.fd(), rel, extra);
+        }
+        let mut at: Option<OwnedFd> = None;
+        let mut rest = rel;
+        loop {
+            let (part, more) = if rest.len() <= STEP_BYTES {
+                (rest, &[][..])
+            } else {
+                // a component has at most 255 bytes on every Linux file system, so there is a slash
+                let cut = rest[..STEP_BYTES].iter().rposition(|b| *b == b'/').unwrap_or(STEP_BYTES);
+                (&rest[..cut], rest.get(cut + 1..).unwrap_or_default())
+            };
+            let flags = if more.is_empty() { extra } else { OFlags::PATH };
+            let next = self.step(at.as_ref().map_or(self.fd(), |f| f.as_fd()), part, flags)?;
+            if more.is_empty() {
+                return Ok(next);
+            }
+            at = Some(next);
+            rest = more;
+        }
+    }
+
+    fn step(&self, dir: BorrowedFd<'_>, part: &[u8], extra: OFlags) -> Result<OwnedFd> {
+        let flags = if extra.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::RDONLY }
+            | OFlags::DIRECTORY
+            | OFlags::NOFOLLOW
+            | OFlags::CLOEXEC
+            | extra;
+        let name = CString::new(part).map_err(|_| Error { op: "openat2", errno: Errno::INVAL })?;
+        if !self.no_openat2.load(Relaxed) {
+            let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            loop {
+                let r = fault::gate("openat2")
+                    .and_then(|()| rustix::fs::openat2(dir, &name, flags, Mode::empty(), how));
+                match r {
+                    Err(Errno::INTR) => continue,
+                    Err(Errno::NOSYS) => {
+                        self.no_openat2.store(true, Relaxed);
+                        break;
+                    }
+                    r => return r.op("openat2"),
+                }
+            }
+        }
+        // before Linux 5.6: component by component, none of them followed
+        let mut at: Option<OwnedFd> = None;
+        for c in part.split(|b| *b == b'/') {
+            let c = CString::new(c).unwrap_or_default();
+            let from = at.as_ref().map_or(dir, |f| f.as_fd());
+            at = Some(rustix::fs::openat(from, &c, flags, Mode::empty()).op("openat")?);
+        }
+        at.ok_or(Error { op: "openat", errno: Errno::NOENT })
+    }
+
+    /// Identities of this directory and of all above it, nearest first, up to the root of the file system.
+    pub fn ancestors(&self) -> Result<Vec<Identity>> {
+        let mut out = vec![self.identity];
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut at = rustix::fs::openat(self.fd(), c".", flags, Mode::empty()).op("openat")?;
+        loop {
+            let up = rustix::fs::openat(&at, c"..", flags, Mode::empty()).op("openat")?;
+            let i = identity(up.as_fd(), c"".into())?;
+            if out.last() == Some(&i) {
+                return Ok(out);
+            }
+            out.push(i);
+            at = up;
+        }
+    }
+}
+
+impl Identity {
+    /// Whether both are the same directory, seen through whatever mount.
+    pub fn same_dir(&self, other: &Identity) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
+    }
+}
+
+fn identity(dir: BorrowedFd<'_>, name: CString) -> Result<Identity> {
+    let flags = if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::empty() };
+    fault::gate("statx-root")
+        .and_then(|()| rustix::fs::statx(dir, &name, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID))
+        .map(|s| Identity {
+            dev: (s.stx_dev_major, s.stx_dev_minor),
+            ino: s.stx_ino,
+            mount: if s.stx_mask & StatxFlags::MNT_ID.bits() != 0 { s.stx_mnt_id } else { 0 },
+        })
+        .op("statx")
+}

@@ -1,0 +1,169 @@
+//! The verbs of an engine, and the only place that names the engines.
+
+use crate::groups::{Claim, Leader};
+use crate::memory::Memory;
+use std::sync::Arc;
+use std::time::Duration;
+use treeferry_core::job::JobState;
+use treeferry_core::{Counters, Failure, GroupKey, NewTask, Notice, Outcome, RelPath, Task};
+
+/// A broker, a ledger and an inode registry for one job. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<dyn Backend>);
+
+/// A worker thread's place at the engine.
+pub struct Seat(Box<dyn BackendSeat>);
+
+/// Where a job stands.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Its state; an end only when nothing is outstanding, or when the job was stopped.
+    pub state: JobState,
+    /// Tasks outstanding: queued, running, parked, or waiting to be tried again.
+    pub outstanding: u64,
+    /// What committed tasks have counted.
+    pub counters: Counters,
+    /// The first failures, at most [`Status::MAX_FAILURES`]; `counters.failures` is the exact number.
+    pub failures: Vec<Failure>,
+    /// Why the job was aborted, if it was.
+    pub aborted: Option<String>,
+}
+
+impl Status {
+    /// How many failures are kept in memory; each one is also told as it happens.
+    pub const MAX_FAILURES: usize = 10_000;
+}
+
+/// What a seat gets when it asks for work.
+#[derive(Debug)]
+pub enum Take {
+    /// A task to run and commit.
+    Task(Task),
+    /// Nothing to do at the moment; ask again.
+    Idle,
+    /// The job has ended or was stopped.
+    Over,
+}
+
+/// What an engine implements for a process.
+pub(crate) trait Backend: Send + Sync {
+    fn begin(&self, first: NewTask);
+    fn seat(self: Arc<Self>) -> Box<dyn BackendSeat>;
+    fn wait(&self, timeout: Duration) -> bool;
+    fn cancel(&self);
+    fn abort(&self, why: &str);
+    fn status(&self) -> Status;
+    fn claim(&self, key: GroupKey, nlink: u32, path: &RelPath) -> Claim;
+    fn own_target(&self, key: GroupKey, target: (u64, u64)) -> bool;
+    fn ready(&self, key: GroupKey, leader: Leader);
+    fn abandon(&self, key: GroupKey);
+    fn seen(&self, key: GroupKey);
+}
+
+/// What an engine implements for a thread.
+pub(crate) trait BackendSeat: Send {
+    fn take(&mut self, patience: Duration) -> Take;
+    fn take_own(&mut self) -> Option<Task>;
+    fn backlog(&self) -> usize;
+    fn hungry(&self) -> bool;
+    fn flush(&mut self, task: &Task, outcome: &mut Outcome);
+    fn commit(&mut self, task: &Task, outcome: Outcome) -> Vec<Notice>;
+}
+
+impl Engine {
+    /// The embedded engine: everything in this process, no server.
+    pub fn memory() -> Engine {
+        Engine(Arc::new(Memory::default()))
+    }
+
+    /// Gives the ledger the first task of the job.
+    pub fn begin(&self, first: NewTask) {
+        self.0.begin(first);
+    }
+
+    /// A place for one more worker thread.
+    pub fn seat(&self) -> Seat {
+        Seat(Arc::clone(&self.0).seat())
+    }
+
+    /// Waits until the job has ended or the time is over; says whether it has ended.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        self.0.wait(timeout)
+    }
+
+    /// Hands out no more tasks; the job ends as interrupted.
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+
+    /// Ends the job because it has become impossible.
+    pub fn abort(&self, why: &str) {
+        self.0.abort(why);
+    }
+
+    /// Where the job stands.
+    pub fn status(&self) -> Status {
+        self.0.status()
+    }
+
+    /// Asks what a name of a hard-link group is to do. The first one to ask leads: it is copied like any file,
+    /// and whoever leads may ask again and is told so again.
+    pub fn claim(&self, key: GroupKey, nlink: u32, path: &RelPath) -> Claim {
+        self.0.claim(key, nlink, path)
+    }
+
+    /// Takes an inode of the target, (device, inode), for a group; false if another group has it.
+    pub fn own_target(&self, key: GroupKey, target: (u64, u64)) -> bool {
+        self.0.own_target(key, target)
+    }
+
+    /// The group's first copy exists; what waits for it is released by the leader's commit.
+    pub fn ready(&self, key: GroupKey, leader: Leader) {
+        self.0.ready(key, leader);
+    }
+
+    /// The leader failed for good or turned out wrong: the next name that asks leads.
+    pub fn abandon(&self, key: GroupKey) {
+        self.0.abandon(key);
+    }
+
+    /// A name of the group is settled. When all its links were seen the group is forgotten.
+    pub fn seen(&self, key: GroupKey) {
+        self.0.seen(key);
+    }
+}
+
+impl Seat {
+    /// The next task; waits for at most `patience`.
+    pub fn take(&mut self, patience: Duration) -> Take {
+        self.0.take(patience)
+    }
+
+    /// The newest task that this seat itself put there, if it is still there: for a walker that goes on by
+    /// itself because enough is queued.
+    pub fn take_own(&mut self) -> Option<Task> {
+        self.0.take_own()
+    }
+
+    /// How many tasks of this seat are queued.
+    pub fn backlog(&self) -> usize {
+        self.0.backlog()
+    }
+
+    /// Whether some seat has nothing to do.
+    pub fn hungry(&self) -> bool {
+        self.0.hungry()
+    }
+
+    /// Commits what a task has found so far, while it goes on: its children can be taken at once. Empties the
+    /// outcome.
+    pub fn flush(&mut self, task: &Task, outcome: &mut Outcome) {
+        self.0.flush(task, outcome);
+    }
+
+    /// Ends a task: everything in the outcome happens in one step. Returns what is now to be said for the
+    /// first time.
+    pub fn commit(&mut self, task: &Task, outcome: Outcome) -> Vec<Notice> {
+        self.0.commit(task, outcome)
+    }
+}

@@ -1,0 +1,170 @@
+//! Hard-link groups: who leads, who waits, what is known of the first copy. A plain state machine; an engine
+//! puts a lock or a server around it.
+//!
+//! ```text
+//!   (unknown) ──claim──► Copying ──ready──► Ready ──all links seen──► (forgotten)
+//!                           ▲                 │
+//!                           └──── abandon ◄───┘   the next claim leads
+//! ```
+
+use std::collections::HashMap;
+use treeferry_core::{GroupKey, RelPath, Task};
+
+/// The first copy of a group at the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// Its path.
+    pub path: RelPath,
+    /// Its device and inode at the target; `None` in a dry run that would make it anew.
+    pub target: Option<(u64, u64)>,
+}
+
+/// What a name of a group is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Be the first copy.
+    Lead,
+    /// Wait until the first copy exists.
+    Wait,
+    /// Be a link to the first copy.
+    Follow(Leader),
+}
+
+#[derive(Debug)]
+enum State {
+    Copying(RelPath),
+    Ready(Leader),
+    Abandoned,
+}
+
+#[derive(Debug)]
+struct Group {
+    state: State,
+    nlink: u32,
+    seen: u32,
+    /// Inodes of the target that the group has taken, for forgetting them with it.
+    targets: Vec<(u64, u64)>,
+    parked: Vec<Task>,
+}
+
+/// All groups of a job of which not every link was seen yet.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    groups: HashMap<GroupKey, Group>,
+    targets: HashMap<(u64, u64), GroupKey>,
+}
+
+impl Groups {
+    pub fn claim(&mut self, key: GroupKey, nlink: u32, path: &RelPath) -> Claim {
+        let g = self.groups.entry(key).or_insert_with(|| Group {
+            state: State::Abandoned,
+            nlink,
+            seen: 0,
+            targets: Vec::new(),
+            parked: Vec::new(),
+        });
+        match &g.state {
+            State::Ready(leader) if leader.path != *path => Claim::Follow(leader.clone()),
+            State::Copying(p) if p != path => Claim::Wait,
+            _ => {
+                g.state = State::Copying(path.clone());
+                Claim::Lead
+            }
+        }
+    }
+
+    pub fn own_target(&mut self, key: GroupKey, target: (u64, u64)) -> bool {
+        let owner = *self.targets.entry(target).or_insert(key);
+        if let Some(g) = self.groups.get_mut(&key).filter(|_| owner == key) {
+            g.targets.push(target);
+        }
+        owner == key
+    }
+
+    pub fn ready(&mut self, key: GroupKey, leader: Leader) {
+        if let Some(g) = self.groups.get_mut(&key) {
+            g.state = State::Ready(leader);
+        }
+    }
+
+    pub fn abandon(&mut self, key: GroupKey) {
+        if let Some(g) = self.groups.get_mut(&key) {
+            g.state = State::Abandoned;
+        }
+    }
+
+    pub fn seen(&mut self, key: GroupKey) {
+        let Some(g) = self.groups.get_mut(&key) else { return };
+        g.seen += 1;
+        if g.seen >= g.nlink && g.parked.is_empty() {
+            for t in self.groups.remove(&key).map(|g| g.targets).unwrap_or_default() {
+                self.targets.remove(&t);
+            }
+        }
+    }
+
+    /// Keeps a task until the group's leader is done; gives it back if there is nothing to wait for.
+    pub fn park(&mut self, key: GroupKey, task: Task) -> Option<Task> {
+        match self.groups.get_mut(&key) {
+            Some(g) if matches!(g.state, State::Copying(_)) => {
+                g.parked.push(task);
+                None
+            }
+            _ => Some(task),
+        }
+    }
+
+    /// Gives back all tasks that wait for a group's leader.
+    pub fn release(&mut self, key: GroupKey) -> Vec<Task> {
+        self.groups.get_mut(&key).map(|g| std::mem::take(&mut g.parked)).unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> (usize, usize) {
+        (self.groups.len(), self.targets.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const K: GroupKey = GroupKey { dev: 1, ino: 2 };
+    const OTHER: GroupKey = GroupKey { dev: 1, ino: 3 };
+    fn p(s: &str) -> RelPath {
+        RelPath::new(s).unwrap()
+    }
+    fn leader(s: &str) -> Leader {
+        Leader { path: p(s), target: Some((9, 9)) }
+    }
+
+    #[test]
+    fn the_first_leads_the_others_wait_and_then_follow() {
+        let mut g = Groups::default();
+        assert_eq!(g.claim(K, 2, &p("a")), Claim::Lead);
+        assert_eq!(g.claim(K, 2, &p("b")), Claim::Wait);
+        assert_eq!(g.claim(K, 2, &p("a")), Claim::Lead, "the leader asks again after a crash or a retry");
+        g.ready(K, leader("a"));
+        assert_eq!(g.claim(K, 2, &p("b")), Claim::Follow(leader("a")));
+    }
+
+    #[test]
+    fn a_group_whose_links_were_all_seen_is_forgotten_with_its_targets() {
+        let mut g = Groups::default();
+        g.claim(K, 2, &p("a"));
+        assert!(g.own_target(K, (9, 9)));
+        assert!(!g.own_target(OTHER, (9, 9)));
+        g.seen(K);
+        assert_eq!(g.len(), (1, 1));
+        g.seen(K);
+        assert_eq!(g.len(), (0, 0));
+    }
+
+    #[test]
+    fn after_a_leader_failed_the_next_one_leads() {
+        let mut g = Groups::default();
+        g.claim(K, 3, &p("a"));
+        g.abandon(K);
+        assert_eq!(g.claim(K, 3, &p("b")), Claim::Lead);
+    }
+}

@@ -1,0 +1,226 @@
+//! A big file in chunks: several threads, or nodes, copy ranges into one staged file, and whoever does the
+//! last chunk releases the task that names it.
+//!
+//! A chunk that was copied adds one to the tally of its join. A file is only named if the tally is full and
+//! the source is still what it was. The chunk that fails for good removes the staged file; that removal
+//! succeeds once, and whoever did it names the failure.
+
+use crate::attrs::{self, Spot};
+use crate::copy::is_unchanged;
+use crate::dir::Dir;
+use crate::reconcile::Source;
+use crate::trouble::{On, Res, Trouble, Verdict};
+use crate::worker::{Flow, Worker};
+use std::ffi::CString;
+use treeferry_core::change::Differs;
+use treeferry_core::task::Stamp;
+use treeferry_core::{Item, NewTask, Outcome, RelPath, Seal, Side, StagedFile, Task, Work};
+use treeferry_fs::copy::{Copied, How, copy_range, next_data};
+use treeferry_fs::meta::{fstat, stat_if_there};
+use treeferry_fs::xattr::At;
+use treeferry_fs::{AsFd, Error, Meta, entry};
+
+/// A file has at most so many chunks; a larger file has larger ones, so that the ledger does not grow with it.
+const MAX_CHUNKS: u64 = 4096;
+
+impl Worker {
+    /// Stages an empty file of full size and gives its chunks away. Holes get none.
+    pub(crate) fn plan_chunks(
+        &mut self,
+        dir: &Dir,
+        src: &Source<'_>,
+        new: bool,
+        out: &mut Outcome,
+    ) -> Res<bool> {
+        let Some(fd) = &src.open else { return Err(Trouble::Changed) };
+        let m = &src.meta;
+        let temp = self.job.temp.next();
+        let staged = dir.change(|d| entry::create(d, &temp, 0o600))?;
+        entry::set_size(&staged, m.size).dst()?;
+        let holes = self.job.spec.sparse && m.may_have_holes();
+        let file = StagedFile {
+            path: dir.child(src.name),
+            staged: dir.child(&temp),
+            stamp: stamp(m),
+            group: src.group,
+            new,
+            holes,
+            attempt: 0,
+        };
+        let join = self.job.new_join();
+        out.opened.push(join);
+        let size = self.job.spec.chunk_bytes.max(m.size.div_ceil(MAX_CHUNKS));
+        let (mut at, mut chunks) = (0, 0);
+        while at < m.size {
+            if holes {
+                match next_data(fd.as_fd(), at, m.size).src()? {
+                    Some((from, _)) => at = from - from % size.min(from + 1),
+                    None => break,
+                }
+            }
+            let len = size.min(m.size - at);
+            let work = Work::Chunk { file: file.clone(), offset: at, len };
+            out.children.push(NewTask::new(Some(join), work));
+            chunks += 1;
+            at += len;
+        }
+        let publish = NewTask::new(Some(dir.join(&self.job, out)), Work::Publish { file, chunks });
+        out.seals.push(Seal { join, tally: 0, follow_up: publish });
+        Ok(false)
+    }
+
+    /// Runs a chunk task.
+    pub(crate) fn chunk(
+        &mut self,
+        task: &Task,
+        file: &StagedFile,
+        offset: u64,
+        len: u64,
+        out: &mut Outcome,
+    ) -> Res<()> {
+        match self.copy_chunk(file, offset, len) {
+            Ok(whole) => {
+                out.tally = u64::from(whole);
+                Ok(())
+            }
+            Err(t) if matches!(t.verdict(task.attempt), Verdict::Retry | Verdict::Drop) => Err(t),
+            Err(t) => {
+                if self.remove_staged(file).is_ok() {
+                    t.record(|| file.path.clone(), out);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// `false`: the file is being given up already, by another chunk or because its source changed.
+    fn copy_chunk(&mut self, file: &StagedFile, offset: u64, len: u64) -> Res<bool> {
+        let (dir, name) = split(&file.path)?;
+        let (_, temp) = split(&file.staged)?;
+        let s = self.job.src.open_dir(dir.as_bytes()).src()?;
+        let src = entry::open_file(s.as_fd(), &name, true).src()?;
+        if stamp(&fstat(src.as_fd()).src()?) != file.stamp {
+            return Ok(false);
+        }
+        let d = self.target_dir(&dir)?;
+        let dst = match entry::open_for_writing(d.as_fd(), &temp) {
+            Err(e) if e.is_gone() => return Ok(false),
+            r => r.dst()?,
+        };
+        let how = How { rungs: &self.job.rungs, holes: file.holes, digests: None, buf: &mut self.buf };
+        match copy_range(src.as_fd(), dst.as_fd(), offset, len, how, &mut Flow(&self.job)).either()? {
+            Copied::Whole => Ok(true),
+            Copied::Shrunk => Ok(false),
+            Copied::Stopped => Err(Trouble::Stopped),
+        }
+    }
+
+    /// Runs the task that follows the last chunk.
+    pub(crate) fn publish(
+        &mut self,
+        task: &Task,
+        file: &StagedFile,
+        chunks: u64,
+        out: &mut Outcome,
+    ) -> Res<()> {
+        let (parent, name) = split(&file.path)?;
+        let dir = Dir::open(&self.job, &parent, false)?;
+        dir.join.set(task.join);
+        let r = self.publish_in(&dir, &name, file, task.tally == chunks, out);
+        let Err(t) = r else { return Ok(()) };
+        if !matches!(t, Trouble::Stopped) {
+            let _ = self.remove_staged(file);
+        }
+        if t.verdict(file.attempt) == Verdict::Retry {
+            out.counters.retried += 1;
+            let again = self.again(&dir, &name, file.attempt.max(1) + 1, out);
+            out.later.push(again);
+            return Ok(());
+        }
+        self.give_up(file, out);
+        t.record(|| file.path.clone(), out);
+        Ok(())
+    }
+
+    fn publish_in(
+        &mut self,
+        dir: &Dir,
+        name: &CString,
+        file: &StagedFile,
+        full: bool,
+        out: &mut Outcome,
+    ) -> Res<()> {
+        let path = || file.path.clone();
+        let src = entry::open_file(dir.s(), name, true).src()?;
+        let meta = fstat(src.as_fd()).src()?;
+        if stamp(&meta) != file.stamp {
+            return Err(Trouble::Changed);
+        }
+        if !full {
+            // a chunk has failed, and has said so
+            let _ = self.remove_staged(file);
+            self.give_up(file, out);
+            return Ok(());
+        }
+        let (_, temp) = split(&file.staged)?;
+        let staged = entry::open_for_writing(dir.d()?, &temp).dst()?;
+        let old = stat_if_there(dir.d()?, name).dst()?;
+        let (want, mut birth) = self.birth(dir, &meta, old.as_ref(), &path, out);
+        birth.mode = 0o600;
+        let (spot, at) = (Spot::Fd(staged.as_fd()), At::Fd(src.as_fd()));
+        attrs::dress_new(&self.job, spot, at, &meta, &want, birth, &mut self.bufs, &path, out)?;
+        if !is_unchanged(&meta, &fstat(src.as_fd()).src()?) {
+            return Err(Trouble::Changed);
+        }
+        let made = fstat(staged.as_fd()).dst()?;
+        dir.change(|d| entry::rename(d, &temp, name))?;
+        out.counters.copied_files += 1;
+        out.counters.copied_bytes += meta.size;
+        out.tally = 1;
+        let kind = treeferry_core::Kind::File;
+        let item = match &old {
+            Some(o) => Item::Replaced(kind, self.shown(&meta, o, &want)),
+            None => Item::Made(kind),
+        };
+        debug_assert!(old.is_some() || item != Item::Replaced(kind, Differs::default()));
+        self.note(item, path, out);
+        if let Some(g) = file.group {
+            self.engine.own_target(g, (made.dev, made.ino));
+        }
+        let source = Source { name, meta, open: None, group: file.group };
+        self.lead_done(dir, &source, Some((made.dev, made.ino)), out);
+        Ok(())
+    }
+
+    /// The file will not be copied: if others wait for it, one of them leads now.
+    fn give_up(&mut self, file: &StagedFile, out: &mut Outcome) {
+        if let Some(g) = file.group {
+            self.engine.abandon(g);
+            self.engine.seen(g);
+            out.released.push(g);
+        }
+    }
+
+    fn remove_staged(&self, file: &StagedFile) -> Res<()> {
+        let (dir, temp) = split(&file.staged)?;
+        let d = self.target_dir(&dir)?;
+        entry::remove(d.as_fd(), &temp).dst()
+    }
+
+    /// Opens a directory of the target alone.
+    pub(crate) fn target_dir(&self, rel: &RelPath) -> Res<treeferry_fs::OwnedFd> {
+        match &self.job.dst {
+            Some(root) => root.open_dir(rel.as_bytes()).dst(),
+            None => Err(Trouble::Call(Side::Target, Error::new("openat2", 2))),
+        }
+    }
+}
+
+fn stamp(m: &Meta) -> Stamp {
+    Stamp { ino: m.ino, size: m.size, mtime: (m.mtime.sec, m.mtime.nsec), ctime: (m.ctime.sec, m.ctime.nsec) }
+}
+
+/// Directory and name of a path that is not a root.
+pub(crate) fn split(path: &RelPath) -> Res<(RelPath, CString)> {
+    path.split().ok_or_else(|| Trouble::Finding(Side::Target, "open", "the root is not a file".to_owned()))
+}

@@ -1,0 +1,265 @@
+//! Copying one entry: staged under a temporary name, dressed, looked at once more, and only then named.
+
+use crate::attrs::{self, AtBirth, Spot};
+use crate::compare::{Want, kind};
+use crate::dir::Dir;
+use crate::reconcile::Source;
+use crate::trouble::{On, Res, Trouble};
+use crate::worker::{Flow, Worker};
+use std::ffi::{CStr, CString};
+use treeferry_core::{Item, Notice, Outcome};
+use treeferry_fs::copy::{Copied, How, copy_file};
+use treeferry_fs::meta::{fstat, stat};
+use treeferry_fs::verify::{self, Digests};
+use treeferry_fs::xattr::At;
+use treeferry_fs::{AsFd, BorrowedFd, Kind, Meta, OwnedFd, entry};
+
+/// A file that is being staged. Dropped without [`Staged::publish`] it is removed again.
+pub(crate) struct Staged<'a> {
+    dir: &'a Dir,
+    pub fd: OwnedFd,
+    /// `None`: it has no name yet at all.
+    temp: Option<CString>,
+}
+
+impl<'a> Staged<'a> {
+    /// Makes an empty file for an entry. One that replaces nothing may stay without a name for the while.
+    pub fn new(worker: &Worker, dir: &'a Dir, mode: u32, replaces: bool) -> Res<Staged<'a>> {
+        let job = &worker.job;
+        if !replaces && job.limits.unnamed_files && job.privilege.dac_read_search {
+            let fd = dir.change(|d| entry::create_unnamed(d, mode))?;
+            return Ok(Staged { dir, fd, temp: None });
+        }
+        let temp = job.temp.next();
+        let fd = dir.change(|d| entry::create(d, &temp, mode))?;
+        Ok(Staged { dir, fd, temp: Some(temp) })
+    }
+
+    /// Gives it its final name, in one step.
+    pub fn publish(mut self, name: &CStr) -> Res<()> {
+        let d = self.dir.d()?;
+        match self.temp.take() {
+            None => entry::name_file(self.fd.as_fd(), d, name).dst(),
+            Some(temp) => entry::rename(d, &temp, name).dst().inspect_err(|_| self.temp = Some(temp)),
+        }
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        if let (Some(temp), Ok(d)) = (&self.temp, self.dir.d()) {
+            // if even this fails the next run sweeps it
+            let _ = entry::remove(d, temp);
+        }
+    }
+}
+
+impl Worker {
+    /// Copies a regular file. Returns whether it is there now; `false`: it was given to chunk tasks.
+    pub(crate) fn copy_file(
+        &mut self,
+        dir: &Dir,
+        src: Source<'_>,
+        dst: Option<&Meta>,
+        out: &mut Outcome,
+    ) -> Res<bool> {
+        let name = src.name;
+        let path = || dir.child(name);
+        if self.job.spec.dry_run {
+            let m = &src.meta;
+            let want = Want::of(&self.job, m, m.uid, m.gid, dst.is_none(), &path, out);
+            self.note_copied(&src.meta, dst, &want, path, out);
+            out.counters.copied_files += 1;
+            out.counters.copied_bytes += m.size;
+            self.lead_done(dir, &src, None, out);
+            return Ok(true);
+        }
+        let (fd, meta) = match &src.open {
+            Some(fd) => (fd.as_fd(), src.meta),
+            None => return self.copy_opened(dir, src, dst, out),
+        };
+        if meta.kind != Kind::File {
+            return Err(Trouble::Changed);
+        }
+        if meta.size > self.job.spec.chunk_bytes && !self.job.spec.verify {
+            return self.plan_chunks(dir, &src, dst.is_none(), out);
+        }
+        let (want, birth) = self.birth(dir, &meta, dst, &path, out);
+        let staged = Staged::new(self, dir, birth.mode, dst.is_some())?;
+        self.copy_content(fd, &staged.fd, &meta)?;
+        let (spot, at) = (Spot::Fd(staged.fd.as_fd()), At::Fd(fd));
+        let job = &self.job;
+        attrs::dress_new(job, spot, at, &meta, &want, birth, &mut self.bufs, &path, out)?;
+        if !is_unchanged(&meta, &fstat(fd).src()?) {
+            return Err(Trouble::Changed);
+        }
+        let target = match src.group {
+            Some(_) => Some(fstat(staged.fd.as_fd()).dst().map(|m| (m.dev, m.ino))?),
+            None => None,
+        };
+        staged.publish(name)?;
+        out.counters.copied_files += 1;
+        out.counters.copied_bytes += meta.size;
+        if self.job.spec.itemize {
+            self.note_copied(&meta, dst, &want, path, out);
+        }
+        if let (Some(t), Some(g)) = (target, src.group) {
+            self.engine.own_target(g, t);
+        }
+        self.lead_done(dir, &src, target, out);
+        Ok(true)
+    }
+
+    /// Opens a source that was only looked at so far.
+    fn copy_opened(
+        &mut self,
+        dir: &Dir,
+        mut src: Source<'_>,
+        dst: Option<&Meta>,
+        out: &mut Outcome,
+    ) -> Res<bool> {
+        let fd = entry::open_file(dir.s(), src.name, true).src()?;
+        let now = fstat(fd.as_fd()).src()?;
+        // of a group we lead for this inode, not for whatever has its name by now
+        if src.group.is_some() && (now.dev, now.ino) != (src.meta.dev, src.meta.ino) {
+            return Err(Trouble::Changed);
+        }
+        src.meta = now;
+        src.open = Some(fd);
+        self.copy_file(dir, src, dst, out)
+    }
+
+    fn copy_content(&mut self, src: BorrowedFd<'_>, dst: &OwnedFd, meta: &Meta) -> Res<()> {
+        let mut digests = self.job.spec.verify.then(Digests::default);
+        let how = How {
+            rungs: &self.job.rungs,
+            holes: self.job.spec.sparse && meta.may_have_holes(),
+            digests: digests.as_mut(),
+            buf: &mut self.buf,
+        };
+        match copy_file(src, dst.as_fd(), meta.size, how, &mut Flow(&self.job)).either()? {
+            Copied::Whole => {}
+            Copied::Shrunk => return Err(Trouble::Changed),
+            Copied::Stopped => return Err(Trouble::Stopped),
+        }
+        if let Some(d) = digests
+            && !verify::check(dst.as_fd(), &d, &mut self.buf).dst()?
+        {
+            return Err(Trouble::Mismatch);
+        }
+        Ok(())
+    }
+
+    /// What a new entry is to be like, and with which mode it may be made.
+    ///
+    /// In a directory that nobody else can enter it is made with its final mode. Elsewhere nobody may get in
+    /// by a group that is not yet the final one; and set-id bits always wait for their owner.
+    pub(crate) fn birth(
+        &self,
+        dir: &Dir,
+        meta: &Meta,
+        dst: Option<&Meta>,
+        path: &dyn Fn() -> treeferry_core::RelPath,
+        out: &mut Outcome,
+    ) -> (Want, AtBirth) {
+        let gid = dir.gid_of_new(&self.job);
+        let mut want = Want::of(&self.job, meta, self.job.privilege.uid, gid, true, path, out);
+        if let Some(d) = dst.filter(|d| !self.job.spec.perms.wanted() && d.kind == meta.kind) {
+            // modes are not kept: what is replaced keeps its own, though it is a new inode
+            want.mode = Some(d.mode & 0o1777);
+        }
+        let mut mode = want.mode.unwrap_or(meta.mode) & 0o1777;
+        if !dir.fresh {
+            if want.gid.is_some() {
+                mode &= !0o070;
+            }
+            if want.uid.is_some() {
+                mode &= 0o700;
+            }
+        }
+        (want, AtBirth { mode, inherits: dir.inherits_acl() })
+    }
+
+    fn note_copied(
+        &self,
+        meta: &Meta,
+        dst: Option<&Meta>,
+        want: &Want,
+        path: impl FnOnce() -> treeferry_core::RelPath,
+        out: &mut Outcome,
+    ) {
+        let item = match dst {
+            Some(d) if d.kind == meta.kind => Item::Replaced(kind(meta.kind), self.shown(meta, d, want)),
+            _ => Item::Made(kind(meta.kind)),
+        };
+        self.note(item, path, out);
+    }
+
+    /// Makes a symlink, FIFO, socket or device, or replaces what is there by one.
+    pub(crate) fn make_other(
+        &mut self,
+        dir: &Dir,
+        src: &Source<'_>,
+        dst: Option<&Meta>,
+        out: &mut Outcome,
+    ) -> Res<bool> {
+        let (name, meta) = (src.name, &src.meta);
+        let path = || dir.child(name);
+        if meta.kind.is_device() && !self.job.privilege.mknod {
+            out.notice(Notice::DevicesLeftOut);
+            out.counters.left_out_devices += 1;
+            self.lead_done(dir, src, None, out);
+            return Ok(false);
+        }
+        let (want, birth) = self.birth(dir, meta, dst, &path, out);
+        let mut target = None;
+        if !self.job.spec.dry_run {
+            let temp = dst.map(|_| self.job.temp.next());
+            let at: &CStr = temp.as_deref().unwrap_or(name);
+            if meta.kind == Kind::Symlink {
+                let text = entry::read_symlink(dir.s(), name).src()?;
+                dir.change(|d| entry::make_symlink(d, at, &text))?;
+            } else {
+                let made = dir.change(|d| entry::make_special(d, at, meta.kind, birth.mode, meta.rdev));
+                match made {
+                    Err(Trouble::Call(_, e)) if e.is_unsupported() => {
+                        out.notice(Notice::SpecialsUnsupported);
+                        out.counters.unsupported_specials += 1;
+                        self.lead_done(dir, src, None, out);
+                        return Ok(false);
+                    }
+                    r => r?,
+                }
+            }
+            let d = dir.d()?;
+            let (spot, from) = (Spot::Name(d, at), At::Name(dir.s(), name));
+            let dressed =
+                attrs::dress_new(&self.job, spot, from, meta, &want, birth, &mut self.bufs, &path, out);
+            let named = dressed.and_then(|()| match &temp {
+                Some(t) => entry::rename(d, t, name).dst(),
+                None => Ok(()),
+            });
+            if let (Err(_), Some(t)) = (&named, &temp) {
+                let _ = entry::remove(d, t);
+            }
+            named?;
+            if let Some(g) = src.group {
+                let m = stat(d, name).dst()?;
+                target = Some((m.dev, m.ino));
+                self.engine.own_target(g, (m.dev, m.ino));
+            }
+        }
+        match meta.kind {
+            Kind::Symlink => out.counters.symlinks += 1,
+            _ => out.counters.specials += 1,
+        }
+        self.note_copied(meta, dst, &want, path, out);
+        self.lead_done(dir, src, target, out);
+        Ok(true)
+    }
+}
+
+/// Whether a source file is still what it was when its copy began.
+pub(crate) fn is_unchanged(before: &Meta, now: &Meta) -> bool {
+    (before.size, before.mtime, before.ctime) == (now.size, now.mtime, now.ctime)
+}

@@ -1,0 +1,359 @@
+//! The delete pass: finds what the target has and the source has not, and removes it or moves it to the trash.
+//!
+//! An entry is only deleted if the listing of the corresponding source directory came to its end without an
+//! error, the source itself answers ENOENT for this very name, and the source root still is the one that the
+//! job began with. Own temporary files of dead runs are swept on the way, whether the job deletes or not.
+
+use crate::chunk::split;
+use crate::compare::kind;
+use crate::dir::Dir;
+use crate::trouble::{On, Res, Trouble};
+use crate::worker::{Sink, Worker};
+use std::ffi::{CStr, CString};
+use std::sync::atomic::Ordering::Relaxed;
+use treeferry_core::{Failure, Item, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work};
+use treeferry_fs::meta::{stat, stat_if_there};
+use treeferry_fs::temp::{self, Maker, PREFIX};
+use treeferry_fs::{AsFd, BorrowedFd, Kind, OwnedFd, attr, entry};
+
+/// Names in one remove task; up to as many are removed on the spot.
+const BATCH_NAMES: usize = 512;
+
+impl Worker {
+    /// Sweeps and, if the job deletes, removes what is extra in a directory. `matched`: how many entries are
+    /// known to be in both; if the target has just as many there is nothing extra, and nothing need be asked.
+    pub(crate) fn tidy(
+        &mut self,
+        dir: &Dir,
+        listed: bool,
+        matched: u64,
+        src_empty: bool,
+        out: &mut Outcome,
+    ) -> Res<()> {
+        let Some((fd, _)) = &dir.dst else { return Ok(()) };
+        if dir.fresh {
+            return Ok(());
+        }
+        let count = self.count_and_sweep(dir, fd.as_fd(), out)?;
+        let delete = self.job.spec.passes.delete && listed;
+        let all_known = self.job.spec.passes.copy && !self.job.spec.dry_run && count == matched;
+        if !delete || all_known || count == 0 {
+            return Ok(());
+        }
+        if !self.job.source_is_there() {
+            return Err(source_lost());
+        }
+        let again = self.job.dst.as_ref().map(|r| r.open_dir(dir.path.as_bytes()).dst()).transpose()?;
+        match again {
+            Some(list_fd) => self.delete_extra(dir, list_fd, src_empty, out),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts the entries of a target directory that are not ours, and removes ours whose makers are dead.
+    fn count_and_sweep(&mut self, dir: &Dir, d: BorrowedFd<'_>, out: &mut Outcome) -> Res<u64> {
+        let (mut count, mut dead): (u64, Vec<CString>) = (0, Vec::new());
+        let names = &self.job.temp;
+        self.dst_lister
+            .list(d, |name, _, _| {
+                let maker = if name.to_bytes().starts_with(PREFIX) { names.maker(name) } else { None };
+                match maker {
+                    None => count += 1,
+                    Some(Maker::Alive) => {}
+                    Some(Maker::Dead) => dead.push(name.to_owned()),
+                    Some(Maker::Foreign) => {
+                        if stat(d, name).is_ok_and(|m| temp::is_abandoned(m.ctime.sec)) {
+                            dead.push(name.to_owned());
+                        }
+                    }
+                }
+                true
+            })
+            .dst()?;
+        if !self.job.spec.dry_run {
+            for name in dead {
+                match dir.change(|d| entry::remove(d, &name)) {
+                    Ok(()) => out.counters.swept += 1,
+                    Err(Trouble::Call(_, e)) if e.is_gone() => {}
+                    Err(t) => t.record(|| dir.child(&name), out),
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    fn delete_extra(&mut self, dir: &Dir, list_fd: OwnedFd, src_empty: bool, out: &mut Outcome) -> Res<()> {
+        let mut lister = std::mem::take(&mut self.dst_lister);
+        let mut names = Names::default();
+        let mut doubt = None;
+        let r = lister.list(list_fd.as_fd(), |name, _, k| {
+            match self.is_extra(dir, name, k, src_empty) {
+                Ok(None) => {}
+                Ok(Some(Kind::Dir)) => {
+                    let work = Work::Remove { path: dir.child(name) };
+                    self.give(dir, work, out);
+                }
+                Ok(Some(k)) => names.push(name, kind(k)),
+                Err(t) => doubt = Some((t, dir.child(name))),
+            }
+            if names.len() >= BATCH_NAMES {
+                let work = Work::RemoveNames { dir: dir.path.clone(), names: std::mem::take(&mut names) };
+                self.give(dir, work, out);
+            }
+            doubt.is_none() && !self.job.stop.is_set()
+        });
+        self.dst_lister = lister;
+        r.dst()?;
+        if let Some((t, path)) = doubt {
+            // the source cannot say whether it has a name: nothing more is deleted here
+            let error = "cannot tell whether the source has it, so nothing is deleted in its directory";
+            let mut f = t.failure(path.clone());
+            if let Some(f) = &mut f {
+                f.error = format!("{}: {error}", f.error);
+            }
+            f.into_iter().for_each(|f| out.fail(f));
+            return Ok(());
+        }
+        if dir.join.get().is_some() && !names.is_empty() {
+            let work = Work::RemoveNames { dir: dir.path.clone(), names };
+            self.give(dir, work, out);
+        } else if !names.is_empty() {
+            dir.dirty.set(true);
+            self.remove_in(&dir.path, dir.d()?, &names, out);
+        }
+        Ok(())
+    }
+
+    /// A task that the directory waits for.
+    fn give(&self, dir: &Dir, work: Work, out: &mut Outcome) {
+        let join = dir.join(&self.job, out);
+        out.children.push(NewTask::new(Some(join), work));
+    }
+
+    /// Whether the source has no such entry, and what it is then.
+    fn is_extra(&self, dir: &Dir, name: &CStr, k: Kind, src_empty: bool) -> Res<Option<Kind>> {
+        if name.to_bytes().starts_with(PREFIX) && self.job.temp.maker(name).is_some() {
+            return Ok(None);
+        }
+        let k = if k == Kind::Unknown { stat(dir.d()?, name).dst()?.kind } else { k };
+        let f = &self.job.filter;
+        if !f.is_empty() && f.excludes(&dir.path, name, k == Kind::Dir) {
+            let delete = self.job.spec.delete_excluded && !f.protects(&dir.child(name));
+            return Ok(delete.then_some(k));
+        }
+        if !src_empty && stat_if_there(dir.s(), name).src()?.is_some() {
+            return Ok(None);
+        }
+        Ok(Some(k))
+    }
+
+    /// Whether an entry below something that is being removed is to stay.
+    fn is_protected(&self, dir: &RelPath, name: &CStr, is_dir: bool) -> bool {
+        let f = &self.job.filter;
+        !f.is_empty()
+            && f.excludes(dir, name, is_dir)
+            && (!self.job.spec.delete_excluded || f.protects(&dir.child(name)))
+    }
+
+    /// Runs a task that removes a directory with what is in it.
+    pub(crate) fn remove(
+        &mut self,
+        task: &Task,
+        path: &RelPath,
+        sink: &mut dyn Sink,
+        out: &mut Outcome,
+    ) -> Res<()> {
+        if !self.job.source_is_there() {
+            return Err(source_lost());
+        }
+        if self.job.trash.is_some() && self.job.filter.is_empty() {
+            let (up, name) = split(path)?;
+            let d = self.target_dir(&up)?;
+            self.remove_in(&up, d.as_fd(), &Names::one(&name, treeferry_core::Kind::Dir), out);
+            return Ok(());
+        }
+        let fd = match self.open_for_removal(path) {
+            Err(Trouble::Call(_, e)) if e.is_gone() => return Ok(()),
+            r => r?,
+        };
+        let mut lister = std::mem::take(&mut self.dst_lister);
+        let (mut names, mut join) = (Names::default(), None);
+        let r = lister.list(fd.as_fd(), |name, _, k| {
+            let is_dir = match k {
+                Kind::Unknown => stat(fd.as_fd(), name).is_ok_and(|m| m.kind == Kind::Dir),
+                k => k == Kind::Dir,
+            };
+            if self.is_protected(path, name, is_dir) {
+                return true;
+            }
+            let mut give = |work, out: &mut Outcome| {
+                let j = *join.get_or_insert_with(|| {
+                    let j = self.job.new_join();
+                    out.opened.push(j);
+                    j
+                });
+                out.children.push(NewTask::new(Some(j), work));
+            };
+            if is_dir {
+                give(Work::Remove { path: path.child(name) }, out);
+            } else {
+                names.push(name, kind(k));
+                if names.len() >= BATCH_NAMES {
+                    let names = std::mem::take(&mut names);
+                    give(Work::RemoveNames { dir: path.clone(), names }, out);
+                    sink.flush(out);
+                }
+            }
+            !self.job.stop.is_set()
+        });
+        self.dst_lister = lister;
+        let complete = r.dst();
+        if !out.children.is_empty() && sink.hungry() {
+            sink.flush(out);
+        }
+        self.remove_in(path, fd.as_fd(), &names, out);
+        let Some(join) = join else {
+            complete?;
+            return self.remove_dir(path, out);
+        };
+        if let Err(t) = complete {
+            t.record(|| path.clone(), out);
+        }
+        let follow_up = NewTask::new(task.join, Work::RemoveDir { path: path.clone() });
+        out.seals.push(Seal { join, tally: 0, follow_up });
+        Ok(())
+    }
+
+    /// Opens a directory that is to be emptied; where its mode keeps us out, that is changed.
+    fn open_for_removal(&self, path: &RelPath) -> Res<OwnedFd> {
+        match self.target_dir(path) {
+            Err(Trouble::Call(_, e)) if e.is_refused() && !self.job.spec.dry_run => {
+                let (up, name) = split(path)?;
+                let d = self.target_dir(&up)?;
+                attr::set_mode_at(d.as_fd(), &name, 0o700).dst()?;
+                self.target_dir(path)
+            }
+            r => r,
+        }
+    }
+
+    /// Runs a task that removes names of a directory.
+    pub(crate) fn remove_names(&mut self, dir: &RelPath, names: &Names, out: &mut Outcome) -> Res<()> {
+        if !self.job.source_is_there() {
+            return Err(source_lost());
+        }
+        let fd = self.target_dir(dir)?;
+        self.remove_in(dir, fd.as_fd(), names, out);
+        Ok(())
+    }
+
+    /// Removes names, or moves them to the trash. Each that cannot be is a named failure.
+    fn remove_in(&mut self, dir: &RelPath, d: BorrowedFd<'_>, names: &Names, out: &mut Outcome) {
+        let mut opened = self.job.privilege.dac_override;
+        for (name, k) in names.iter() {
+            if self.job.stop.is_set() {
+                return;
+            }
+            self.job.limit.ops(1);
+            if treeferry_fs::fault::armed() {
+                treeferry_fs::fault::at(dir.child(name).as_bytes());
+            }
+            if !self.may_delete(out) {
+                continue;
+            }
+            let mut r = self.dispose(dir, d, name);
+            if !opened && matches!(&r, Err(e) if e.is_refused()) {
+                opened = true;
+                if attr::set_mode(d, 0o700).is_ok() {
+                    r = self.dispose(dir, d, name);
+                }
+            }
+            match r {
+                Ok(()) => {
+                    out.counters.deleted += 1;
+                    self.note(Item::Deleted(k), || dir.child(name), out);
+                }
+                Err(e) if e.is_gone() => {}
+                Err(e) => out.fail(Failure::errno(dir.child(name), Side::Target, e.op, e.raw())),
+            }
+        }
+    }
+
+    fn dispose(&self, dir: &RelPath, d: BorrowedFd<'_>, name: &CStr) -> treeferry_fs::Result<()> {
+        if self.job.spec.dry_run {
+            return Ok(());
+        }
+        let Some(trash) = &self.job.trash else { return entry::remove(d, name) };
+        let to = trash.dir(dir)?;
+        // a name that is in the trash already, from an earlier run, keeps its place: rsync's `~` and a number
+        let mut n = 0u32;
+        let mut new = name.to_owned();
+        loop {
+            match entry::move_to(d, name, to.as_fd(), &new) {
+                Err(e) if e.is_exists() => {
+                    n += 1;
+                    let tail = format!(".~{n}~");
+                    let keep = name.to_bytes().len().min(255 - tail.len());
+                    let mut v = name.to_bytes()[..keep].to_vec();
+                    v.extend_from_slice(tail.as_bytes());
+                    new = CString::new(v).unwrap_or_default();
+                }
+                r => return r,
+            }
+        }
+    }
+
+    /// Whether `--max-delete` allows one more; if not, that is counted.
+    fn may_delete(&self, out: &mut Outcome) -> bool {
+        if self.job.spec.max_delete.is_none() {
+            return true;
+        }
+        let left = self.job.deletions_left.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
+        if left.is_err() {
+            out.counters.not_deleted += 1;
+        }
+        left.is_ok()
+    }
+
+    /// Runs a task that removes a directory whose content is gone.
+    pub(crate) fn remove_dir(&mut self, path: &RelPath, out: &mut Outcome) -> Res<()> {
+        let (up, name) = split(path)?;
+        let d = self.target_dir(&up)?;
+        if self.job.spec.dry_run {
+            if self.may_delete(out) {
+                out.counters.deleted += 1;
+                self.note(Item::Deleted(treeferry_core::Kind::Dir), || path.clone(), out);
+            }
+            return Ok(());
+        }
+        if self.job.spec.max_delete.is_some() && self.has_entries(path) {
+            // what is in it was spared; it is not one more that was
+            return Ok(());
+        }
+        if !self.may_delete(out) {
+            return Ok(());
+        }
+        match entry::remove_dir(d.as_fd(), &name) {
+            Ok(()) => {
+                out.counters.deleted += 1;
+                self.note(Item::Deleted(treeferry_core::Kind::Dir), || path.clone(), out);
+                Ok(())
+            }
+            Err(e) if e.is_gone() => Ok(()),
+            // protected entries, or those that could not be removed and have said so
+            Err(e) if e.is_not_empty() && !self.job.filter.is_empty() => Ok(()),
+            Err(e) => Err(Trouble::Call(Side::Target, e)),
+        }
+    }
+
+    fn has_entries(&mut self, path: &RelPath) -> bool {
+        let Ok(fd) = self.target_dir(path) else { return false };
+        matches!(self.dst_lister.list(fd.as_fd(), |_, _, _| false), Ok(false))
+    }
+}
+
+/// The source root is not what it was. Said for each directory that would have been cleaned.
+fn source_lost() -> Trouble {
+    let text = "SRC is not the directory any more that it was when the run began: nothing is deleted";
+    Trouble::Finding(Side::Source, "delete", text.to_owned())
+}

@@ -1,0 +1,126 @@
+//! A directory that is being worked on: both sides open, and what is known of it.
+
+use crate::job::Job;
+use crate::trouble::{On, Res, Trouble};
+use std::cell::{Cell, OnceCell};
+use std::ffi::CStr;
+use treeferry_core::{JoinId, Outcome, RelPath, Side};
+use treeferry_fs::meta::fstat;
+use treeferry_fs::xattr::{self, ACL_DEFAULT, At};
+use treeferry_fs::{AsFd, BorrowedFd, Error, Meta, OwnedFd, attr};
+
+/// A directory of the source with the one of the target that corresponds to it.
+pub(crate) struct Dir {
+    pub path: RelPath,
+    pub src: OwnedFd,
+    pub src_meta: Meta,
+    /// `None`: it does not exist, and this is a dry run or a pass that makes nothing.
+    pub dst: Option<(OwnedFd, Meta)>,
+    /// This job made it, so nothing is in it and nobody else can look in.
+    pub fresh: bool,
+    /// We changed something in it or of it, so its times need to be set again.
+    pub dirty: Cell<bool>,
+    /// We had to change its mode to get in.
+    pub opened: Cell<bool>,
+    /// The join of everything that still has to happen in it.
+    pub join: Cell<Option<JoinId>>,
+    inherits_acl: OnceCell<bool>,
+}
+
+impl Dir {
+    /// Opens both sides.
+    pub fn open(job: &Job, path: &RelPath, fresh: bool) -> Res<Dir> {
+        let src = job.src.open_dir(path.as_bytes()).src()?;
+        let src_meta = fstat(src.as_fd()).src()?;
+        let dst = match &job.dst {
+            None => None,
+            Some(root) => match root.open_dir(path.as_bytes()) {
+                Ok(fd) => {
+                    let meta = fstat(fd.as_fd()).dst()?;
+                    Some((fd, meta))
+                }
+                Err(e) if job.spec.dry_run && not_there(e) => None,
+                Err(e) if !job.spec.passes.copy && not_there(e) => None,
+                Err(e) => return Err(Trouble::Call(Side::Target, e)),
+            },
+        };
+        Ok(Dir {
+            path: path.clone(),
+            src,
+            src_meta,
+            dst,
+            fresh,
+            dirty: Cell::new(false),
+            opened: Cell::new(false),
+            join: Cell::new(None),
+            inherits_acl: OnceCell::new(),
+        })
+    }
+
+    /// The open source.
+    pub fn s(&self) -> BorrowedFd<'_> {
+        self.src.as_fd()
+    }
+
+    /// The open target; in a dry run of what does not exist there is none.
+    pub fn d(&self) -> Res<BorrowedFd<'_>> {
+        match &self.dst {
+            Some((fd, _)) => Ok(fd.as_fd()),
+            None => Err(Trouble::Finding(Side::Target, "openat2", "the directory does not exist".to_owned())),
+        }
+    }
+
+    /// Path of an entry.
+    pub fn child(&self, name: &CStr) -> RelPath {
+        self.path.child(name)
+    }
+
+    /// The join of this directory, opened by the first who needs it.
+    pub fn join(&self, job: &Job, out: &mut Outcome) -> JoinId {
+        self.join.get().unwrap_or_else(|| {
+            let j = job.new_join();
+            out.opened.push(j);
+            self.join.set(Some(j));
+            j
+        })
+    }
+
+    /// Does something to the target directory that needs write permission there. Where it is refused and the
+    /// directory is ours, it is made writable first; its final mode is set when it is finished.
+    pub fn change<T>(&self, mut f: impl FnMut(BorrowedFd<'_>) -> treeferry_fs::Result<T>) -> Res<T> {
+        let d = self.d()?;
+        self.dirty.set(true);
+        match f(d) {
+            Err(e) if e.is_refused() => {
+                let Some((_, meta)) = &self.dst else { return Err(Trouble::Call(Side::Target, e)) };
+                if meta.mode & 0o700 == 0o700 || attr::set_mode(d, meta.mode | 0o700).is_err() {
+                    return Err(Trouble::Call(Side::Target, e));
+                }
+                self.opened.set(true);
+                f(d).dst()
+            }
+            r => r.dst(),
+        }
+    }
+
+    /// Whether new entries of the target inherit an ACL from it (acl(5), "OBJECT CREATION AND DEFAULT ACLs").
+    pub fn inherits_acl(&self) -> bool {
+        *self.inherits_acl.get_or_init(|| {
+            let mut buf = xattr::Buffer::default();
+            self.d().is_ok_and(|d| matches!(xattr::get(At::Fd(d), ACL_DEFAULT, &mut buf), Ok(Some(_))))
+        })
+    }
+
+    /// The group that a new entry of the target gets.
+    pub fn gid_of_new(&self, job: &Job) -> u32 {
+        match &self.dst {
+            Some((_, m)) if m.mode & 0o2000 != 0 || job.limits.group_of_dir => m.gid,
+            _ => job.privilege.gid,
+        }
+    }
+}
+
+/// It does not exist, or something else is in its place.
+fn not_there(e: Error) -> bool {
+    e.is_gone() || e.is_other_kind()
+}

@@ -1,0 +1,80 @@
+//! Finishing a directory: what is extra goes, and it gets its final owner, mode, ACLs, extended attributes
+//! and times. By then nothing in it changes any more.
+
+use crate::attrs::{self, Spot};
+use crate::compare::Want;
+use crate::dir::Dir;
+use crate::trouble::{On, Res};
+use crate::worker::Worker;
+use treeferry_core::{Item, NewTask, Outcome, RelPath, Seal, Task, Work};
+use treeferry_fs::xattr::At;
+use treeferry_fs::{AsFd, attr};
+
+impl Worker {
+    /// Runs the task that finishes a directory when all that was given away of it is done.
+    pub(crate) fn finish_dir(
+        &mut self,
+        task: &Task,
+        path: &RelPath,
+        listed: bool,
+        fresh: bool,
+        out: &mut Outcome,
+    ) -> Res<()> {
+        let dir = Dir::open(&self.job, path, fresh)?;
+        // something was done in it, or it would have been finished by its walk
+        dir.dirty.set(true);
+        self.finish(task, &dir, listed, task.tally, false, out)
+    }
+
+    /// Finishes a directory in which everything was reconciled.
+    pub(crate) fn finish(
+        &mut self,
+        task: &Task,
+        dir: &Dir,
+        listed: bool,
+        matched: u64,
+        src_empty: bool,
+        out: &mut Outcome,
+    ) -> Res<()> {
+        self.at(&dir.path);
+        if let Err(t) = self.tidy(dir, listed, matched, src_empty, out) {
+            t.record(|| dir.path.clone(), out);
+        }
+        if let Some(join) = dir.join.get() {
+            // extra directories are being removed: once more when they are gone, and then only this part
+            let work = Work::FinishDir { path: dir.path.clone(), listed: false, fresh: dir.fresh };
+            out.seals.push(Seal { join, tally: 0, follow_up: NewTask::new(task.join, work) });
+            return Ok(());
+        }
+        if self.job.spec.passes.dirtime {
+            self.at(&dir.path);
+            if let Err(t) = self.dirtime(dir, out) {
+                t.record(|| dir.path.clone(), out);
+            }
+        }
+        Ok(())
+    }
+
+    fn dirtime(&mut self, dir: &Dir, out: &mut Outcome) -> Res<()> {
+        let Some((fd, before)) = &dir.dst else { return Ok(()) };
+        let path = || dir.path.clone();
+        let want = Want::of(&self.job, &dir.src_meta, before.uid, before.gid, dir.fresh, &path, out);
+        let (spot, at) = (Spot::Fd(fd.as_fd()), At::Fd(dir.s()));
+        let job = &self.job;
+        let d = attrs::repair(job, spot, at, &dir.src_meta, before, &want, &mut self.bufs, &path, out)?;
+        if !self.job.spec.dry_run {
+            // what we ourselves have changed since `before`
+            if dir.opened.get() && !d.perms {
+                attr::set_mode(fd.as_fd(), want.mode.unwrap_or(before.mode)).dst()?;
+            }
+            if let Some((a, m)) = want.times.filter(|_| dir.dirty.get() && !d.time) {
+                attr::set_times(fd.as_fd(), a, m).dst()?;
+            }
+        }
+        if d.any() && !dir.fresh {
+            out.counters.meta_fixed += 1;
+            self.note(Item::Fixed(treeferry_core::Kind::Dir, d), path, out);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,302 @@
+//! A job that is open on this node: its roots, what the target can hold, what we may do, and the guards that
+//! were checked before anything was touched.
+
+use crate::limit::Limit;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
+use treeferry_core::filter::Filter;
+use treeferry_core::{JobSpec, JoinId, NewTask, RelPath, Stop, Work};
+use treeferry_fs::copy::Rungs;
+use treeferry_fs::root::Identity;
+use treeferry_fs::{Limits, Privilege, Root, TempNames, Time, entry};
+
+/// Why a job cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// SRC or DST is unusable.
+    #[error("{0}")]
+    Unusable(String),
+    /// The request itself is wrong.
+    #[error("{0}")]
+    Usage(String),
+}
+
+/// Where deleted entries are moved.
+#[derive(Debug)]
+pub(crate) struct Trash {
+    pub root: Root,
+}
+
+/// A job that is open on this node.
+#[derive(Debug)]
+pub struct Job {
+    pub(crate) spec: JobSpec,
+    pub(crate) src: Root,
+    /// `None` only in a dry run whose DST does not exist.
+    pub(crate) dst: Option<Root>,
+    pub(crate) trash: Option<Trash>,
+    pub(crate) filter: Filter,
+    pub(crate) limits: Limits,
+    pub(crate) privilege: Privilege,
+    pub(crate) temp: TempNames,
+    pub(crate) rungs: Rungs,
+    pub(crate) limit: Limit,
+    pub(crate) stop: Stop,
+    /// Mode bits that new entries do not get where modes are not kept.
+    pub(crate) umask: u32,
+    /// Entries that changed after this are left alone (`--min-age`).
+    pub(crate) young_after: Option<Time>,
+    /// Files that were not accessed since are left out (`--max-age`).
+    pub(crate) old_before: Option<Time>,
+    /// How many deletions `--max-delete` still allows.
+    pub(crate) deletions_left: AtomicU64,
+    /// The source root turned out not to be what it was: nothing is deleted any more.
+    pub(crate) source_lost: AtomicBool,
+    next_join: AtomicU64,
+    live_bytes: AtomicU64,
+    live_entries: AtomicU64,
+}
+
+impl Job {
+    /// Opens the roots and checks every guard. Makes DST if it is missing (its parent must exist), unless the
+    /// job is a dry run.
+    pub fn open(spec: JobSpec, stop: Stop) -> Result<Arc<Job>, OpenError> {
+        if let Ok(rules) = std::env::var("TREEFERRY_FAULTS") {
+            treeferry_fs::fault::arm(&rules)
+                .map_err(|e| OpenError::Usage(format!("TREEFERRY_FAULTS: {e}")))?;
+        }
+        let umask = treeferry_fs::privilege::clear_umask();
+        treeferry_fs::privilege::raise_open_files();
+        let mut filter = Filter::new(&spec.rules).map_err(|e| OpenError::Usage(e.to_string()))?;
+        let src = Root::open(&spec.src).map_err(|e| unusable("SRC", &e))?.quietly();
+        let dst = open_target(&spec)?;
+        if let Some(dst) = &dst {
+            check_nesting(&spec, &src, dst, &mut filter)?;
+        }
+        let temp = TempNames::of_this_process();
+        let privilege = Privilege::of_this_process();
+        let limits = match &dst {
+            Some(d) if spec.passes.copy || spec.passes.dirtime => {
+                if spec.dry_run {
+                    Limits::default()
+                } else {
+                    Limits::probe(d.fd(), &temp, privilege.gid).map_err(|e| {
+                        OpenError::Unusable(format!("DST {}: cannot write there: {e}", spec.dst.display()))
+                    })?
+                }
+            }
+            _ => Limits::default(),
+        };
+        let trash = match (&spec.trash, &dst) {
+            (Some(t), Some(d)) => Some(open_trash(t, d, &mut filter, spec.dry_run)?).flatten(),
+            _ => None,
+        };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let ago = |d: std::time::Duration| {
+            let t = now.saturating_sub(d);
+            Time { sec: t.as_secs() as i64, nsec: t.subsec_nanos() }
+        };
+        Ok(Arc::new(Job {
+            limit: Limit::new(spec.bwlimit, spec.iops, stop.clone()),
+            young_after: spec.min_age.map(ago),
+            old_before: spec.max_age.map(ago),
+            deletions_left: AtomicU64::new(spec.max_delete.unwrap_or(u64::MAX)),
+            source_lost: AtomicBool::new(false),
+            // drawn far apart by different processes, counted up within one
+            next_join: AtomicU64::new(random()),
+            live_bytes: AtomicU64::new(0),
+            live_entries: AtomicU64::new(0),
+            rungs: Rungs::default(),
+            spec,
+            src,
+            dst,
+            trash,
+            filter,
+            limits,
+            privilege,
+            temp,
+            stop,
+            umask,
+        }))
+    }
+
+    /// The first task: walk the root.
+    pub fn first_task(&self) -> NewTask {
+        NewTask::new(None, Work::Walk { path: RelPath::root(), fresh: false })
+    }
+
+    /// The request.
+    pub fn spec(&self) -> &JobSpec {
+        &self.spec
+    }
+
+    /// The target root; `None` only in a dry run whose DST does not exist.
+    pub fn target(&self) -> Option<&Root> {
+        self.dst.as_ref()
+    }
+
+    /// The temporary names of this process.
+    pub fn temp_names(&self) -> &TempNames {
+        &self.temp
+    }
+
+    /// Bytes of content copied so far, those of unfinished files included.
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes.load(Relaxed)
+    }
+
+    /// Entries looked at so far, those of uncommitted tasks included.
+    pub fn live_entries(&self) -> u64 {
+        self.live_entries.load(Relaxed)
+    }
+
+    pub(crate) fn add_live(&self, entries: u64, bytes: u64) {
+        if entries > 0 {
+            self.live_entries.fetch_add(entries, Relaxed);
+        }
+        if bytes > 0 {
+            self.live_bytes.fetch_add(bytes, Relaxed);
+        }
+    }
+
+    /// A number for a join that was never given out before in this job.
+    pub fn new_join(&self) -> JoinId {
+        JoinId(self.next_join.fetch_add(1, Relaxed))
+    }
+
+    /// Whether the source root still is what it was; once it is not, it never is again in this job.
+    pub(crate) fn source_is_there(&self) -> bool {
+        if !self.source_lost.load(Relaxed) && self.src.check().is_err() {
+            self.source_lost.store(true, Relaxed);
+        }
+        !self.source_lost.load(Relaxed)
+    }
+}
+
+fn unusable(what: &str, e: &dyn std::fmt::Display) -> OpenError {
+    OpenError::Unusable(format!("{what} {e}"))
+}
+
+fn open_target(spec: &JobSpec) -> Result<Option<Root>, OpenError> {
+    match Root::open(&spec.dst) {
+        Ok(r) => return Ok(Some(r)),
+        Err(treeferry_fs::RootError::Open(_, e)) if e.is_gone() => {}
+        Err(e) => return Err(unusable("DST", &e)),
+    }
+    if spec.dry_run {
+        return Ok(None);
+    }
+    if !spec.passes.copy {
+        return Err(OpenError::Unusable(format!(
+            "DST {} does not exist, and without the copy pass there is nothing to make it",
+            spec.dst.display()
+        )));
+    }
+    std::fs::DirBuilder::new().create(&spec.dst).map_err(|e| {
+        let hint = if e.kind() == std::io::ErrorKind::NotFound {
+            " (its parent directory must exist: is the file system mounted?)"
+        } else {
+            ""
+        };
+        OpenError::Unusable(format!("DST {} cannot be made: {e}{hint}", spec.dst.display()))
+    })?;
+    Root::open(&spec.dst).map(Some).map_err(|e| unusable("DST", &e))
+}
+
+/// Refuses roots that lie in each other, unless the inner one is excluded; then it is protected for good.
+fn check_nesting(spec: &JobSpec, src: &Root, dst: &Root, filter: &mut Filter) -> Result<(), OpenError> {
+    let (s, d) = (src.identity(), dst.identity());
+    if s.same_dir(&d) {
+        return Err(OpenError::Usage(format!(
+            "SRC and DST are the same directory: {} and {}",
+            spec.src.display(),
+            spec.dst.display()
+        )));
+    }
+    for (inner, inner_root, outer, outer_root, words) in
+        [(dst, d, src, s, "DST lies inside SRC"), (src, s, dst, d, "SRC lies inside DST")]
+    {
+        let above: Vec<Identity> =
+            inner.ancestors().map_err(|e| OpenError::Unusable(format!("{}: {e}", inner.path().display())))?;
+        if !above.iter().skip(1).any(|i| i.same_dir(&outer_root)) {
+            continue;
+        }
+        debug_assert!(!inner_root.same_dir(&outer_root));
+        let relative = relative_to(inner.path(), outer.path());
+        match relative {
+            Some(p) if filter.excludes_deep(&p, true) && !spec.delete_excluded => filter.protect(p),
+            Some(p) => {
+                return Err(OpenError::Usage(format!(
+                    "{words}: exclude it with --exclude '/{p}' if that is what you want"
+                )));
+            }
+            None => return Err(OpenError::Usage(format!("{words}, through another mount or a link"))),
+        }
+    }
+    Ok(())
+}
+
+/// Where a path lies below another, both with their symlinks resolved.
+fn relative_to(inner: &Path, outer: &Path) -> Option<RelPath> {
+    let (i, o) = (inner.canonicalize().ok()?, outer.canonicalize().ok()?);
+    RelPath::new(i.strip_prefix(o).ok()?.as_os_str().as_encoded_bytes()).ok()
+}
+
+/// Opens the trash, made if it is missing; it must be on the target's file system, and is itself never
+/// walked or deleted.
+fn open_trash(
+    path: &PathBuf,
+    dst: &Root,
+    filter: &mut Filter,
+    dry_run: bool,
+) -> Result<Option<Trash>, OpenError> {
+    if !path.exists() {
+        if dry_run {
+            return Ok(None);
+        }
+        std::fs::DirBuilder::new()
+            .create(path)
+            .map_err(|e| OpenError::Usage(format!("--trash {} cannot be made: {e}", path.display())))?;
+    }
+    let root = Root::open(path).map_err(|e| OpenError::Usage(format!("--trash {e}")))?;
+    if root.identity().dev != dst.identity().dev {
+        return Err(OpenError::Usage(format!(
+            "--trash {} is not on the file system of DST: entries can only be moved within one",
+            path.display()
+        )));
+    }
+    if root.identity().same_dir(&dst.identity()) {
+        return Err(OpenError::Usage("--trash is DST itself".to_owned()));
+    }
+    if let Some(p) = relative_to(root.path(), dst.path()) {
+        filter.protect(p);
+    }
+    Ok(Some(Trash { root }))
+}
+
+/// 64 random bits, from the keys that the standard library draws for its hash maps.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// Makes a directory of the trash that corresponds to one of the target, and opens it.
+impl Trash {
+    pub(crate) fn dir(&self, rel: &RelPath) -> treeferry_fs::Result<treeferry_fs::OwnedFd> {
+        match self.root.open_dir(rel.as_bytes()) {
+            Err(e) if e.is_gone() => {}
+            r => return r,
+        }
+        if let Some((up, name)) = rel.split() {
+            use treeferry_fs::AsFd;
+            let parent = self.dir(&up)?;
+            match entry::make_dir(parent.as_fd(), &name, 0o700) {
+                Err(e) if !e.is_exists() => return Err(e),
+                _ => {}
+            }
+        }
+        self.root.open_dir(rel.as_bytes())
+    }
+}

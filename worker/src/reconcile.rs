@@ -1,0 +1,338 @@
+//! `reconcile`: make `DST/path` what `SRC/path` is now. The one function behind copying, and later behind
+//! mirroring.
+
+use crate::attrs::{self, Spot};
+use crate::compare::{Want, is_out_of_age, kind, looks_unchanged};
+use crate::dir::Dir;
+use crate::trouble::{On, Res, Trouble, Verdict};
+use crate::worker::{Flow, Worker};
+use std::ffi::CStr;
+use treeferry_core::change::Differs;
+use treeferry_core::{GroupKey, Item, NewTask, Outcome, Seal, Side, Work};
+use treeferry_fs::meta::{fstat, stat, stat_if_there};
+use treeferry_fs::xattr::At;
+use treeferry_fs::{AsFd, Kind, Meta, OwnedFd, copy, entry};
+use treeferry_queue::{Claim, Leader};
+
+/// Files larger than this get a task of their own, so that a batch does not wait behind them.
+const ALONE_FROM_BYTES: u64 = 4 << 20;
+
+/// The source side of an entry.
+pub(crate) struct Source<'a> {
+    pub name: &'a CStr,
+    pub meta: Meta,
+    /// Open, if it had to be opened to look at it.
+    pub open: Option<OwnedFd>,
+    /// The hard-link group that it copies for.
+    pub group: Option<GroupKey>,
+}
+
+impl Worker {
+    /// Brings an entry that is not a directory to its end, whatever that is: done, counted, named, or given to
+    /// a task. `alone`: it has a task of its own. Returns whether it is there at the target now.
+    pub(crate) fn reconcile(
+        &mut self,
+        dir: &Dir,
+        name: &CStr,
+        hint: Kind,
+        attempt: u8,
+        alone: bool,
+        out: &mut Outcome,
+    ) -> bool {
+        let mut group = None;
+        match self.entry(dir, name, hint, attempt, alone, &mut group, out) {
+            Ok(there) => there,
+            Err(t) => {
+                let verdict = t.verdict(attempt);
+                if verdict == Verdict::Retry {
+                    out.counters.retried += 1;
+                    let again = self.again(dir, name, attempt + 1, out);
+                    out.later.push(again);
+                    return false;
+                }
+                if let Some(g) = group.filter(|_| verdict != Verdict::Drop) {
+                    // the next of the group leads
+                    self.engine.abandon(g);
+                    self.engine.seen(g);
+                    out.released.push(g);
+                }
+                t.record(|| dir.child(name), out);
+                false
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the body of `reconcile`, apart for its error handling")]
+    fn entry(
+        &mut self,
+        dir: &Dir,
+        name: &CStr,
+        hint: Kind,
+        attempt: u8,
+        alone: bool,
+        group: &mut Option<GroupKey>,
+        out: &mut Outcome,
+    ) -> Res<bool> {
+        self.job.limit.ops(1);
+        let first = attempt == 0;
+        // counted before anything can fail, so that files = the sum of what became of them
+        let told = hint == Kind::File;
+        out.counters.files += u64::from(first && told);
+        let new = dir.fresh || dir.dst.is_none();
+        let mut open = None;
+        // a new file will be read anyway, so it is opened first and looked at then
+        let meta = if new && told && self.job.old_before.is_none() && !self.job.spec.dry_run {
+            let fd = entry::open_file(dir.s(), name, true).src()?;
+            let m = fstat(fd.as_fd()).src()?;
+            open = Some(fd);
+            m
+        } else {
+            stat(dir.s(), name).src()?
+        };
+        if first {
+            match (told, meta.kind == Kind::File) {
+                (true, false) => out.counters.files -= 1,
+                (false, true) => out.counters.files += 1,
+                _ => {}
+            }
+            if meta.kind == Kind::File {
+                out.counters.bytes += meta.size;
+            }
+        }
+        if meta.kind == Kind::Dir {
+            // it became one since it was listed
+            return self.subdir(dir, name, out);
+        }
+        let special = !matches!(meta.kind, Kind::File | Kind::Symlink);
+        if is_out_of_age(&self.job, &meta) || (special && !self.job.spec.specials) {
+            out.counters.skipped += 1;
+            return Ok(false);
+        }
+        let mut dst = if new { None } else { stat_if_there(dir.d()?, name).dst()? };
+        let mut src = Source { name, meta, open, group: None };
+        if meta.nlink > 1 && self.job.spec.hardlinks {
+            let key = GroupKey { dev: meta.dev, ino: meta.ino };
+            if let Some(there) = self.follow(dir, &src, key, dst.as_ref(), out) {
+                return Ok(there);
+            }
+            *group = Some(key);
+            src.group = Some(key);
+        }
+        if dst.is_some_and(|d| d.kind == Kind::Dir) {
+            match self.clear_way(dir, name, attempt, out)? {
+                true => dst = None,
+                false => return Ok(false),
+            }
+        }
+        let same_kind = dst.filter(|d| d.kind == meta.kind);
+        if let Some(d) = same_kind {
+            let links_right = self.links_right(&src, &d);
+            if links_right && self.is_same(dir, &src, &d)? {
+                self.fix(dir, &src, &d, out)?;
+                self.lead_done(dir, &src, Some((d.dev, d.ino)), out);
+                return Ok(true);
+            }
+        }
+        if meta.kind == Kind::File && !alone && meta.size > ALONE_FROM_BYTES && !self.job.spec.dry_run {
+            // counted here, done there: as a second attempt of the same entry
+            let mut task = self.again(dir, name, attempt.max(1), out);
+            if let Work::Files { fresh, .. } = &mut task.work {
+                *fresh = dir.fresh;
+            }
+            out.children.push(task);
+            return Ok(false);
+        }
+        match meta.kind {
+            Kind::File => self.copy_file(dir, src, dst.as_ref(), out),
+            _ => self.make_other(dir, &src, dst.as_ref(), out),
+        }
+    }
+
+    /// What a name of a hard-link group is to do, if it is not to lead: `Some` says whether it is there.
+    fn follow(
+        &mut self,
+        dir: &Dir,
+        src: &Source<'_>,
+        key: GroupKey,
+        dst: Option<&Meta>,
+        out: &mut Outcome,
+    ) -> Option<bool> {
+        let path = dir.child(src.name);
+        let claim = self.engine.claim(key, src.meta.nlink, &path);
+        if let (Claim::Follow(Leader { target: Some(t), .. }), Some(d)) = (&claim, dst)
+            && (d.dev, d.ino) == *t
+        {
+            out.counters.unchanged_files += u64::from(src.meta.kind == Kind::File);
+            self.engine.seen(key);
+            return Some(true);
+        }
+        let wait = match claim {
+            Claim::Lead => return None,
+            Claim::Wait => true,
+            Claim::Follow(_) => false,
+        };
+        let join = Some(dir.join(&self.job, out));
+        let task = NewTask::new(join, Work::Link { path, kind: kind(src.meta.kind), group: key });
+        if wait {
+            out.parked.push((key, task));
+        } else {
+            out.children.push(task);
+        }
+        Some(false)
+    }
+
+    /// The first copy of a group is there: what waits for it may go on.
+    pub(crate) fn lead_done(
+        &mut self,
+        dir: &Dir,
+        src: &Source<'_>,
+        target: Option<(u64, u64)>,
+        out: &mut Outcome,
+    ) {
+        if let Some(g) = src.group {
+            self.engine.ready(g, Leader { path: dir.child(src.name), target });
+            self.engine.seen(g);
+            out.released.push(g);
+        }
+    }
+
+    /// Whether the inode at the target is shared with nothing that it should not be shared with.
+    ///
+    /// A target with more links than the source has names is shared with something else; so is one that
+    /// another group has taken. If neither holds, all its links are names of this group: see
+    /// `docs/fidelity.md`.
+    fn links_right(&self, src: &Source<'_>, dst: &Meta) -> bool {
+        if !self.job.spec.hardlinks {
+            return true;
+        }
+        dst.nlink <= src.meta.nlink && src.group.is_none_or(|g| self.engine.own_target(g, (dst.dev, dst.ino)))
+    }
+
+    /// Whether content, link text or device number is the same.
+    fn is_same(&mut self, dir: &Dir, src: &Source<'_>, dst: &Meta) -> Res<bool> {
+        let m = &src.meta;
+        match m.kind {
+            Kind::File if self.job.spec.checksum => {
+                if m.size != dst.size {
+                    return Ok(false);
+                }
+                let a = entry::open_file(dir.s(), src.name, true).src()?;
+                let b = entry::open_file(dir.d()?, src.name, true).dst()?;
+                copy::same_content(a.as_fd(), b.as_fd(), m.size, &mut self.buf, &mut Flow(&self.job))
+                    .src()?
+                    .ok_or(Trouble::Stopped)
+            }
+            Kind::File => Ok(looks_unchanged(&self.job, m, dst)),
+            Kind::Symlink => Ok(m.size == dst.size
+                && entry::read_symlink(dir.s(), src.name).src()?
+                    == entry::read_symlink(dir.d()?, src.name).dst()?),
+            Kind::CharDevice | Kind::BlockDevice => Ok(m.rdev == dst.rdev),
+            _ => Ok(true),
+        }
+    }
+
+    /// Repairs the metadata of an entry whose content is right.
+    fn fix(&mut self, dir: &Dir, src: &Source<'_>, dst: &Meta, out: &mut Outcome) -> Res<()> {
+        let name = src.name;
+        let path = || dir.child(name);
+        let want = Want::of(&self.job, &src.meta, dst.uid, dst.gid, false, &path, out);
+        let d = dir.d()?;
+        let (spot, at) = (Spot::Name(d, name), At::Name(dir.s(), name));
+        let failures = out.failures.len();
+        let differs = attrs::repair(&self.job, spot, at, &src.meta, dst, &want, &mut self.bufs, &path, out)?;
+        if differs.any() {
+            out.counters.meta_fixed += 1;
+            self.note(Item::Fixed(kind(src.meta.kind), differs), path, out);
+        } else if src.meta.kind == Kind::File && out.failures.len() == failures {
+            out.counters.unchanged_files += 1;
+        }
+        Ok(())
+    }
+
+    /// A directory of the target is where something else is to be. An empty one is removed; a full one only
+    /// if the job deletes or was forced, by tasks of its own, after which the entry is tried again. Returns
+    /// whether the way is free now.
+    fn clear_way(&mut self, dir: &Dir, name: &CStr, attempt: u8, out: &mut Outcome) -> Res<bool> {
+        let allowed = self.job.spec.passes.delete || self.job.spec.force;
+        let path = dir.child(name);
+        if self.job.spec.dry_run {
+            if !allowed && !self.is_empty_dir(dir, name)? {
+                return Err(in_the_way());
+            }
+            self.note(Item::Deleted(treeferry_core::Kind::Dir), || path, out);
+            out.counters.deleted += 1;
+            return Ok(true);
+        }
+        match dir.change(|d| entry::remove_dir(d, name)) {
+            Ok(()) => Ok(true),
+            Err(Trouble::Call(_, e)) if e.is_not_empty() => {
+                if !allowed || attempt + 1 >= crate::trouble::MAX_ATTEMPTS {
+                    return Err(in_the_way());
+                }
+                let gone = self.job.new_join();
+                out.opened.push(gone);
+                out.children.push(NewTask::new(Some(gone), Work::Remove { path }));
+                let again = self.again(dir, name, attempt + 1, out);
+                out.seals.push(Seal { join: gone, tally: 0, follow_up: again });
+                Ok(false)
+            }
+            Err(t) => Err(t),
+        }
+    }
+
+    fn is_empty_dir(&mut self, dir: &Dir, name: &CStr) -> Res<bool> {
+        let fd = entry::open_subdir(dir.d()?, name).dst()?;
+        self.dst_lister.list(fd.as_fd(), |_, _, _| false).dst()
+    }
+
+    /// Sees to it that a subdirectory exists at the target, and gives its walk away. Returns whether it is
+    /// there.
+    pub(crate) fn subdir(&mut self, dir: &Dir, name: &CStr, out: &mut Outcome) -> Res<bool> {
+        let mut made = dir.fresh || dir.dst.is_none();
+        if self.job.spec.passes.copy {
+            if !dir.fresh && dir.dst.is_some() {
+                match stat_if_there(dir.d()?, name).dst()? {
+                    Some(m) if m.kind == Kind::Dir => {}
+                    Some(m) => {
+                        made = true;
+                        if !self.job.spec.dry_run {
+                            dir.change(|d| entry::remove(d, name))?;
+                        }
+                        self.note(Item::Deleted(kind(m.kind)), || dir.child(name), out);
+                    }
+                    None => made = true,
+                }
+            }
+            if made {
+                if !self.job.spec.dry_run {
+                    match dir.change(|d| entry::make_dir(d, name, 0o700)) {
+                        Err(Trouble::Call(Side::Target, e)) if dir.fresh && e.is_exists() => made = false,
+                        r => r?,
+                    }
+                }
+                out.counters.made_dirs += u64::from(made);
+                self.note(Item::Made(treeferry_core::Kind::Dir), || dir.child(name), out);
+            }
+        }
+        // where a mode would lock us out of what is below, the directory gets it last of all
+        let locks_us_out = !self.job.privilege.dac_override && dir.src_meta.mode & 0o700 != 0o700;
+        let join = locks_us_out.then(|| dir.join(&self.job, out));
+        let fresh = made && self.job.spec.passes.copy;
+        out.children.push(NewTask::new(join, Work::Walk { path: dir.child(name), fresh }));
+        Ok(true)
+    }
+
+    /// What a replaced entry is shown to differ in.
+    pub(crate) fn shown(&self, src: &Meta, dst: &Meta, want: &Want) -> Differs {
+        Differs {
+            size: src.kind == Kind::File && src.size != dst.size,
+            content: self.job.spec.checksum || src.kind != Kind::File,
+            ..want.differs(dst)
+        }
+    }
+}
+
+fn in_the_way() -> Trouble {
+    let text = "a directory that is not empty is in the way: --delete or --force would remove it";
+    Trouble::Finding(Side::Target, "rmdir", text.to_owned())
+}

@@ -1,0 +1,210 @@
+//! Walking: lists a directory as a stream, sees to its subdirectories, and does its files or gives them away.
+//!
+//! Subdirectories are made (0700) by the walk of their parent, so that a directory can be finished as soon as
+//! its own entries are there: nothing that happens deeper changes it any more. That is almost always within
+//! the same task, with both sides still open; only a directory whose files were given away needs a join.
+
+use crate::compare::{fs_kind, kind};
+use crate::dir::Dir;
+use crate::trouble::{On, Res, Trouble};
+use crate::worker::{Sink, Worker};
+use std::ffi::CStr;
+use treeferry_core::{Names, NewTask, Notice, Outcome, RelPath, Seal, Task, Work};
+use treeferry_fs::Kind;
+use treeferry_fs::meta::stat;
+
+/// Names in one task when a directory is big. Enough that opening the directory again costs nothing, few
+/// enough that the last batches spread over the threads.
+const BATCH_NAMES: usize = 512;
+
+/// What a walk has found in its directory so far.
+#[derive(Default)]
+struct Found {
+    files: Names,
+    dirs: Names,
+    /// Entries of the source that are there at the target too when we are done with them.
+    matched: u64,
+    /// Whether the source has any entry at all.
+    any: bool,
+}
+
+impl Worker {
+    /// Runs a walk task.
+    pub(crate) fn walk(
+        &mut self,
+        task: &Task,
+        path: &RelPath,
+        fresh: bool,
+        sink: &mut dyn Sink,
+        out: &mut Outcome,
+    ) -> Res<()> {
+        let dir = Dir::open(&self.job, path, fresh)?;
+        if dir.dst.is_none() && !self.job.spec.dry_run {
+            // a delete or dirtime pass alone, and the copy pass has not been here
+            return Ok(());
+        }
+        out.counters.dirs += 1;
+        self.job.add_live(1, 0);
+        self.job.limit.ops(1);
+        let mut found = Found::default();
+        let listed = match self.list(&dir, &mut found, sink, out) {
+            Ok(()) => true,
+            Err(Trouble::Stopped) => return Err(Trouble::Stopped),
+            Err(t) => {
+                self.at(path);
+                t.record(|| path.clone(), out);
+                false
+            }
+        };
+        self.give_dirs(&dir, &mut found, sink, out);
+        if !out.children.is_empty() && sink.hungry() {
+            sink.flush(out);
+        }
+        let files = std::mem::take(&mut found.files);
+        found.matched += self.some_files(&dir, &files, 0, sink, out)?;
+        if let Some(join) = dir.join.get() {
+            let work = Work::FinishDir { path: path.clone(), listed, fresh };
+            out.seals.push(Seal { join, tally: found.matched, follow_up: NewTask::new(task.join, work) });
+            return Ok(());
+        }
+        self.finish(task, &dir, listed, found.matched, !found.any, out)
+    }
+
+    fn list(&mut self, dir: &Dir, found: &mut Found, sink: &mut dyn Sink, out: &mut Outcome) -> Res<()> {
+        // the lister is taken out for the while: what is listed may be worked on in between
+        let mut lister = std::mem::take(&mut self.src_lister);
+        let copy = self.job.spec.passes.copy;
+        let filtered = !self.job.filter.is_empty();
+        let mut trouble = None;
+        let r = lister.list(dir.s(), |name, _ino, mut k| {
+            found.any = true;
+            if name.to_bytes().starts_with(treeferry_fs::temp::PREFIX) && self.job.temp.maker(name).is_some()
+            {
+                out.notice(Notice::SourceTemporaries);
+                out.counters.skipped += 1;
+                return true;
+            }
+            if k == Kind::Unknown {
+                k = match stat(dir.s(), name) {
+                    Ok(m) => m.kind,
+                    // the entry's own turn finds out what is wrong with it
+                    Err(_) => Kind::File,
+                };
+            }
+            if filtered && self.job.filter.excludes(&dir.path, name, k == Kind::Dir) {
+                out.counters.skipped += 1;
+                return true;
+            }
+            if k == Kind::Dir {
+                found.dirs.push(name, kind(k));
+                if found.dirs.len() >= BATCH_NAMES {
+                    self.give_dirs(dir, found, sink, out);
+                    sink.flush(out);
+                }
+            } else if copy {
+                found.files.push(name, kind(k));
+                if found.files.len() >= BATCH_NAMES
+                    && let Err(t) = self.full_batch(dir, found, sink, out)
+                {
+                    trouble = Some(t);
+                    return false;
+                }
+            }
+            !self.job.stop.is_set()
+        });
+        self.src_lister = lister;
+        match (trouble, r.src()?) {
+            (Some(t), _) => Err(t),
+            (None, true) => Ok(()),
+            (None, false) => Err(Trouble::Stopped),
+        }
+    }
+
+    /// Gives a full batch away, or does it here if enough is queued: so memory does not grow with the
+    /// directory.
+    fn full_batch(
+        &mut self,
+        dir: &Dir,
+        found: &mut Found,
+        sink: &mut dyn Sink,
+        out: &mut Outcome,
+    ) -> Res<()> {
+        let names = std::mem::take(&mut found.files);
+        if sink.pressed() {
+            found.matched += self.some_files(dir, &names, 0, sink, out)?;
+        } else {
+            let join = Some(dir.join(&self.job, out));
+            let work = Work::Files { dir: dir.path.clone(), fresh: dir.fresh, names };
+            out.children.push(NewTask::new(join, work));
+        }
+        sink.flush(out);
+        Ok(())
+    }
+
+    /// Makes subdirectories and gives their walks away.
+    fn give_dirs(&mut self, dir: &Dir, found: &mut Found, _sink: &mut dyn Sink, out: &mut Outcome) {
+        for (name, _) in std::mem::take(&mut found.dirs).iter() {
+            if self.job.stop.is_set() {
+                return;
+            }
+            self.at_child(dir, name);
+            match self.subdir(dir, name, out) {
+                Ok(there) => found.matched += u64::from(there),
+                Err(t) => t.record(|| dir.child(name), out),
+            }
+        }
+    }
+
+    /// Runs a task of names of one directory.
+    pub(crate) fn files(
+        &mut self,
+        task: &Task,
+        path: &RelPath,
+        fresh: bool,
+        names: &Names,
+        sink: &mut dyn Sink,
+        out: &mut Outcome,
+    ) -> Res<()> {
+        let dir = Dir::open(&self.job, path, fresh)?;
+        dir.join.set(task.join);
+        out.tally = self.some_files(&dir, names, task.attempt, sink, out)?;
+        Ok(())
+    }
+
+    /// Reconciles names; returns how many of them are there at the target then.
+    fn some_files(
+        &mut self,
+        dir: &Dir,
+        names: &Names,
+        attempt: u8,
+        sink: &mut dyn Sink,
+        out: &mut Outcome,
+    ) -> Res<u64> {
+        let mut matched = 0;
+        let alone = names.len() == 1;
+        let mut since = 0;
+        for (name, k) in names.iter() {
+            if self.job.stop.is_set() {
+                return Err(Trouble::Stopped);
+            }
+            self.at_child(dir, name);
+            matched += u64::from(self.reconcile(dir, name, fs_kind(k), attempt, alone, out));
+            since += 1;
+            if since == 64 {
+                since = 0;
+                self.job.add_live(64, 0);
+                if !out.children.is_empty() && sink.hungry() {
+                    sink.flush(out);
+                }
+            }
+        }
+        self.job.add_live(since, 0);
+        Ok(matched)
+    }
+
+    fn at_child(&self, dir: &Dir, name: &CStr) {
+        if treeferry_fs::fault::armed() {
+            treeferry_fs::fault::at(dir.child(name).as_bytes());
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! One thread's tools, and the way from a task to the function that runs it.
+
+use crate::dir::Dir;
+use crate::job::Job;
+use crate::trouble::{Trouble, Verdict};
+use crate::xattrs::Buffers;
+use std::sync::Arc;
+use treeferry_core::{Change, Item, NewTask, Outcome, RelPath, Task, Work};
+use treeferry_fs::copy::{BUFFER_BYTES, Meter};
+use treeferry_fs::{Lister, fault};
+use treeferry_queue::Engine;
+
+/// What a pass function may ask of whoever runs it.
+pub(crate) trait Sink {
+    /// Gives away what was found so far, so that others can begin with it.
+    fn flush(&mut self, out: &mut Outcome);
+    /// Whether so much is queued that a walker should rather go on by itself.
+    fn pressed(&self) -> bool;
+    /// Whether somebody has nothing to do.
+    fn hungry(&self) -> bool;
+}
+
+/// One thread's tools: buffers that are used again and again.
+pub(crate) struct Worker {
+    pub job: Arc<Job>,
+    pub engine: Engine,
+    pub src_lister: Lister,
+    pub dst_lister: Lister,
+    pub buf: Vec<u8>,
+    pub bufs: Buffers,
+}
+
+impl Worker {
+    pub fn new(job: &Arc<Job>, engine: &Engine) -> Worker {
+        Worker {
+            job: Arc::clone(job),
+            engine: engine.clone(),
+            src_lister: Lister::default(),
+            dst_lister: Lister::default(),
+            buf: vec![0; BUFFER_BYTES],
+            bufs: Buffers::default(),
+        }
+    }
+
+    /// Runs a task. Links are the hardlinker's.
+    pub fn run(&mut self, task: &Task, sink: &mut dyn Sink) -> Outcome {
+        let mut out = Outcome::default();
+        self.at(task.work.path());
+        let r = match &task.work {
+            Work::Walk { path, fresh } => self.walk(task, path, *fresh, sink, &mut out),
+            Work::Files { dir, fresh, names } => self.files(task, dir, *fresh, names, sink, &mut out),
+            Work::FinishDir { path, listed, fresh } => self.finish_dir(task, path, *listed, *fresh, &mut out),
+            Work::Chunk { file, offset, len } => self.chunk(task, file, *offset, *len, &mut out),
+            Work::Publish { file, chunks } => self.publish(task, file, *chunks, &mut out),
+            Work::Remove { path } => self.remove(task, path, sink, &mut out),
+            Work::RemoveNames { dir, names } => self.remove_names(dir, names, &mut out),
+            Work::RemoveDir { path } => self.remove_dir(path, &mut out),
+            Work::Link { .. } => Ok(()),
+        };
+        if let Err(t) = r {
+            self.task_trouble(task, t, &mut out);
+        }
+        out
+    }
+
+    /// A task that could not even begin, its directory not being openable: tried again as a whole, or named.
+    /// Only tasks that have opened no join and counted nothing end here.
+    fn task_trouble(&mut self, task: &Task, t: Trouble, out: &mut Outcome) {
+        match t.verdict(task.attempt) {
+            Verdict::Retry => {
+                out.counters.retried += 1;
+                self.count_files(task, out);
+                out.later.push(NewTask {
+                    join: task.join,
+                    attempt: task.attempt + 1,
+                    work: task.work.clone(),
+                });
+            }
+            Verdict::Vanished if task.work.path().is_root() => {
+                let e = treeferry_core::Failure::finding(
+                    RelPath::root(),
+                    treeferry_core::Side::Source,
+                    "openat2",
+                    "SRC is gone",
+                );
+                out.fail(e);
+            }
+            _ => match &task.work {
+                Work::Files { dir, names, .. } => {
+                    self.count_files(task, out);
+                    for (name, _) in names.iter() {
+                        t.clone().record(|| dir.child(name), out);
+                    }
+                }
+                work => t.record(|| work.path().clone(), out),
+            },
+        }
+    }
+
+    /// Counts the files of a batch that could not be begun: each counts once, however often it is tried.
+    fn count_files(&self, task: &Task, out: &mut Outcome) {
+        if let (Work::Files { names, .. }, 0) = (&task.work, task.attempt) {
+            out.counters.files += names.iter().filter(|n| n.1 == treeferry_core::Kind::File).count() as u64;
+        }
+    }
+
+    /// Tells the failure injection where we are.
+    #[inline]
+    pub fn at(&self, path: &RelPath) {
+        if fault::armed() {
+            fault::at(path.as_bytes());
+        }
+    }
+
+    /// Notes a change, if anybody wants to know.
+    #[inline]
+    pub fn note(&self, item: Item, path: impl FnOnce() -> RelPath, out: &mut Outcome) {
+        if self.job.spec.itemize {
+            out.changes.push(Change { item, path: path() });
+        }
+    }
+
+    /// The child task for names of a directory that have to be tried again.
+    pub fn again(&self, dir: &Dir, name: &std::ffi::CStr, attempt: u8, out: &mut Outcome) -> NewTask {
+        let names = treeferry_core::Names::one(name, treeferry_core::Kind::Unknown);
+        let join = Some(dir.join(&self.job, out));
+        NewTask { join, attempt, work: Work::Files { dir: dir.path.clone(), fresh: false, names } }
+    }
+}
+
+/// Obeys limits and stops, and keeps the live count of bytes.
+pub(crate) struct Flow<'a>(pub &'a Job);
+
+impl Meter for Flow<'_> {
+    fn step(&mut self, bytes: u64) -> bool {
+        self.0.limit.ops(1);
+        self.0.limit.bytes(bytes);
+        self.0.add_live(0, bytes);
+        !self.0.stop.is_set()
+    }
+}

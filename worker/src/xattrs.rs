@@ -1,0 +1,154 @@
+//! Carrying extended attributes and ACLs from one entry to another, or finding in what they differ.
+
+use crate::job::Job;
+use crate::trouble::{On, Res};
+use std::ffi::{CStr, CString};
+use treeferry_core::{Failure, Notice, Outcome, RelPath, Side};
+use treeferry_fs::xattr::{self, ACL_ACCESS, ACL_DEFAULT, At, Buffer};
+
+/// Buffers for lists and values of both sides.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    list: Buffer,
+    value: Buffer,
+    other: Buffer,
+}
+
+/// What was changed, or in a dry run would be.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Changed {
+    pub acl: bool,
+    pub xattr: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Acl,
+    Xattr,
+    NotKept,
+}
+
+fn class(job: &Job, key: &CStr) -> Class {
+    if key == ACL_ACCESS || key == ACL_DEFAULT {
+        return if job.spec.acls && job.spec.perms.wanted() { Class::Acl } else { Class::NotKept };
+    }
+    // a Lustre layout says on which servers a file lies; copied as bytes it would say something untrue
+    if job.spec.xattrs && !key.to_bytes().starts_with(b"lustre.") { Class::Xattr } else { Class::NotKept }
+}
+
+/// Whether any of it is to be kept at all, so that listing is not for nothing.
+pub(crate) fn wanted(job: &Job) -> bool {
+    job.spec.xattrs || (job.spec.acls && job.spec.perms.wanted())
+}
+
+/// Makes the target's attributes like the source's. `bare`: the target is new and has none.
+///
+/// An attribute that the target cannot hold, or that we may not set, is counted and said; one that is refused
+/// is a named failure. Neither keeps the others from being carried.
+pub(crate) fn carry(
+    job: &Job,
+    src: At<'_>,
+    dst: At<'_>,
+    bare: bool,
+    bufs: &mut Buffers,
+    path: &dyn Fn() -> RelPath,
+    out: &mut Outcome,
+) -> Res<Changed> {
+    let mut changed = Changed::default();
+    let theirs = xattr::list(src, &mut bufs.list).src()?;
+    let has_any = !theirs.is_empty();
+    let keys: Vec<CString> =
+        if has_any { xattr::names(theirs).map(CStr::to_owned).collect() } else { Vec::new() };
+    let extra: Vec<CString> = if bare {
+        Vec::new()
+    } else {
+        let ours = xattr::list(dst, &mut bufs.list).dst()?;
+        if ours.is_empty() {
+            Vec::new()
+        } else {
+            xattr::names(ours)
+                .filter(|k| !keys.iter().any(|x| x.as_c_str() == *k))
+                .map(CStr::to_owned)
+                .collect()
+        }
+    };
+    let mut unsupported_acl = false;
+    for key in &keys {
+        let class = class(job, key);
+        if class == Class::NotKept {
+            continue;
+        }
+        // gone between the listing and now: the source changed, which its ctime tells
+        let Some(value) = xattr::get(src, key, &mut bufs.value).src()? else { continue };
+        if !bare && xattr::get(dst, key, &mut bufs.other).dst()? == Some(value) {
+            continue;
+        }
+        if !job.spec.dry_run
+            && let Err(e) = xattr::set(dst, key, value)
+        {
+            if xattr::is_beyond(e, key) {
+                match class {
+                    Class::Acl => unsupported_acl = true,
+                    _ => {
+                        out.notice(Notice::XattrsUnsupported);
+                        out.counters.unsupported_xattrs += 1;
+                    }
+                }
+            } else if e.is_not_permitted() && !may_set(job, key) {
+                out.notice(Notice::XattrsLeftOut);
+                out.counters.left_out_xattrs += 1;
+            } else {
+                out.fail(refused(path(), "setxattr", key, e.raw()));
+            }
+            continue;
+        }
+        note(class, &mut changed);
+    }
+    for key in &extra {
+        let class = class(job, key);
+        // a label is given by the target's own policy, and cannot be taken away
+        if class == Class::NotKept || key.as_c_str() == c"security.selinux" {
+            continue;
+        }
+        if !job.spec.dry_run
+            && let Err(e) = xattr::remove(dst, key)
+        {
+            if !(e.is_not_permitted() && !may_set(job, key)) {
+                out.fail(refused(path(), "removexattr", key, e.raw()));
+            }
+            continue;
+        }
+        note(class, &mut changed);
+    }
+    if unsupported_acl {
+        out.notice(Notice::AclsUnsupported);
+        out.counters.unsupported_acls += 1;
+    }
+    Ok(changed)
+}
+
+fn note(class: Class, changed: &mut Changed) {
+    match class {
+        Class::Acl => changed.acl = true,
+        _ => changed.xattr = true,
+    }
+}
+
+/// Whether our privileges should suffice for an attribute, so that a refusal is a failure.
+fn may_set(job: &Job, key: &CStr) -> bool {
+    let k = key.to_bytes();
+    let p = &job.privilege;
+    if key == xattr::CAPABILITY {
+        p.setfcap
+    } else if k.starts_with(b"trusted.") || k.starts_with(b"security.") {
+        p.sys_admin
+    } else {
+        true
+    }
+}
+
+fn refused(path: RelPath, op: &str, key: &CStr, errno: i32) -> Failure {
+    let mut f = Failure::errno(path, Side::Target, op, errno);
+    f.error = format!("{}: {}", treeferry_core::escape::bytes(key.to_bytes()), f.error);
+    f
+}
