@@ -5,7 +5,7 @@ use crate::local;
 use crate::output::{Console, Report, Summary, complain, harmless};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Instant;
 use treeferry_core::{JobId, JobSpec, Stop, escape};
 use treeferry_service::{Exit, logging, signals};
@@ -38,8 +38,9 @@ pub fn run(purpose: Purpose, request: Request, output: &Output) -> Exit {
         return Exit::Usage;
     }
     let stop = Stop::default();
-    let teller = Arc::clone(&console);
-    if let Err(e) = signals::watch(&stop, move || teller.say(signals::STOPPING)) {
+    let (told, teller) = (Arc::new(Once::new()), Arc::clone(&console));
+    let tell = move || told.call_once(|| teller.say(signals::STOPPING));
+    if let Err(e) = signals::watch(&stop, tell.clone()) {
         // without handlers a signal ends the process at once, which is safe too
         tracing::warn!("signals end this process at once: {e}");
     }
@@ -47,6 +48,10 @@ pub fn run(purpose: Purpose, request: Request, output: &Output) -> Exit {
     // the engine is chosen here: a second one is another arm with the same signature
     let ended = is_usable(purpose, &request).and_then(|()| local::run(&request, &stop, &console));
 
+    if stop.is_set() {
+        // the job may have ended before the thread of the signals had its turn
+        tell();
+    }
     let elapsed = began.elapsed();
     let summary = match ended {
         Ok(end) => {

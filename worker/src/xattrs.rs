@@ -113,7 +113,7 @@ pub(crate) fn carry(
         if !job.spec.dry_run
             && let Err(e) = xattr::remove(dst, key)
         {
-            if !(e.is_not_permitted() && !may_set(job, key)) {
+            if !e.is_not_permitted() || may_set(job, key) {
                 out.fail(refused(path(), "removexattr", key, e.raw()));
             }
             continue;
