@@ -6,6 +6,28 @@ use crate::names::Names;
 use crate::path::RelPath;
 use serde::{Deserialize, Serialize};
 
+/// What is known of a directory of the target.
+///
+/// A hint that saves looking. A task that may have been begun before must be run with `No`: it can find things
+/// in the directory, or the directory finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fresh {
+    /// It was there before this job, or nothing is known.
+    No,
+    /// This job has just made it, for nobody else to enter; nothing is in it.
+    Made,
+    /// And it has inherited nothing from the directory that it is in: its group is ours, it has no set-group-id
+    /// bit and no ACL. What is made in it inherits nothing either.
+    Plain,
+}
+
+impl Fresh {
+    /// Whether this job has just made it.
+    pub fn is_fresh(self) -> bool {
+        self != Fresh::No
+    }
+}
+
 /// What there is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Work {
@@ -13,16 +35,15 @@ pub enum Work {
     Walk {
         /// The directory.
         path: RelPath,
-        /// This job has just made it at the target, so nothing is in it there. A hint: a task that is run a
-        /// second time finds things in it, and must cope.
-        fresh: bool,
+        /// What is known of it at the target.
+        fresh: Fresh,
     },
     /// Reconcile these names of a directory.
     Files {
         /// The directory.
         dir: RelPath,
         /// As in `Walk`.
-        fresh: bool,
+        fresh: Fresh,
         /// The names.
         names: Names,
     },
@@ -57,8 +78,8 @@ pub enum Work {
         path: RelPath,
         /// The source was listed to its end without an error, so what is not in it may be deleted.
         listed: bool,
-        /// This job made it at the target.
-        fresh: bool,
+        /// As in `Walk`.
+        fresh: Fresh,
     },
     /// Remove what is inside a directory of the target, then the directory.
     Remove {

@@ -8,7 +8,7 @@
 use std::ffi::CStr;
 use std::sync::Arc;
 use treeferry_core::{
-    Failure, GroupKey, Item, Kind, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work,
+    Failure, Fresh, GroupKey, Item, Kind, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work,
 };
 use treeferry_fs::meta::stat_if_there;
 use treeferry_fs::{AsFd, Error, OwnedFd, Root, TempNames, entry, fault};
@@ -186,5 +186,5 @@ impl Hardlinker {
 /// The task that copies a name itself.
 fn copy_it(task: &Task, dir: &RelPath, name: &CStr) -> NewTask {
     let names = Names::one(name, Kind::Unknown);
-    NewTask { join: task.join, attempt: 1, work: Work::Files { dir: dir.clone(), fresh: false, names } }
+    NewTask { join: task.join, attempt: 1, work: Work::Files { dir: dir.clone(), fresh: Fresh::No, names } }
 }

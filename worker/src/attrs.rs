@@ -91,7 +91,7 @@ pub(crate) fn dress_new(
 }
 
 /// Repairs the metadata of an existing entry where it differs; in a dry run only finds out. Returns in what
-/// it differed.
+/// it differed. `bare`: it is known to have no extended attributes.
 #[expect(clippy::too_many_arguments, reason = "as above")]
 pub(crate) fn repair(
     job: &Job,
@@ -99,6 +99,7 @@ pub(crate) fn repair(
     src_at: At<'_>,
     src: &Meta,
     dst: &Meta,
+    bare: bool,
     want: &Want,
     bufs: &mut xattrs::Buffers,
     path: &dyn Fn() -> RelPath,
@@ -114,7 +115,7 @@ pub(crate) fn repair(
         .dst()?;
     }
     if xattrs::wanted(job) {
-        let c = xattrs::carry(job, src_at, spot.at(), false, bufs, path, out)?;
+        let c = xattrs::carry(job, src_at, spot.at(), bare, bufs, path, out)?;
         (d.acl, d.xattr) = (c.acl, c.xattr);
     }
     if let Some(m) = want.mode.filter(|_| touch)

@@ -14,7 +14,7 @@ use crate::worker::{Flow, Worker};
 use std::ffi::CString;
 use treeferry_core::change::Differs;
 use treeferry_core::task::Stamp;
-use treeferry_core::{Item, NewTask, Outcome, RelPath, Seal, Side, StagedFile, Task, Work};
+use treeferry_core::{Fresh, Item, NewTask, Outcome, RelPath, Seal, Side, StagedFile, Task, Work};
 use treeferry_fs::copy::{Copied, How, copy_range, next_data};
 use treeferry_fs::meta::{fstat, stat_if_there};
 use treeferry_fs::xattr::At;
@@ -124,7 +124,7 @@ impl Worker {
         out: &mut Outcome,
     ) -> Res<()> {
         let (parent, name) = split(&file.path)?;
-        let dir = Dir::open(&self.job, &parent, false)?;
+        let dir = Dir::open(&self.job, &parent, Fresh::No)?;
         dir.join.set(task.join);
         let r = self.publish_in(&dir, &name, file, task.tally == chunks, out);
         let Err(t) = r else { return Ok(()) };

@@ -169,7 +169,7 @@ impl Worker {
             want.mode = Some(d.mode & 0o1777);
         }
         let mut mode = want.mode.unwrap_or(meta.mode) & 0o1777;
-        if !dir.fresh {
+        if !dir.fresh.is_fresh() {
             if want.gid.is_some() {
                 mode &= !0o070;
             }

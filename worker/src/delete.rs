@@ -31,7 +31,7 @@ impl Worker {
         out: &mut Outcome,
     ) -> Res<()> {
         let Some((fd, _)) = &dir.dst else { return Ok(()) };
-        if dir.fresh {
+        if dir.fresh.is_fresh() {
             return Ok(());
         }
         let count = self.count_and_sweep(dir, fd.as_fd(), out)?;

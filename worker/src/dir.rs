@@ -4,10 +4,13 @@ use crate::job::Job;
 use crate::trouble::{On, Res, Trouble};
 use std::cell::{Cell, OnceCell};
 use std::ffi::CStr;
-use treeferry_core::{JoinId, Outcome, RelPath, Side};
+use treeferry_core::{Fresh, JoinId, Outcome, RelPath, Side};
 use treeferry_fs::meta::fstat;
 use treeferry_fs::xattr::{self, ACL_DEFAULT, At};
-use treeferry_fs::{AsFd, BorrowedFd, Error, Meta, OwnedFd, attr};
+use treeferry_fs::{AsFd, BorrowedFd, Error, Meta, OwnedFd, Time, attr};
+
+/// The modification time of a directory that was not looked at: no time that could be wanted.
+const NEVER: Time = Time { sec: i64::MIN, nsec: 0 };
 
 /// A directory of the source with the one of the target that corresponds to it.
 pub(crate) struct Dir {
@@ -17,7 +20,7 @@ pub(crate) struct Dir {
     /// `None`: it does not exist, and this is a dry run or a pass that makes nothing.
     pub dst: Option<(OwnedFd, Meta)>,
     /// This job made it, so nothing is in it and nobody else can look in.
-    pub fresh: bool,
+    pub fresh: Fresh,
     /// We changed something in it or of it, so its times need to be set again.
     pub dirty: Cell<bool>,
     /// We had to change its mode to get in.
@@ -29,12 +32,16 @@ pub(crate) struct Dir {
 
 impl Dir {
     /// Opens both sides.
-    pub fn open(job: &Job, path: &RelPath, fresh: bool) -> Res<Dir> {
+    pub fn open(job: &Job, path: &RelPath, fresh: Fresh) -> Res<Dir> {
         let src = job.src.open_dir(path.as_bytes()).src()?;
         let src_meta = fstat(src.as_fd()).src()?;
         let dst = match &job.dst {
             None => None,
             Some(root) => match root.open_dir(path.as_bytes()) {
+                Ok(fd) if fresh == Fresh::Plain => {
+                    let (uid, gid) = (job.privilege.uid, job.privilege.gid);
+                    Some((fd, Meta { mode: 0o700, uid, gid, mtime: NEVER, ..src_meta }))
+                }
                 Ok(fd) => {
                     let meta = fstat(fd.as_fd()).dst()?;
                     Some((fd, meta))
@@ -105,10 +112,21 @@ impl Dir {
 
     /// Whether new entries of the target inherit an ACL from it (acl(5), "OBJECT CREATION AND DEFAULT ACLs").
     pub fn inherits_acl(&self) -> bool {
+        if self.fresh == Fresh::Plain {
+            return false;
+        }
         *self.inherits_acl.get_or_init(|| {
             let mut buf = xattr::Buffer::default();
             self.d().is_ok_and(|d| matches!(xattr::get(At::Fd(d), ACL_DEFAULT, &mut buf), Ok(Some(_))))
         })
+    }
+
+    /// Whether a directory that we make in it is one of which all is known.
+    pub fn gives_nothing(&self, job: &Job) -> bool {
+        self.fresh == Fresh::Plain
+            || (self.dst.as_ref().is_some_and(|(_, m)| m.mode & 0o2000 == 0)
+                && !job.limits.group_of_dir
+                && !self.inherits_acl())
     }
 
     /// The group that a new entry of the target gets.

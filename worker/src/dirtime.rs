@@ -6,7 +6,7 @@ use crate::compare::Want;
 use crate::dir::Dir;
 use crate::trouble::{On, Res};
 use crate::worker::Worker;
-use treeferry_core::{Item, NewTask, Outcome, RelPath, Seal, Task, Work};
+use treeferry_core::{Fresh, Item, NewTask, Outcome, RelPath, Seal, Task, Work};
 use treeferry_fs::xattr::At;
 use treeferry_fs::{AsFd, attr};
 
@@ -17,7 +17,7 @@ impl Worker {
         task: &Task,
         path: &RelPath,
         listed: bool,
-        fresh: bool,
+        fresh: Fresh,
         out: &mut Outcome,
     ) -> Res<()> {
         let dir = Dir::open(&self.job, path, fresh)?;
@@ -58,10 +58,12 @@ impl Worker {
     fn dirtime(&mut self, dir: &Dir, out: &mut Outcome) -> Res<()> {
         let Some((fd, before)) = &dir.dst else { return Ok(()) };
         let path = || dir.path.clone();
-        let want = Want::of(&self.job, &dir.src_meta, before.uid, before.gid, dir.fresh, &path, out);
+        let want =
+            Want::of(&self.job, &dir.src_meta, before.uid, before.gid, dir.fresh.is_fresh(), &path, out);
         let (spot, at) = (Spot::Fd(fd.as_fd()), At::Fd(dir.s()));
         let job = &self.job;
-        let d = attrs::repair(job, spot, at, &dir.src_meta, before, &want, &mut self.bufs, &path, out)?;
+        let bare = dir.fresh == Fresh::Plain;
+        let d = attrs::repair(job, spot, at, &dir.src_meta, before, bare, &want, &mut self.bufs, &path, out)?;
         if !self.job.spec.dry_run {
             // what we ourselves have changed since `before`
             if dir.opened.get() && !d.perms {
@@ -71,7 +73,7 @@ impl Worker {
                 attr::set_times(fd.as_fd(), a, m).dst()?;
             }
         }
-        if d.any() && !dir.fresh {
+        if d.any() && !dir.fresh.is_fresh() {
             out.counters.meta_fixed += 1;
             self.note(Item::Fixed(treeferry_core::Kind::Dir, d), path, out);
         }

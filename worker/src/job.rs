@@ -2,12 +2,13 @@
 //! were checked before anything was touched.
 
 use crate::limit::Limit;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::SystemTime;
 use treeferry_core::filter::Filter;
-use treeferry_core::{JobSpec, JoinId, NewTask, RelPath, Stop, Work};
+use treeferry_core::{Fresh, JobSpec, JoinId, NewTask, RelPath, Stop, Work};
 use treeferry_fs::copy::Rungs;
 use treeferry_fs::root::Identity;
 use treeferry_fs::{Limits, Privilege, Root, TempNames, Time, entry};
@@ -36,6 +37,8 @@ pub struct Job {
     pub(crate) src: Root,
     /// `None` only in a dry run whose DST does not exist.
     pub(crate) dst: Option<Root>,
+    /// DST was made by this job.
+    made_target: bool,
     pub(crate) trash: Option<Trash>,
     pub(crate) filter: Filter,
     pub(crate) limits: Limits,
@@ -71,7 +74,7 @@ impl Job {
         treeferry_fs::privilege::raise_open_files();
         let mut filter = Filter::new(&spec.rules).map_err(|e| OpenError::Usage(e.to_string()))?;
         let src = Root::open(&spec.src).map_err(|e| unusable("SRC", &e))?.quietly();
-        let dst = open_target(&spec)?;
+        let (dst, made) = open_target(&spec)?;
         if let Some(dst) = &dst {
             check_nesting(&spec, &src, dst, &mut filter)?;
         }
@@ -109,6 +112,7 @@ impl Job {
             live_bytes: AtomicU64::new(0),
             live_entries: AtomicU64::new(0),
             rungs: Rungs::default(),
+            made_target: made,
             spec,
             src,
             dst,
@@ -124,7 +128,8 @@ impl Job {
 
     /// The first task: walk the root.
     pub fn first_task(&self) -> NewTask {
-        NewTask::new(None, Work::Walk { path: RelPath::root(), fresh: false })
+        let fresh = if self.made_target { Fresh::Made } else { Fresh::No };
+        NewTask::new(None, Work::Walk { path: RelPath::root(), fresh })
     }
 
     /// The request.
@@ -179,14 +184,15 @@ fn unusable(what: &str, e: &dyn std::fmt::Display) -> OpenError {
     OpenError::Unusable(format!("{what} {e}"))
 }
 
-fn open_target(spec: &JobSpec) -> Result<Option<Root>, OpenError> {
+/// Opens DST, or makes it; says whether it was made, by us, with nobody else allowed in.
+fn open_target(spec: &JobSpec) -> Result<(Option<Root>, bool), OpenError> {
     match Root::open(&spec.dst) {
-        Ok(r) => return Ok(Some(r)),
+        Ok(r) => return Ok((Some(r), false)),
         Err(treeferry_fs::RootError::Open(_, e)) if e.is_gone() => {}
         Err(e) => return Err(unusable("DST", &e)),
     }
     if spec.dry_run {
-        return Ok(None);
+        return Ok((None, false));
     }
     if !spec.passes.copy {
         return Err(OpenError::Unusable(format!(
@@ -194,7 +200,7 @@ fn open_target(spec: &JobSpec) -> Result<Option<Root>, OpenError> {
             spec.dst.display()
         )));
     }
-    std::fs::DirBuilder::new().create(&spec.dst).map_err(|e| {
+    std::fs::DirBuilder::new().mode(0o700).create(&spec.dst).map_err(|e| {
         let hint = if e.kind() == std::io::ErrorKind::NotFound {
             " (its parent directory must exist: is the file system mounted?)"
         } else {
@@ -202,7 +208,7 @@ fn open_target(spec: &JobSpec) -> Result<Option<Root>, OpenError> {
         };
         OpenError::Unusable(format!("DST {} cannot be made: {e}{hint}", spec.dst.display()))
     })?;
-    Root::open(&spec.dst).map(Some).map_err(|e| unusable("DST", &e))
+    Root::open(&spec.dst).map(|r| (Some(r), true)).map_err(|e| unusable("DST", &e))
 }
 
 /// Refuses roots that lie in each other, unless the inner one is excluded; then it is protected for good.

@@ -6,6 +6,10 @@
 
 use crate::job::Job;
 use crate::worker::{Sink, Worker};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -265,20 +269,25 @@ impl Sink for Desk<'_> {
 /// Follows the load while the pool's size is automatic.
 fn govern(s: &Arc<Shared>) {
     let (least, most) = (cores(), (4 * cores()).clamp(16, 64));
-    let mut last = (Instant::now(), on_cpu());
+    let mut clock = Clock::new();
+    clock.find_threads();
+    let mut last = (Instant::now(), clock.read());
     while !s.over.load(Acquire) {
         drop(s.opened.wait_timeout(lock(&s.gate), LOAD_INTERVAL));
         let wall = last.0.elapsed();
         if wall < LOAD_INTERVAL / 2 {
             continue;
         }
-        let now = (Instant::now(), on_cpu());
+        let now = (Instant::now(), clock.read());
         if s.auto.load(Acquire) {
             let active = s.active.load(Acquire);
             let used = now.1.saturating_sub(last.1).as_secs_f64() / (wall.as_secs_f64() * active as f64);
             let wanted = wanted_threads(active, least, most, used, s.busy.load(Relaxed) >= active);
             if wanted != active {
                 set_active(s, wanted);
+                clock.find_threads();
+                last = (Instant::now(), clock.read());
+                continue;
             }
         }
         last = now;
@@ -296,15 +305,38 @@ fn wanted_threads(active: usize, least: usize, most: usize, used: f64, all_busy:
     }
 }
 
-/// Time that this process's threads ran or waited for a core: fields 1 and 2 of `/proc/PID/task/*/schedstat`
+/// Time that this process's threads ran or waited for a core: fields 1 and 2 of `/proc/PID/task/TID/schedstat`
 /// (proc(5)), in nanoseconds. Waiting for a core is not waiting for storage.
-fn on_cpu() -> Duration {
-    let mut sum = 0u64;
-    for t in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
-        let stat = std::fs::read_to_string(t.path().join("schedstat")).unwrap_or_default();
-        sum += stat.split_whitespace().take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>();
+struct Clock {
+    threads: HashMap<OsString, File>,
+}
+
+impl Clock {
+    fn new() -> Clock {
+        Clock { threads: HashMap::new() }
     }
-    Duration::from_nanos(sum)
+
+    /// Looks which threads there are now; the files stay open, so that a reading is one call a thread.
+    fn find_threads(&mut self) {
+        for t in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+            if let Ok(f) = File::open(t.path().join("schedstat")) {
+                self.threads.insert(t.file_name(), f);
+            }
+        }
+    }
+
+    fn read(&mut self) -> Duration {
+        let mut sum = 0u64;
+        self.threads.retain(|_, f| {
+            let mut buf = [0; 80];
+            // the thread has ended: its time counts no more, which one reading may miss
+            let Ok(n @ 1..) = f.read_at(&mut buf, 0) else { return false };
+            let text = std::str::from_utf8(&buf[..n]).unwrap_or_default();
+            sum += text.split_whitespace().take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>();
+            true
+        });
+        Duration::from_nanos(sum)
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::{Flow, Worker};
 use std::ffi::CStr;
 use treeferry_core::change::Differs;
-use treeferry_core::{GroupKey, Item, NewTask, Outcome, Seal, Side, Work};
+use treeferry_core::{Fresh, GroupKey, Item, NewTask, Outcome, Seal, Side, Work};
 use treeferry_fs::meta::{fstat, stat, stat_if_there};
 use treeferry_fs::xattr::At;
 use treeferry_fs::{AsFd, Kind, Meta, OwnedFd, copy, entry};
@@ -78,7 +78,7 @@ impl Worker {
         // counted before anything can fail, so that files = the sum of what became of them
         let told = hint == Kind::File;
         out.counters.files += u64::from(first && told);
-        let new = dir.fresh || dir.dst.is_none();
+        let new = dir.fresh.is_fresh() || dir.dst.is_none();
         let mut open = None;
         // a new file will be read anyway, so it is opened first and looked at then
         let meta = if new && told && self.job.old_before.is_none() && !self.job.spec.dry_run {
@@ -239,7 +239,8 @@ impl Worker {
         let d = dir.d()?;
         let (spot, at) = (Spot::Name(d, name), At::Name(dir.s(), name));
         let failures = out.failures.len();
-        let differs = attrs::repair(&self.job, spot, at, &src.meta, dst, &want, &mut self.bufs, &path, out)?;
+        let differs =
+            attrs::repair(&self.job, spot, at, &src.meta, dst, false, &want, &mut self.bufs, &path, out)?;
         if differs.any() {
             out.counters.meta_fixed += 1;
             self.note(Item::Fixed(kind(src.meta.kind), differs), path, out);
@@ -288,9 +289,9 @@ impl Worker {
     /// Sees to it that a subdirectory exists at the target, and gives its walk away. Returns whether it is
     /// there.
     pub(crate) fn subdir(&mut self, dir: &Dir, name: &CStr, out: &mut Outcome) -> Res<bool> {
-        let mut made = dir.fresh || dir.dst.is_none();
+        let mut made = dir.fresh.is_fresh() || dir.dst.is_none();
         if self.job.spec.passes.copy {
-            if !dir.fresh && dir.dst.is_some() {
+            if !dir.fresh.is_fresh() && dir.dst.is_some() {
                 match stat_if_there(dir.d()?, name).dst()? {
                     Some(m) if m.kind == Kind::Dir => {}
                     Some(m) => {
@@ -306,7 +307,9 @@ impl Worker {
             if made {
                 if !self.job.spec.dry_run {
                     match dir.change(|d| entry::make_dir(d, name, 0o700)) {
-                        Err(Trouble::Call(Side::Target, e)) if dir.fresh && e.is_exists() => made = false,
+                        Err(Trouble::Call(Side::Target, e)) if dir.fresh.is_fresh() && e.is_exists() => {
+                            made = false
+                        }
                         r => r?,
                     }
                 }
@@ -317,7 +320,11 @@ impl Worker {
         // where a mode would lock us out of what is below, the directory gets it last of all
         let locks_us_out = !self.job.privilege.dac_override && dir.src_meta.mode & 0o700 != 0o700;
         let join = locks_us_out.then(|| dir.join(&self.job, out));
-        let fresh = made && self.job.spec.passes.copy;
+        let fresh = match made && self.job.spec.passes.copy {
+            false => Fresh::No,
+            true if dir.gives_nothing(&self.job) => Fresh::Plain,
+            true => Fresh::Made,
+        };
         out.children.push(NewTask::new(join, Work::Walk { path: dir.child(name), fresh }));
         Ok(true)
     }

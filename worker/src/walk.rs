@@ -9,7 +9,7 @@ use crate::dir::Dir;
 use crate::trouble::{On, Res, Trouble};
 use crate::worker::{Sink, Worker};
 use std::ffi::CStr;
-use treeferry_core::{Names, NewTask, Notice, Outcome, RelPath, Seal, Task, Work};
+use treeferry_core::{Fresh, Names, NewTask, Notice, Outcome, RelPath, Seal, Task, Work};
 use treeferry_fs::Kind;
 use treeferry_fs::meta::stat;
 
@@ -34,7 +34,7 @@ impl Worker {
         &mut self,
         task: &Task,
         path: &RelPath,
-        fresh: bool,
+        fresh: Fresh,
         sink: &mut dyn Sink,
         out: &mut Outcome,
     ) -> Res<()> {
@@ -160,7 +160,7 @@ impl Worker {
         &mut self,
         task: &Task,
         path: &RelPath,
-        fresh: bool,
+        fresh: Fresh,
         names: &Names,
         sink: &mut dyn Sink,
         out: &mut Outcome,

@@ -5,7 +5,7 @@ use crate::job::Job;
 use crate::trouble::{Trouble, Verdict};
 use crate::xattrs::Buffers;
 use std::sync::Arc;
-use treeferry_core::{Change, Item, NewTask, Outcome, RelPath, Task, Work};
+use treeferry_core::{Change, Fresh, Item, NewTask, Outcome, RelPath, Task, Work};
 use treeferry_fs::copy::{BUFFER_BYTES, Meter};
 use treeferry_fs::{Lister, fault};
 use treeferry_queue::Engine;
@@ -124,7 +124,7 @@ impl Worker {
     pub fn again(&self, dir: &Dir, name: &std::ffi::CStr, attempt: u8, out: &mut Outcome) -> NewTask {
         let names = treeferry_core::Names::one(name, treeferry_core::Kind::Unknown);
         let join = Some(dir.join(&self.job, out));
-        NewTask { join, attempt, work: Work::Files { dir: dir.path.clone(), fresh: false, names } }
+        NewTask { join, attempt, work: Work::Files { dir: dir.path.clone(), fresh: Fresh::No, names } }
     }
 }
 

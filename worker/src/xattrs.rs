@@ -28,12 +28,19 @@ enum Class {
     NotKept,
 }
 
+/// Names that are listed and are no attributes of their own: a Lustre layout says on which servers a file
+/// lies, and copied as bytes would say something untrue; XFS lists an ACL a second time, in its own form.
+const NOT_ATTRIBUTES: [&[u8]; 2] = [b"lustre.", b"trusted.SGI_ACL_"];
+
 fn class(job: &Job, key: &CStr) -> Class {
     if key == ACL_ACCESS || key == ACL_DEFAULT {
         return if job.spec.acls && job.spec.perms.wanted() { Class::Acl } else { Class::NotKept };
     }
-    // a Lustre layout says on which servers a file lies; copied as bytes it would say something untrue
-    if job.spec.xattrs && !key.to_bytes().starts_with(b"lustre.") { Class::Xattr } else { Class::NotKept }
+    if job.spec.xattrs && !NOT_ATTRIBUTES.iter().any(|p| key.to_bytes().starts_with(p)) {
+        Class::Xattr
+    } else {
+        Class::NotKept
+    }
 }
 
 /// Whether any of it is to be kept at all, so that listing is not for nothing.

@@ -158,7 +158,8 @@ fn janitor(place: TempDir) -> io::Result<Child> {
 fn told(command: &mut Command, package: &str) -> io::Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => io::Error::new(
+        // Refused, when PATH names a directory that we may not search.
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => io::Error::new(
             error.kind(),
             format!("{program} is not installed; it is in the Debian package {package}"),
         ),

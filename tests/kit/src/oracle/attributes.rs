@@ -22,14 +22,28 @@ pub(crate) fn read(dir: BorrowedFd<'_>, name: &[u8], buf: &mut Vec<u8>) -> Resul
         Ok(0) | Err(Errno::NOTSUP) => return Ok(Attributes::new()),
         other => other?,
     };
-    let keys: Vec<Vec<u8>> =
+    let mut keys: Vec<Vec<u8>> =
         buf[..len].split(|byte| *byte == 0).filter(|key| !key.is_empty()).map(<[u8]>::to_vec).collect();
+    if keys.iter().any(|key| is_xfs_acl(key)) && on_xfs(dir)? {
+        keys.retain(|key| !is_xfs_acl(key));
+    }
     let mut all = Attributes::new();
     for key in keys {
         let len = rustix::fs::lgetxattr(&path[..], &key[..], &mut buf[..])?;
         all.insert(key, buf[..len].to_vec());
     }
     Ok(all)
+}
+
+/// XFS shows an ACL to root a second time, under the name it is stored by. Elsewhere
+/// an attribute of this name is a real one, most likely left by a careless copy.
+fn is_xfs_acl(key: &[u8]) -> bool {
+    key == b"trusted.SGI_ACL_FILE" || key == b"trusted.SGI_ACL_DEFAULT"
+}
+
+fn on_xfs(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+    const XFS_SUPER_MAGIC: u64 = 0x5846_5342;
+    Ok(rustix::fs::fstatfs(dir)?.f_type as u64 == XFS_SUPER_MAGIC)
 }
 
 /// The attributes whose values differ, with the class of each.

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::differences::EntryKind::{CharDevice, Dir, Fifo, File, Symlink, Unknown};
 use super::{Class, Options, assert_alike, compare};
 use crate::caps::{Caps, own_ids};
+use crate::mounts::{FsKind, scratch};
 use crate::put::{self, AclEntry, Meta};
 
 /// Two trees with one of everything, made alike.
@@ -343,4 +344,23 @@ fn subtrees_on_one_side_below_the_window_of_open_fds_are_walked_back_from() {
     assert_eq!(found.count(&Class::Unreadable), 0, "{found}");
     assert_eq!(found.count(&Class::Missing(Dir)), 40, "{found}");
     assert_eq!(found.paths(&Class::Content), [b"z"]);
+}
+
+#[test]
+fn an_acl_on_xfs_is_alike_to_one_on_ext4_and_its_copied_shadow_is_not() {
+    if own_ids().0 != 0 {
+        return;
+    }
+    let [x, e] = [FsKind::Xfs, FsKind::Ext4].map(|kind| scratch(kind, "acl"));
+    for root in [&x, &e] {
+        let fd = put::open_dir(root).unwrap();
+        put::file(fd.as_fd(), b"file", b"", &meta(0o640)).unwrap();
+        put::xattr(fd.as_fd(), b"file", b"system.posix_acl_access", &acl(4)).unwrap();
+        put::finish(fd.as_fd(), &meta(0o755)).unwrap();
+    }
+    assert_alike(&x, &e);
+    let fd = put::open_dir(&e).unwrap();
+    put::xattr(fd.as_fd(), b"file", b"trusted.SGI_ACL_FILE", b"x").unwrap();
+    let found = compare(&x, &e, &Options::default());
+    assert_eq!(found.classes(), [Class::Xattr("trusted".into())], "{found}");
 }

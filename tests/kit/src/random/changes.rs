@@ -10,74 +10,13 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::DEPTH;
 use super::entries::{Maker, Sort, place};
-use super::{DEPTH, listing};
+use super::scene::{Change, Scene, meta_of, one};
 use crate::caps::Caps;
 use crate::oracle::attributes;
 use crate::put::{self, Meta};
 use crate::rng::Rng;
-
-/// A kind of change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Change {
-    /// A new entry of any type.
-    Create,
-    /// An entry that is no directory goes.
-    Remove,
-    /// A directory goes with all that is in it.
-    RemoveTree,
-    /// An entry gets another name, maybe in another directory.
-    Rename,
-    /// Other bytes, as many as before, another time.
-    Rewrite,
-    /// More bytes at the end.
-    Append,
-    /// Shorter, or longer by a hole.
-    Truncate,
-    /// Another mode.
-    Mode,
-    /// Another owner and group.
-    Owner,
-    /// Another time, nothing else.
-    Touch,
-    /// File becomes directory, becomes symlink, becomes FIFO…
-    Type,
-    /// One name of a hard-link group becomes a file of its own, equal in all else.
-    LinkSplit,
-    /// A file becomes another name of another one.
-    LinkJoin,
-    /// One name of a hard-link group goes.
-    LinkShrink,
-    /// An extended attribute comes, changes or goes.
-    Xattr,
-    /// An ACL comes, changes or goes.
-    Acl,
-    /// A symlink points elsewhere.
-    Retarget,
-}
-
-impl Change {
-    /// Every kind.
-    pub const ALL: [Self; 17] = [
-        Self::Create,
-        Self::Remove,
-        Self::RemoveTree,
-        Self::Rename,
-        Self::Rewrite,
-        Self::Append,
-        Self::Truncate,
-        Self::Mode,
-        Self::Owner,
-        Self::Touch,
-        Self::Type,
-        Self::LinkSplit,
-        Self::LinkJoin,
-        Self::LinkShrink,
-        Self::Xattr,
-        Self::Acl,
-        Self::Retarget,
-    ];
-}
 
 /// Applies `count` random changes to the tree at `root`; says which they were. A draw
 /// that finds nothing to work on is repeated, so an empty tree only grows.
@@ -121,59 +60,6 @@ pub fn hidden_change(root: &Path, seed: u64) -> io::Result<Option<PathBuf>> {
     put::write_at(file.as_fd(), &data[at..=at], at as u64)?;
     put::times(dir.as_fd(), name, &meta_of(&was))?;
     Ok(Some(path.clone()))
-}
-
-/// What there is to change, by kind.
-struct Scene {
-    all: Vec<PathBuf>,
-    dirs: Vec<PathBuf>,
-    files: Vec<PathBuf>,
-    links: Vec<PathBuf>,
-    others: Vec<PathBuf>,
-    grouped: Vec<PathBuf>,
-}
-
-impl Scene {
-    fn of(root: &Path) -> io::Result<Self> {
-        let all = listing(root)?;
-        let mut scene = Self {
-            all: Vec::new(),
-            dirs: vec![],
-            files: vec![],
-            links: vec![],
-            others: vec![],
-            grouped: vec![],
-        };
-        for path in &all {
-            let meta = fs::symlink_metadata(path)?;
-            let list = match meta.file_type() {
-                kind if kind.is_dir() => &mut scene.dirs,
-                kind if kind.is_file() => &mut scene.files,
-                kind if kind.is_symlink() => &mut scene.links,
-                _ => &mut scene.others,
-            };
-            list.push(path.clone());
-            if meta.is_file() && meta.nlink() > 1 {
-                scene.grouped.push(path.clone());
-            }
-        }
-        scene.all = all;
-        Ok(scene)
-    }
-}
-
-fn one<'a>(rng: &mut Rng, paths: &'a [PathBuf]) -> Option<&'a PathBuf> {
-    paths.get(rng.index(paths.len()))
-}
-
-fn meta_of(meta: &fs::Metadata) -> Meta {
-    Meta {
-        mode: meta.mode() & 0o7777,
-        uid: meta.uid(),
-        gid: meta.gid(),
-        sec: meta.mtime(),
-        nsec: meta.mtime_nsec(),
-    }
 }
 
 struct Changer {

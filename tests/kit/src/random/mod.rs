@@ -7,8 +7,8 @@
 
 mod changes;
 mod entries;
+mod scene;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use crate::caps::Caps;
 use crate::rng::Rng;
 
-pub use changes::{Change, hidden_change, random_changes};
+pub use changes::{hidden_change, random_changes};
+pub use scene::Change;
+
 use entries::{Maker, Sort};
 
 /// Deepest directory that is made.
@@ -60,23 +62,6 @@ pub fn random_tree(root: &Path, seed: u64, size: usize, caps: &Caps) -> io::Resu
         maker.finish_dir(dir)?;
     }
     Ok(())
-}
-
-/// Every path below `root`, parents before children, in the order of their names.
-fn listing(root: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut all = Vec::new();
-    let mut left = vec![root.to_path_buf()];
-    while let Some(dir) = left.pop() {
-        let entries: BTreeSet<PathBuf> =
-            fs::read_dir(&dir)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
-        for path in entries {
-            if fs::symlink_metadata(&path)?.is_dir() {
-                left.push(path.clone());
-            }
-            all.push(path);
-        }
-    }
-    Ok(all)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! | S | small files (0 to 16 KiB, log-uniform) in a realistic fan-out, and 8 directories of 5 000 | 200 000 files |
 //! | G | one flat directory of files up to 1 KiB | 200 000 files |
 //! | L | large files of random bytes | 8 of 1 GiB |
-//! | H | awkward entries: see [`awkward`] | 50 000 entries |
+//! | H | awkward entries: links, holes, nodes, attributes, odd names | 50 000 entries |
 //! | D | a chain of directories, its path longer than `PATH_MAX` | 1 000 levels |
 //! | E | one flat directory of empty files | 2 000 000 files |
 //! | W | one directory of empty directories | 100 000 directories |

@@ -1,0 +1,338 @@
+//! What every engine must hold to. The cases know engines only by their verbs; a new engine is a new line in
+//! `engines`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+use treeferry_core::job::JobState;
+use treeferry_core::{
+    Counters, Failure, Fresh, GroupKey, JoinId, Kind, NewTask, Notice, Outcome, RelPath, Seal, Side, Task,
+    Work,
+};
+use treeferry_queue::{Claim, Engine, Leader, Seat, Take};
+
+fn engines() -> Vec<(&'static str, Engine)> {
+    vec![("memory", Engine::memory())]
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn path(s: &str) -> RelPath {
+    RelPath::new(s).unwrap()
+}
+fn walk(s: &str) -> Work {
+    Work::Walk { path: path(s), fresh: Fresh::No }
+}
+fn finish(s: &str) -> Work {
+    Work::FinishDir { path: path(s), listed: true, fresh: Fresh::No }
+}
+fn next(seat: &mut Seat) -> Task {
+    loop {
+        match seat.take(SOON) {
+            Take::Task(t) => return t,
+            Take::Idle => {}
+            Take::Over => panic!("the job is over"),
+        }
+    }
+}
+fn is_over(seat: &mut Seat) -> bool {
+    matches!(seat.take(Duration::ZERO), Take::Over)
+}
+
+#[test]
+fn a_job_ends_with_its_last_task_and_not_before() {
+    for (name, e) in engines() {
+        e.begin(NewTask::new(None, walk("")));
+        let mut seat = e.seat();
+        let root = next(&mut seat);
+        assert_eq!(e.status().outstanding, 1, "{name}: a running task is outstanding");
+        let children = vec![NewTask::new(None, walk("a")), NewTask::new(None, walk("b"))];
+        seat.commit(&root, Outcome { children, ..Outcome::default() });
+        for left in [2, 1] {
+            assert_eq!((e.status().outstanding, e.status().state), (left, JobState::Running), "{name}");
+            assert!(!e.wait(Duration::ZERO), "{name}");
+            let t = next(&mut seat);
+            seat.commit(&t, Outcome::default());
+        }
+        assert!(e.wait(Duration::ZERO) && is_over(&mut seat), "{name}");
+        assert_eq!(e.status().state, JobState::Done, "{name}");
+    }
+}
+
+#[test]
+fn a_join_releases_its_follow_up_once_with_the_sum_of_the_tallies() {
+    for (name, e) in engines() {
+        e.begin(NewTask::new(None, walk("")));
+        let mut seat = e.seat();
+        let root = next(&mut seat);
+        let j = JoinId(7);
+        // opened and filled by an early commit, sealed by the last
+        let mut early = Outcome {
+            opened: vec![j],
+            children: vec![NewTask::new(Some(j), walk("a"))],
+            ..Outcome::default()
+        };
+        seat.flush(&root, &mut early);
+        assert!(early.is_empty(), "{name}: what was given away is not given away again");
+        let a = next(&mut seat);
+        assert_eq!(a.work, walk("a"));
+        seat.commit(&a, Outcome { tally: 5, ..Outcome::default() });
+        assert!(matches!(seat.take(Duration::ZERO), Take::Idle), "{name}: held by its opener");
+        let seal = Seal { join: j, tally: 2, follow_up: NewTask::new(None, finish("")) };
+        let b = NewTask::new(Some(j), walk("b"));
+        seat.commit(&root, Outcome { seals: vec![seal], children: vec![b], ..Outcome::default() });
+        let b = next(&mut seat);
+        assert!(matches!(seat.take(Duration::ZERO), Take::Idle), "{name}: b is not done");
+        seat.commit(&b, Outcome { tally: 1, ..Outcome::default() });
+        let f = next(&mut seat);
+        assert_eq!((&f.work, f.tally), (&finish(""), 8), "{name}");
+        seat.commit(&f, Outcome::default());
+        assert!(e.wait(Duration::ZERO), "{name}");
+    }
+}
+
+#[test]
+fn a_follow_up_counts_out_of_the_join_that_it_stands_for() {
+    for (name, e) in engines() {
+        e.begin(NewTask::new(None, walk("")));
+        let mut seat = e.seat();
+        let root = next(&mut seat);
+        let (outer, inner) = (JoinId(1), JoinId(2));
+        let seal =
+            |join, w: Work, out: Option<JoinId>| Seal { join, tally: 0, follow_up: NewTask::new(out, w) };
+        seat.commit(
+            &root,
+            Outcome {
+                opened: vec![outer],
+                children: vec![NewTask::new(Some(outer), walk("d"))],
+                seals: vec![seal(outer, finish(""), None)],
+                ..Outcome::default()
+            },
+        );
+        let d = next(&mut seat);
+        seat.commit(
+            &d,
+            Outcome {
+                opened: vec![inner],
+                children: vec![NewTask::new(Some(inner), walk("d/e"))],
+                seals: vec![seal(inner, finish("d"), d.join)],
+                ..Outcome::default()
+            },
+        );
+        for expected in [walk("d/e"), finish("d"), finish("")] {
+            let t = next(&mut seat);
+            assert_eq!(t.work, expected, "{name}");
+            seat.commit(&t, Outcome::default());
+        }
+        assert!(e.wait(Duration::ZERO), "{name}");
+    }
+}
+
+#[test]
+fn links_wait_for_their_leader_and_a_late_one_does_not_wait_at_all() {
+    for (name, e) in engines() {
+        let key = GroupKey { dev: 1, ino: 2 };
+        let link = |p: &str| NewTask::new(None, Work::Link { path: path(p), kind: Kind::File, group: key });
+        e.begin(NewTask::new(None, walk("")));
+        let mut seat = e.seat();
+        let root = next(&mut seat);
+        assert_eq!(e.claim(key, 3, &path("a")), Claim::Lead);
+        assert_eq!(e.claim(key, 3, &path("b")), Claim::Wait);
+        let mut early = Outcome { parked: vec![(key, link("b"))], ..Outcome::default() };
+        seat.flush(&root, &mut early);
+        assert!(matches!(seat.take(Duration::ZERO), Take::Idle), "{name}");
+        assert_eq!(e.status().outstanding, 2, "{name}: what waits is outstanding");
+        let leader = Leader { path: path("a"), target: Some((8, 9)) };
+        e.ready(key, leader.clone());
+        assert_eq!(e.claim(key, 3, &path("c")), Claim::Follow(leader), "{name}");
+        let out = Outcome { released: vec![key], parked: vec![(key, link("c"))], ..Outcome::default() };
+        seat.commit(&root, out);
+        let (x, y) = (next(&mut seat), next(&mut seat));
+        assert_eq!(
+            [&x, &y]
+                .map(|t| t.work.path().to_string())
+                .iter()
+                .collect::<std::collections::BTreeSet<_>>()
+                .len(),
+            2
+        );
+        for t in [x, y] {
+            seat.commit(&t, Outcome::default());
+        }
+        assert!(e.wait(Duration::ZERO), "{name}");
+    }
+}
+
+#[test]
+fn what_is_to_be_tried_again_comes_back_with_its_attempt() {
+    for (name, e) in engines() {
+        e.begin(NewTask::new(None, walk("")));
+        let mut seat = e.seat();
+        let root = next(&mut seat);
+        let again = NewTask { join: None, attempt: 3, work: walk("a") };
+        seat.commit(&root, Outcome { later: vec![again], ..Outcome::default() });
+        let t = next(&mut seat);
+        assert_eq!((t.attempt, &t.work), (3, &walk("a")), "{name}");
+        seat.commit(&t, Outcome::default());
+        assert!(e.wait(Duration::ZERO), "{name}");
+    }
+}
+
+#[test]
+fn counters_failures_and_notices_are_exact() {
+    for (name, e) in engines() {
+        e.begin(NewTask::new(None, walk("")));
+        let mut seat = e.seat();
+        let t = next(&mut seat);
+        let mut out =
+            Outcome { counters: Counters { files: 3, ..Counters::default() }, ..Outcome::default() };
+        out.fail(Failure::errno(path("x"), Side::Target, "write", 28));
+        out.notice(Notice::OwnerLeftOut);
+        seat.flush(&t, &mut out);
+        out.counters.files += 1;
+        assert_eq!(seat.commit(&t, out), [Notice::OwnerLeftOut], "{name}: said when the task ends");
+        let s = e.status();
+        assert_eq!((s.counters.files, s.counters.failures, s.failures.len()), (4, 1, 1), "{name}");
+        assert_eq!(s.state, JobState::Failed, "{name}");
+    }
+}
+
+#[test]
+fn a_cancelled_job_hands_out_nothing_and_is_interrupted() {
+    for (name, e) in engines() {
+        e.begin(NewTask::new(None, walk("")));
+        let mut seat = e.seat();
+        e.cancel();
+        assert!(is_over(&mut seat) && e.wait(Duration::ZERO), "{name}");
+        assert_eq!(e.status().state, JobState::Interrupted, "{name}");
+    }
+}
+
+#[test]
+fn a_seat_that_leaves_loses_nothing() {
+    for (name, e) in engines() {
+        e.begin(NewTask::new(None, walk("")));
+        let mut seat = e.seat();
+        let t = next(&mut seat);
+        seat.commit(&t, Outcome { children: vec![NewTask::new(None, walk("a"))], ..Outcome::default() });
+        drop(seat);
+        let mut other = e.seat();
+        assert_eq!(next(&mut other).work, walk("a"), "{name}");
+    }
+}
+
+#[test]
+fn a_join_that_was_never_opened_aborts_the_job_and_does_not_hang_it() {
+    for (name, e) in engines() {
+        e.begin(NewTask::new(None, walk("")));
+        let mut seat = e.seat();
+        let t = next(&mut seat);
+        let lost = NewTask::new(Some(JoinId(99)), walk("a"));
+        seat.commit(&t, Outcome { children: vec![lost], ..Outcome::default() });
+        assert!(e.wait(Duration::ZERO), "{name}");
+        assert_eq!(e.status().state, JobState::Aborted, "{name}");
+    }
+}
+
+/// The recipe for directories on random trees, with several seats in random order: every directory is walked
+/// and finished exactly once, finished after all that is below it, and the job ends exactly then.
+#[test]
+fn random_trees_in_random_order_are_finished_once_and_bottom_up() {
+    for seed in 0..2000u64 {
+        for (name, e) in engines() {
+            random_schedule(name, &e, seed);
+        }
+    }
+}
+
+fn random_schedule(name: &str, e: &Engine, seed: u64) {
+    let mut rng = Rng(seed);
+    let kids = random_tree(&mut rng);
+    let mut seats: Vec<Seat> = (0..3).map(|_| e.seat()).collect();
+    let mut holding: Vec<Option<(Task, Outcome, Vec<String>)>> = vec![None, None, None];
+    let (mut order, mut next_join) = (Vec::new(), 0);
+    e.begin(NewTask::new(None, walk("")));
+    for _ in 0..100_000 {
+        let i = rng.below(3);
+        if let Some((task, mut out, mut rest)) = holding[i].take() {
+            if let (Some(d), true) = (rest.pop(), task.work.name() == "walk") {
+                // a walk opens its join at the first child, gives children away in steps, may commit early
+                let j = match task.work.path() {
+                    p if out.opened.is_empty() && out.tally == 0 => {
+                        next_join += 1;
+                        out.opened.push(JoinId(next_join));
+                        out.tally = next_join;
+                        let _ = p;
+                        JoinId(next_join)
+                    }
+                    _ => JoinId(out.tally),
+                };
+                out.children.push(NewTask::new(Some(j), walk(&d)));
+                if rng.below(3) == 0 {
+                    let keep = out.tally;
+                    out.tally = 0;
+                    seats[i].flush(&task, &mut out);
+                    out.tally = keep;
+                }
+                holding[i] = Some((task, out, rest));
+                continue;
+            }
+            let p = task.work.path().to_string();
+            match task.work {
+                Work::Walk { .. } if out.tally > 0 => {
+                    let follow_up = NewTask::new(task.join, finish(if p == "." { "" } else { &p }));
+                    out.seals.push(Seal { join: JoinId(out.tally), tally: 0, follow_up });
+                    order.push(("walk", p));
+                }
+                Work::Walk { .. } => order.extend([("walk", p.clone()), ("finish", p)]),
+                _ => order.push(("finish", p)),
+            }
+            out.tally = 1;
+            seats[i].commit(&task, out);
+        } else {
+            match seats[i].take(Duration::ZERO) {
+                Take::Task(t) => {
+                    let below = kids.get(&t.work.path().to_string()).cloned().unwrap_or_default();
+                    holding[i] = Some((t, Outcome::default(), below));
+                }
+                Take::Idle => {}
+                Take::Over => break,
+            }
+        }
+    }
+    assert!(e.wait(Duration::ZERO) && holding.iter().all(Option::is_none), "{name} seed {seed}: ended");
+    let at = |what: &str, d: &str| {
+        let places: Vec<_> = (0..order.len()).filter(|k| order[*k] == (what, d.to_owned())).collect();
+        assert_eq!(places.len(), 1, "{name} seed {seed}: {what} {d}");
+        places[0]
+    };
+    for (d, below) in &kids {
+        let mine = at("finish", d);
+        assert!(at("walk", d) < mine);
+        assert!(below.iter().all(|b| at("finish", b) < mine), "{name} seed {seed}: bottom up");
+    }
+}
+
+fn random_tree(rng: &mut Rng) -> HashMap<String, Vec<String>> {
+    let mut kids = HashMap::from([(".".to_owned(), Vec::new())]);
+    let mut all = vec![".".to_owned()];
+    for n in 0..rng.below(25) {
+        let parent = all[rng.below(all.len())].clone();
+        let d = if parent == "." { format!("d{n}") } else { format!("{parent}/d{n}") };
+        kids.entry(parent).or_default().push(d.clone());
+        kids.insert(d.clone(), Vec::new());
+        all.push(d);
+    }
+    kids
+}
+
+/// splitmix64: a seed is a schedule.
+struct Rng(u64);
+impl Rng {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % n.max(1) as u64) as usize
+    }
+}
