@@ -1,6 +1,6 @@
 //! Names are bytes, terminals and logs are text: how the one is shown in the other.
 //!
-//! rsync's form: a byte that is a control character, or that is not part of valid UTF-8, is written `\#ooo`
+//! rsync's form: a byte that is a control character (but a tab), or that is not part of valid UTF-8, is written `\#ooo`
 //! in octal, and so is a backslash that stands before a `#` (else the text could not be read back).
 
 use std::fmt;
@@ -18,7 +18,7 @@ impl fmt::Display for Escaped<'_> {
         for chunk in self.0.utf8_chunks() {
             let mut chars = chunk.valid().chars().peekable();
             while let Some(c) = chars.next() {
-                if c.is_control() || (c == '\\' && chars.peek() == Some(&'#')) {
+                if (c.is_control() && c != '\t') || (c == '\\' && chars.peek() == Some(&'#')) {
                     let mut buf = [0; 4];
                     for b in c.encode_utf8(&mut buf).bytes() {
                         write!(f, "\\#{b:03o}")?;

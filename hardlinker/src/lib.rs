@@ -68,7 +68,7 @@ impl Hardlinker {
         }
         let Some((dir, name)) = path.split() else { return out };
         let again = |work| NewTask { join: task.join, attempt: 0, work };
-        let leader = match self.engine.claim(*group, 0, path) {
+        let leader = match self.engine.claim(*group, 0, path, false) {
             Claim::Follow(l) => l,
             Claim::Wait => {
                 out.parked.push((*group, again(task.work.clone())));

@@ -53,7 +53,7 @@ pub(crate) trait Backend: Send + Sync {
     fn cancel(&self);
     fn abort(&self, why: &str);
     fn status(&self) -> Status;
-    fn claim(&self, key: GroupKey, nlink: u32, path: &RelPath) -> Claim;
+    fn claim(&self, key: GroupKey, nlink: u32, path: &RelPath, wavers: bool) -> Claim;
     fn own_target(&self, key: GroupKey, target: (u64, u64)) -> bool;
     fn ready(&self, key: GroupKey, leader: Leader);
     fn abandon(&self, key: GroupKey);
@@ -107,9 +107,10 @@ impl Engine {
     }
 
     /// Asks what a name of a hard-link group is to do. The first one to ask leads: it is copied like any file,
-    /// and whoever leads may ask again and is told so again.
-    pub fn claim(&self, key: GroupKey, nlink: u32, path: &RelPath) -> Claim {
-        self.0.claim(key, nlink, path)
+    /// and whoever leads may ask again and is told so again. One that `wavers` leads only if no other does: it
+    /// is not at the target yet, and another of its group may be.
+    pub fn claim(&self, key: GroupKey, nlink: u32, path: &RelPath, wavers: bool) -> Claim {
+        self.0.claim(key, nlink, path, wavers)
     }
 
     /// Takes an inode of the target, (device, inode), for a group; false if another group has it.

@@ -3,9 +3,14 @@
 //!
 //! ```text
 //!   (unknown) ──claim──► Copying ──ready──► Ready ──all links seen──► (forgotten)
-//!                           ▲                 │
-//!                           └──── abandon ◄───┘   the next claim leads
+//!       │                   ▲  ▲              │
+//!       │ claim, wavering   │  └── abandon ◄──┘   the next claim leads
+//!       └────► Waiting ─────┘
+//!              until a claim that does not waver, or that of the last name, or there is nothing else to do
 //! ```
+//!
+//! A name wavers if it is not at the target yet and another of its group may be: that one had better lead, or
+//! content would be copied that is there already.
 
 use std::collections::HashMap;
 use treeferry_core::{GroupKey, RelPath, Task};
@@ -32,6 +37,7 @@ pub enum Claim {
 
 #[derive(Debug)]
 enum State {
+    Waiting,
     Copying(RelPath),
     Ready(Leader),
     Abandoned,
@@ -52,10 +58,16 @@ struct Group {
 pub(crate) struct Groups {
     groups: HashMap<GroupKey, Group>,
     targets: HashMap<(u64, u64), GroupKey>,
+    /// Tasks that are parked, over all groups.
+    parked: usize,
 }
 
+/// With so many tasks parked nobody wavers any more: what waits takes memory.
+const MAX_WAVERING: usize = 100_000;
+
 impl Groups {
-    pub fn claim(&mut self, key: GroupKey, nlink: u32, path: &RelPath) -> Claim {
+    pub fn claim(&mut self, key: GroupKey, nlink: u32, path: &RelPath, wavers: bool) -> Claim {
+        let wavers = wavers && self.parked < MAX_WAVERING;
         let g = self.groups.entry(key).or_insert_with(|| Group {
             state: State::Abandoned,
             nlink,
@@ -66,6 +78,10 @@ impl Groups {
         match &g.state {
             State::Ready(leader) if leader.path != *path => Claim::Follow(leader.clone()),
             State::Copying(p) if p != path => Claim::Wait,
+            State::Abandoned | State::Waiting if wavers && g.parked.len() as u32 + g.seen + 1 < g.nlink => {
+                g.state = State::Waiting;
+                Claim::Wait
+            }
             _ => {
                 g.state = State::Copying(path.clone());
                 Claim::Lead
@@ -106,8 +122,9 @@ impl Groups {
     /// Keeps a task until the group's leader is done; gives it back if there is nothing to wait for.
     pub fn park(&mut self, key: GroupKey, task: Task) -> Option<Task> {
         match self.groups.get_mut(&key) {
-            Some(g) if matches!(g.state, State::Copying(_)) => {
+            Some(g) if matches!(g.state, State::Copying(_) | State::Waiting) => {
                 g.parked.push(task);
+                self.parked += 1;
                 None
             }
             _ => Some(task),
@@ -116,7 +133,26 @@ impl Groups {
 
     /// Gives back all tasks that wait for a group's leader.
     pub fn release(&mut self, key: GroupKey) -> Vec<Task> {
-        self.groups.get_mut(&key).map(|g| std::mem::take(&mut g.parked)).unwrap_or_default()
+        let tasks = self.groups.get_mut(&key).map(|g| std::mem::take(&mut g.parked)).unwrap_or_default();
+        self.parked -= tasks.len();
+        tasks
+    }
+
+    /// How many tasks are parked.
+    pub fn parked(&self) -> usize {
+        self.parked
+    }
+
+    /// There is nothing else to do: one of each group that still waits for a better leader is to lead.
+    pub fn settle_waiting(&mut self) -> Vec<Task> {
+        let mut out = Vec::new();
+        for g in self.groups.values_mut().filter(|g| matches!(g.state, State::Waiting)) {
+            g.state = State::Abandoned;
+            // it is told so when it asks: nobody wavers a second time
+            out.extend(g.parked.pop());
+        }
+        self.parked -= out.len();
+        out
     }
 
     #[cfg(test)]
@@ -141,17 +177,21 @@ mod tests {
     #[test]
     fn the_first_leads_the_others_wait_and_then_follow() {
         let mut g = Groups::default();
-        assert_eq!(g.claim(K, 2, &p("a")), Claim::Lead);
-        assert_eq!(g.claim(K, 2, &p("b")), Claim::Wait);
-        assert_eq!(g.claim(K, 2, &p("a")), Claim::Lead, "the leader asks again after a crash or a retry");
+        assert_eq!(g.claim(K, 2, &p("a"), false), Claim::Lead);
+        assert_eq!(g.claim(K, 2, &p("b"), false), Claim::Wait);
+        assert_eq!(
+            g.claim(K, 2, &p("a"), false),
+            Claim::Lead,
+            "the leader asks again after a crash or a retry"
+        );
         g.ready(K, leader("a"));
-        assert_eq!(g.claim(K, 2, &p("b")), Claim::Follow(leader("a")));
+        assert_eq!(g.claim(K, 2, &p("b"), false), Claim::Follow(leader("a")));
     }
 
     #[test]
     fn a_group_whose_links_were_all_seen_is_forgotten_with_its_targets() {
         let mut g = Groups::default();
-        g.claim(K, 2, &p("a"));
+        g.claim(K, 2, &p("a"), false);
         assert!(g.own_target(K, (9, 9)));
         assert!(!g.own_target(OTHER, (9, 9)));
         g.seen(K);
@@ -161,10 +201,35 @@ mod tests {
     }
 
     #[test]
+    fn one_that_wavers_waits_for_a_better_leader_or_for_the_end() {
+        let task = |id| Task {
+            id: treeferry_core::TaskId(id),
+            join: None,
+            attempt: 0,
+            tally: 0,
+            work: treeferry_core::Work::RemoveDir { path: p("x") },
+        };
+        let mut g = Groups::default();
+        assert_eq!(g.claim(K, 3, &p("a"), true), Claim::Wait);
+        assert!(g.park(K, task(1)).is_none());
+        assert_eq!(g.claim(K, 3, &p("b"), false), Claim::Lead, "it is at the target already");
+
+        assert_eq!(g.claim(OTHER, 2, &p("c"), true), Claim::Wait);
+        assert!(g.park(OTHER, task(2)).is_none());
+        assert_eq!(g.claim(OTHER, 2, &p("d"), true), Claim::Lead, "it is the last of its group");
+
+        let third = GroupKey { dev: 1, ino: 4 };
+        assert_eq!(g.claim(third, 9, &p("e"), true), Claim::Wait, "its other names are outside");
+        assert!(g.park(third, task(3)).is_none());
+        assert_eq!((g.parked(), g.settle_waiting(), g.parked()), (3, vec![task(3)], 2));
+        assert_eq!(g.claim(third, 9, &p("e"), false), Claim::Lead);
+    }
+
+    #[test]
     fn after_a_leader_failed_the_next_one_leads() {
         let mut g = Groups::default();
-        g.claim(K, 3, &p("a"));
+        g.claim(K, 3, &p("a"), false);
         g.abandon(K);
-        assert_eq!(g.claim(K, 3, &p("b")), Claim::Lead);
+        assert_eq!(g.claim(K, 3, &p("b"), false), Claim::Lead);
     }
 }

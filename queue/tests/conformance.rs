@@ -135,15 +135,15 @@ fn links_wait_for_their_leader_and_a_late_one_does_not_wait_at_all() {
         e.begin(NewTask::new(None, walk("")));
         let mut seat = e.seat();
         let root = next(&mut seat);
-        assert_eq!(e.claim(key, 3, &path("a")), Claim::Lead);
-        assert_eq!(e.claim(key, 3, &path("b")), Claim::Wait);
+        assert_eq!(e.claim(key, 3, &path("a"), false), Claim::Lead);
+        assert_eq!(e.claim(key, 3, &path("b"), false), Claim::Wait);
         let mut early = Outcome { parked: vec![(key, link("b"))], ..Outcome::default() };
         seat.flush(&root, &mut early);
         assert!(matches!(seat.take(Duration::ZERO), Take::Idle), "{name}");
         assert_eq!(e.status().outstanding, 2, "{name}: what waits is outstanding");
         let leader = Leader { path: path("a"), target: Some((8, 9)) };
         e.ready(key, leader.clone());
-        assert_eq!(e.claim(key, 3, &path("c")), Claim::Follow(leader), "{name}");
+        assert_eq!(e.claim(key, 3, &path("c"), false), Claim::Follow(leader), "{name}");
         let out = Outcome { released: vec![key], parked: vec![(key, link("c"))], ..Outcome::default() };
         seat.commit(&root, out);
         let (x, y) = (next(&mut seat), next(&mut seat));
@@ -158,6 +158,25 @@ fn links_wait_for_their_leader_and_a_late_one_does_not_wait_at_all() {
         for t in [x, y] {
             seat.commit(&t, Outcome::default());
         }
+        assert!(e.wait(Duration::ZERO), "{name}");
+    }
+}
+
+#[test]
+fn names_that_waver_are_woken_when_nothing_else_is_left() {
+    for (name, e) in engines() {
+        let key = GroupKey { dev: 1, ino: 2 };
+        e.begin(NewTask::new(None, walk("")));
+        let mut seat = e.seat();
+        let root = next(&mut seat);
+        assert_eq!(e.claim(key, 5, &path("a"), true), Claim::Wait, "{name}");
+        let link = NewTask::new(None, Work::Link { path: path("a"), kind: Kind::File, group: key });
+        seat.flush(&root, &mut Outcome { parked: vec![(key, link)], ..Outcome::default() });
+        assert!(matches!(seat.take(Duration::ZERO), Take::Idle), "{name}: the root may find a better one");
+        seat.commit(&root, Outcome::default());
+        let t = next(&mut seat);
+        assert_eq!(e.claim(key, 0, t.work.path(), false), Claim::Lead, "{name}");
+        seat.commit(&t, Outcome::default());
         assert!(e.wait(Duration::ZERO), "{name}");
     }
 }

@@ -72,7 +72,7 @@ pub(crate) fn dress_new(
     }
     let mut acl = false;
     if xattrs::wanted(job) {
-        acl = xattrs::carry(job, src_at, spot.at(), true, bufs, path, out)?.acl;
+        acl = xattrs::carry(job, src_at, spot.at(), true, true, bufs, path, out)?.acl;
     }
     if let Some(m) = mode {
         // an ACL sets the mode too, and a chown takes the set-id bits away
@@ -90,8 +90,8 @@ pub(crate) fn dress_new(
     Ok(())
 }
 
-/// Repairs the metadata of an existing entry where it differs; in a dry run only finds out. Returns in what
-/// it differed. `bare`: it is known to have no extended attributes.
+/// Repairs the metadata of an existing entry where it differs; without `touch` only finds out. Returns in what it
+/// differed. `bare`: it is known to have no extended attributes.
 #[expect(clippy::too_many_arguments, reason = "as above")]
 pub(crate) fn repair(
     job: &Job,
@@ -100,13 +100,13 @@ pub(crate) fn repair(
     src: &Meta,
     dst: &Meta,
     bare: bool,
+    touch: bool,
     want: &Want,
     bufs: &mut xattrs::Buffers,
     path: &dyn Fn() -> RelPath,
     out: &mut Outcome,
 ) -> Res<Differs> {
     let mut d = want.differs(dst);
-    let touch = !job.spec.dry_run;
     if (d.owner || d.group) && touch {
         match spot {
             Spot::Fd(fd) => attr::set_owner(fd, want.uid, want.gid),
@@ -115,7 +115,7 @@ pub(crate) fn repair(
         .dst()?;
     }
     if xattrs::wanted(job) {
-        let c = xattrs::carry(job, src_at, spot.at(), bare, bufs, path, out)?;
+        let c = xattrs::carry(job, src_at, spot.at(), bare, touch, bufs, path, out)?;
         (d.acl, d.xattr) = (c.acl, c.xattr);
     }
     if let Some(m) = want.mode.filter(|_| touch)

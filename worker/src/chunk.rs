@@ -179,7 +179,7 @@ impl Worker {
         out.tally = 1;
         let kind = treeferry_core::Kind::File;
         let item = match &old {
-            Some(o) => Item::Replaced(kind, self.shown(&meta, o, &want)),
+            Some(o) => Item::Replaced(kind, self.shown(&meta, o)),
             None => Item::Made(kind),
         };
         debug_assert!(old.is_some() || item != Item::Replaced(kind, Differs::default()));

@@ -67,8 +67,8 @@ impl Worker {
         let path = || dir.child(name);
         if self.job.spec.dry_run {
             let m = &src.meta;
-            let want = Want::of(&self.job, m, m.uid, m.gid, dst.is_none(), &path, out);
-            self.note_copied(&src.meta, dst, &want, path, out);
+            let _ = self.birth(dir, m, dst, &path, out);
+            self.note_copied(&src.meta, dst, path, out);
             out.counters.copied_files += 1;
             out.counters.copied_bytes += m.size;
             self.lead_done(dir, &src, None, out);
@@ -100,9 +100,8 @@ impl Worker {
         staged.publish(name)?;
         out.counters.copied_files += 1;
         out.counters.copied_bytes += meta.size;
-        if self.job.spec.itemize {
-            self.note_copied(&meta, dst, &want, path, out);
-        }
+        out.counters.verified_files += u64::from(self.job.spec.verify);
+        self.note_copied(&meta, dst, path, out);
         if let (Some(t), Some(g)) = (target, src.group) {
             self.engine.own_target(g, t);
         }
@@ -184,12 +183,14 @@ impl Worker {
         &self,
         meta: &Meta,
         dst: Option<&Meta>,
-        want: &Want,
         path: impl FnOnce() -> treeferry_core::RelPath,
         out: &mut Outcome,
     ) {
+        if !self.job.spec.itemize {
+            return;
+        }
         let item = match dst {
-            Some(d) if d.kind == meta.kind => Item::Replaced(kind(meta.kind), self.shown(meta, d, want)),
+            Some(d) if d.kind == meta.kind => Item::Replaced(kind(meta.kind), self.shown(meta, d)),
             _ => Item::Made(kind(meta.kind)),
         };
         self.note(item, path, out);
@@ -253,7 +254,7 @@ impl Worker {
             Kind::Symlink => out.counters.symlinks += 1,
             _ => out.counters.specials += 1,
         }
-        self.note_copied(meta, dst, &want, path, out);
+        self.note_copied(meta, dst, path, out);
         self.lead_done(dir, src, target, out);
         Ok(true)
     }

@@ -9,11 +9,13 @@ use crate::compare::kind;
 use crate::dir::Dir;
 use crate::trouble::{On, Res, Trouble};
 use crate::worker::{Sink, Worker};
+use crate::xattrs;
 use std::ffi::{CStr, CString};
 use std::sync::atomic::Ordering::Relaxed;
 use treeferry_core::{Failure, Item, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work};
-use treeferry_fs::meta::{stat, stat_if_there};
+use treeferry_fs::meta::{fstat, stat, stat_if_there};
 use treeferry_fs::temp::{self, Maker, PREFIX};
+use treeferry_fs::xattr::At;
 use treeferry_fs::{AsFd, BorrowedFd, Kind, OwnedFd, attr, entry};
 
 /// Names in one remove task; up to as many are removed on the spot.
@@ -165,12 +167,6 @@ impl Worker {
     ) -> Res<()> {
         if !self.job.source_is_there() {
             return Err(source_lost());
-        }
-        if self.job.trash.is_some() && self.job.filter.is_empty() {
-            let (up, name) = split(path)?;
-            let d = self.target_dir(&up)?;
-            self.remove_in(&up, d.as_fd(), &Names::one(&name, treeferry_core::Kind::Dir), out);
-            return Ok(());
         }
         let fd = match self.open_for_removal(path) {
             Err(Trouble::Call(_, e)) if e.is_gone() => return Ok(()),
@@ -327,11 +323,15 @@ impl Worker {
             return Ok(());
         }
         if self.job.spec.max_delete.is_some() && self.has_entries(path) {
-            // what is in it was spared; it is not one more that was
+            // with what is in it, it was spared; or what is in it is protected
+            out.counters.not_deleted += u64::from(self.job.deletions_left.load(Relaxed) == 0);
             return Ok(());
         }
         if !self.may_delete(out) {
             return Ok(());
+        }
+        if self.job.trash.is_some() && !self.has_entries(path) {
+            self.keep_dir(path, out)?;
         }
         match entry::remove_dir(d.as_fd(), &name) {
             Ok(()) => {
@@ -344,6 +344,21 @@ impl Worker {
             Err(e) if e.is_not_empty() && !self.job.filter.is_empty() => Ok(()),
             Err(e) => Err(Trouble::Call(Side::Target, e)),
         }
+    }
+
+    /// Gives the trash a directory like the one that is about to be removed.
+    fn keep_dir(&mut self, path: &RelPath, out: &mut Outcome) -> Res<()> {
+        let Some(trash) = &self.job.trash else { return Ok(()) };
+        let old = self.target_dir(path)?;
+        let meta = fstat(old.as_fd()).dst()?;
+        let new = trash.dir(path).dst()?;
+        let (from, to) = (At::Fd(old.as_fd()), At::Fd(new.as_fd()));
+        xattrs::carry(&self.job, from, to, false, true, &mut self.bufs, &|| path.clone(), out)?;
+        if self.job.privilege.chown {
+            attr::set_owner(new.as_fd(), Some(meta.uid), Some(meta.gid)).dst()?;
+        }
+        attr::set_mode(new.as_fd(), meta.mode).dst()?;
+        attr::set_times(new.as_fd(), meta.atime, meta.mtime).dst()
     }
 
     fn has_entries(&mut self, path: &RelPath) -> bool {

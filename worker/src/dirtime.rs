@@ -62,8 +62,21 @@ impl Worker {
             Want::of(&self.job, &dir.src_meta, before.uid, before.gid, dir.fresh.is_fresh(), &path, out);
         let (spot, at) = (Spot::Fd(fd.as_fd()), At::Fd(dir.s()));
         let job = &self.job;
+        let touch = !self.job.spec.dry_run;
         let bare = dir.fresh == Fresh::Plain;
-        let d = attrs::repair(job, spot, at, &dir.src_meta, before, bare, &want, &mut self.bufs, &path, out)?;
+        let d = attrs::repair(
+            job,
+            spot,
+            at,
+            &dir.src_meta,
+            before,
+            bare,
+            touch,
+            &want,
+            &mut self.bufs,
+            &path,
+            out,
+        )?;
         if !self.job.spec.dry_run {
             // what we ourselves have changed since `before`
             if dir.opened.get() && !d.perms {

@@ -3,7 +3,7 @@
 
 use crate::limit::Limit;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::SystemTime;
@@ -38,7 +38,7 @@ pub struct Job {
     /// `None` only in a dry run whose DST does not exist.
     pub(crate) dst: Option<Root>,
     /// DST was made by this job.
-    made_target: bool,
+    pub(crate) made_target: bool,
     pub(crate) trash: Option<Trash>,
     pub(crate) filter: Filter,
     pub(crate) limits: Limits,
@@ -93,7 +93,7 @@ impl Job {
             _ => Limits::default(),
         };
         let trash = match (&spec.trash, &dst) {
-            (Some(t), Some(d)) => Some(open_trash(t, d, &mut filter, spec.dry_run)?).flatten(),
+            (Some(t), Some(d)) => open_trash(t, &src, d, &mut filter, spec.dry_run)?,
             _ => None,
         };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -253,7 +253,8 @@ fn relative_to(inner: &Path, outer: &Path) -> Option<RelPath> {
 /// Opens the trash, made if it is missing; it must be on the target's file system, and is itself never
 /// walked or deleted.
 fn open_trash(
-    path: &PathBuf,
+    path: &Path,
+    src: &Root,
     dst: &Root,
     filter: &mut Filter,
     dry_run: bool,
@@ -270,6 +271,13 @@ fn open_trash(
     if root.identity().dev != dst.identity().dev {
         return Err(OpenError::Usage(format!(
             "--trash {} is not on the file system of DST: entries can only be moved within one",
+            path.display()
+        )));
+    }
+    let above = root.ancestors().map_err(|e| OpenError::Usage(format!("--trash {}: {e}", path.display())))?;
+    if above.iter().any(|i| i.same_dir(&src.identity())) {
+        return Err(OpenError::Usage(format!(
+            "--trash {} lies in SRC, which is never written to",
             path.display()
         )));
     }

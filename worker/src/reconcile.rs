@@ -8,7 +8,7 @@ use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::{Flow, Worker};
 use std::ffi::CStr;
 use treeferry_core::change::Differs;
-use treeferry_core::{Fresh, GroupKey, Item, NewTask, Outcome, Seal, Side, Work};
+use treeferry_core::{Fresh, GroupKey, Item, NewTask, Outcome, RelPath, Seal, Side, Work};
 use treeferry_fs::meta::{fstat, stat, stat_if_there};
 use treeferry_fs::xattr::At;
 use treeferry_fs::{AsFd, Kind, Meta, OwnedFd, copy, entry};
@@ -112,7 +112,7 @@ impl Worker {
         let mut src = Source { name, meta, open, group: None };
         if meta.nlink > 1 && self.job.spec.hardlinks {
             let key = GroupKey { dev: meta.dev, ino: meta.ino };
-            if let Some(there) = self.follow(dir, &src, key, dst.as_ref(), out) {
+            if let Some(there) = self.follow(dir, &src, key, dst.as_ref(), first, out) {
                 return Ok(there);
             }
             *group = Some(key);
@@ -127,8 +127,7 @@ impl Worker {
         let same_kind = dst.filter(|d| d.kind == meta.kind);
         if let Some(d) = same_kind {
             let links_right = self.links_right(&src, &d);
-            if links_right && self.is_same(dir, &src, &d)? {
-                self.fix(dir, &src, &d, out)?;
+            if links_right && self.is_same(dir, &src, &d)? && self.fix(dir, &src, &d, out)? {
                 self.lead_done(dir, &src, Some((d.dev, d.ino)), out);
                 return Ok(true);
             }
@@ -155,10 +154,14 @@ impl Worker {
         src: &Source<'_>,
         key: GroupKey,
         dst: Option<&Meta>,
+        first: bool,
         out: &mut Outcome,
     ) -> Option<bool> {
         let path = dir.child(src.name);
-        let claim = self.engine.claim(key, src.meta.nlink, &path);
+        // not there yet, in a target that was there before us: a name that is there had better lead
+        let right = dst.is_some_and(|d| d.kind == src.meta.kind && looks_unchanged(&self.job, &src.meta, d));
+        let wavers = first && !right && !self.job.made_target;
+        let claim = self.engine.claim(key, src.meta.nlink, &path, wavers);
         if let (Claim::Follow(Leader { target: Some(t), .. }), Some(d)) = (&claim, dst)
             && (d.dev, d.ino) == *t
         {
@@ -231,23 +234,36 @@ impl Worker {
         }
     }
 
-    /// Repairs the metadata of an entry whose content is right.
-    fn fix(&mut self, dir: &Dir, src: &Source<'_>, dst: &Meta, out: &mut Outcome) -> Res<()> {
+    /// Repairs the metadata of an entry whose content is right. `false`: it must be made anew, since its inode
+    /// has other names. They may lie anywhere (a snapshot beside DST, say), and are not ours to change.
+    fn fix(&mut self, dir: &Dir, src: &Source<'_>, dst: &Meta, out: &mut Outcome) -> Res<bool> {
         let name = src.name;
         let path = || dir.child(name);
-        let want = Want::of(&self.job, &src.meta, dst.uid, dst.gid, false, &path, out);
+        let mut found = Outcome::default();
+        let want = Want::of(&self.job, &src.meta, dst.uid, dst.gid, false, &path, &mut found);
         let d = dir.d()?;
         let (spot, at) = (Spot::Name(d, name), At::Name(dir.s(), name));
-        let failures = out.failures.len();
+        let shared = dst.nlink > 1;
+        let touch = !shared && !self.job.spec.dry_run;
+        let (job, bufs) = (&self.job, &mut self.bufs);
         let differs =
-            attrs::repair(&self.job, spot, at, &src.meta, dst, false, &want, &mut self.bufs, &path, out)?;
+            attrs::repair(job, spot, at, &src.meta, dst, false, touch, &want, bufs, &path, &mut found);
+        let differs = match differs {
+            Ok(d) if shared && d.any() => return Ok(false),
+            r => r,
+        };
+        let named = !found.failures.is_empty();
+        out.counters.add(&found.counters);
+        out.failures.append(&mut found.failures);
+        found.notices.into_iter().for_each(|n| out.notice(n));
+        let differs = differs?;
         if differs.any() {
             out.counters.meta_fixed += 1;
             self.note(Item::Fixed(kind(src.meta.kind), differs), path, out);
-        } else if src.meta.kind == Kind::File && out.failures.len() == failures {
+        } else if src.meta.kind == Kind::File && !named {
             out.counters.unchanged_files += 1;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A directory of the target is where something else is to be. An empty one is removed; a full one only
@@ -330,7 +346,10 @@ impl Worker {
     }
 
     /// What a replaced entry is shown to differ in.
-    pub(crate) fn shown(&self, src: &Meta, dst: &Meta, want: &Want) -> Differs {
+    pub(crate) fn shown(&self, src: &Meta, dst: &Meta) -> Differs {
+        // what is left out was counted when the entry itself was made
+        let mut counted = Outcome::default();
+        let want = Want::of(&self.job, src, dst.uid, dst.gid, false, &RelPath::root, &mut counted);
         Differs {
             size: src.kind == Kind::File && src.size != dst.size,
             content: self.job.spec.checksum || src.kind != Kind::File,

@@ -48,15 +48,18 @@ pub(crate) fn wanted(job: &Job) -> bool {
     job.spec.xattrs || (job.spec.acls && job.spec.perms.wanted())
 }
 
-/// Makes the target's attributes like the source's. `bare`: the target is new and has none.
+/// Makes the target's attributes like the source's, or without `touch` only finds in what they differ. `bare`:
+/// the target is new and has none.
 ///
 /// An attribute that the target cannot hold, or that we may not set, is counted and said; one that is refused
 /// is a named failure. Neither keeps the others from being carried.
+#[expect(clippy::too_many_arguments, reason = "two sides, how to go about it, and where to tell")]
 pub(crate) fn carry(
     job: &Job,
     src: At<'_>,
     dst: At<'_>,
     bare: bool,
+    touch: bool,
     bufs: &mut Buffers,
     path: &dyn Fn() -> RelPath,
     out: &mut Outcome,
@@ -90,9 +93,7 @@ pub(crate) fn carry(
         if !bare && xattr::get(dst, key, &mut bufs.other).dst()? == Some(value) {
             continue;
         }
-        if !job.spec.dry_run
-            && let Err(e) = xattr::set(dst, key, value)
-        {
+        if touch && let Err(e) = xattr::set(dst, key, value) {
             if xattr::is_beyond(e, key) {
                 match class {
                     Class::Acl => unsupported_acl = true,
@@ -117,9 +118,7 @@ pub(crate) fn carry(
         if class == Class::NotKept || key.as_c_str() == c"security.selinux" {
             continue;
         }
-        if !job.spec.dry_run
-            && let Err(e) = xattr::remove(dst, key)
-        {
+        if touch && let Err(e) = xattr::remove(dst, key) {
             if !e.is_not_permitted() || may_set(job, key) {
                 out.fail(refused(path(), "removexattr", key, e.raw()));
             }

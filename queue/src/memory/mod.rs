@@ -141,6 +141,20 @@ impl Memory {
         self.ended.notify_all();
     }
 
+    /// Where all that is outstanding waits for a better leader of its group, none will come.
+    fn wake_waiting(&self) -> Option<Task> {
+        let mut groups = lock(&self.groups);
+        let parked = groups.parked() as u64;
+        if parked == 0 || self.outstanding.load(Acquire) != parked {
+            return None;
+        }
+        let mut tasks = groups.settle_waiting();
+        drop(groups);
+        let first = tasks.pop();
+        tasks.into_iter().for_each(|t| self.common.push(t));
+        first
+    }
+
     fn is_over(&self) -> bool {
         self.cancelled.load(Acquire) || self.outstanding.load(Acquire) == 0
     }
@@ -208,8 +222,8 @@ impl Backend for Memory {
         }
     }
 
-    fn claim(&self, key: GroupKey, nlink: u32, path: &RelPath) -> Claim {
-        lock(&self.groups).claim(key, nlink, path)
+    fn claim(&self, key: GroupKey, nlink: u32, path: &RelPath, wavers: bool) -> Claim {
+        lock(&self.groups).claim(key, nlink, path, wavers)
     }
     fn own_target(&self, key: GroupKey, target: (u64, u64)) -> bool {
         lock(&self.groups).own_target(key, target)
@@ -274,7 +288,7 @@ impl BackendSeat for MemorySeat {
         let found = if e.is_over() {
             None
         } else {
-            self.find().or_else(|| match e.due() {
+            self.find().or_else(|| e.wake_waiting()).or_else(|| match e.due() {
                 Ok(t) => Some(t),
                 Err(until) => {
                     let wait = until.map_or(patience, |u| u.min(patience));

@@ -74,9 +74,11 @@ pub fn entries(root: &Path) -> BTreeMap<PathBuf, fs::Metadata> {
     all
 }
 
-/// The unfinished copies below a directory.
+/// The unfinished copies below a directory: `.treeferry.MACHINE.BOOT.PROCESS.NUMBER`.
 pub fn leftovers(root: &Path) -> Vec<PathBuf> {
-    let is_ours =
-        |p: &PathBuf| p.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b".treeferry."));
+    let is_ours = |p: &PathBuf| {
+        let name = p.file_name().unwrap_or_default().as_encoded_bytes();
+        name.strip_prefix(b".treeferry.").is_some_and(|rest| rest.split(|b| *b == b'.').count() == 4)
+    };
     entries(root).into_keys().filter(is_ours).collect()
 }

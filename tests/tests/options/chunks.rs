@@ -31,7 +31,7 @@ fn files_around_the_size_of_chunks_arrive_whole() {
 #[test]
 fn a_chunked_file_replaces_what_was_there() {
     let s = Scratch::disk();
-    s.src().file("f", noise(3 * CHUNK)).mode("f", 0o4711).owner("f", 5, 6).xattr("f", "user.k", b"v");
+    s.src().file("f", noise(3 * CHUNK)).owner("f", 5, 6).mode("f", 0o4711).xattr("f", "user.k", b"v");
     s.dst().file("f", noise(9 * CHUNK));
     let old = s.dst().meta("f").ino();
     s.sync("--chunk-size 64K --pool 4 -c").expect(0);

@@ -12,11 +12,11 @@ fn files(s: &Scratch, n: usize) {
     }
 }
 
-/// Threads of a run that has enough to do, once there are `want` of them; the most there ever were, else.
-fn threads(s: &Scratch, pool: usize) -> usize {
-    let mut run = Live::sync(args!["--pool", pool.to_string(), "--iops", "50", s.at("src"), s.at("dst")]);
-    let s = &s;
-    run.until("files arrive", move || fs::read_dir(s.at("dst")).is_ok_and(|d| d.count() > 2));
+/// Threads of a run that has begun to copy.
+fn threads(s: &Scratch, pool: &str) -> usize {
+    let dst = s.at(pool);
+    let mut run = Live::sync(args!["--pool", pool, "--iops", "50", s.at("src"), &dst]);
+    run.until("files arrive", || fs::read_dir(&dst).is_ok_and(|d| d.count() > 2));
     run.threads()
 }
 
@@ -24,7 +24,7 @@ fn threads(s: &Scratch, pool: usize) -> usize {
 fn pool_is_the_number_of_threads_that_work() {
     let s = Scratch::disk();
     files(&s, 400);
-    assert_eq!(threads(&s, 7) - threads(&s, 2), 5);
+    assert_eq!(threads(&s, "7") - threads(&s, "2"), 5);
 }
 
 #[test]

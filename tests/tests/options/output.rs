@@ -5,6 +5,12 @@ use std::process::Command;
 use treeferry_kit::run::{DEADLINE, collect};
 use treeferry_tests::{Run, Scratch, bin, command};
 
+fn files(s: &Scratch, n: usize) {
+    for i in 0..n {
+        s.src().file(&format!("{i}"), "1");
+    }
+}
+
 fn plain(s: &Scratch, options: &str) -> Run {
     Run::of(command(["sync"]).args(s.words(options)))
 }
@@ -101,7 +107,7 @@ fn verbose_logs_to_standard_error() {
 #[test]
 fn progress_is_not_shown_where_nobody_looks() {
     let s = Scratch::memory();
-    (0..150).for_each(|i| drop(s.src().file(&format!("{i}"), "1")));
+    files(&s, 150);
     for options in ["--iops 100", "--iops 100 --progress auto", "--iops 100 --progress never"] {
         assert_eq!(plain(&s, options).expect(0).stderr, "", "{options}");
     }
@@ -110,7 +116,7 @@ fn progress_is_not_shown_where_nobody_looks() {
 #[test]
 fn progress_always_is_shown_in_a_pipe_too() {
     let s = Scratch::memory();
-    (0..250).for_each(|i| drop(s.src().file(&format!("{i}"), "1")));
+    files(&s, 250);
     let r = plain(&s, "--iops 100 --progress always").expect(0);
     assert!(!r.stderr.is_empty());
     assert!(r.stdout.lines().count() > 0);
@@ -119,7 +125,7 @@ fn progress_always_is_shown_in_a_pipe_too() {
 #[test]
 fn progress_is_shown_on_a_terminal() {
     let s = Scratch::memory();
-    (0..150).for_each(|i| drop(s.src().file(&format!("{i}"), "1")));
+    files(&s, 150);
     let on_terminal = |options: &str| {
         let line = format!("exec {} sync --iops 100 {options} src dst >out", bin().display());
         let mut script = Command::new("script");
