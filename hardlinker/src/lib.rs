@@ -83,7 +83,7 @@ impl Hardlinker {
         match self.link(&dir, &name, &leader) {
             Ok(End::Right) => {
                 out.counters.unchanged_files += u64::from(*kind == Kind::File);
-                self.settled(*group, &mut out);
+                self.settled(*group, false, &mut out);
             }
             Ok(End::Linked(new)) => {
                 out.counters.linked += 1;
@@ -91,11 +91,11 @@ impl Hardlinker {
                     let item = Item::Linked(*kind, new);
                     out.changes.push(treeferry_core::Change { item, path: path.clone() });
                 }
-                self.settled(*group, &mut out);
+                self.settled(*group, true, &mut out);
             }
             Ok(End::NotKept) => {
                 out.counters.skipped += 1;
-                self.engine.seen(*group);
+                self.engine.seen(*group, false);
             }
             Ok(End::NoLeader) => {
                 self.engine.abandon(*group);
@@ -111,7 +111,7 @@ impl Hardlinker {
             Ok(End::Blocked) => {
                 let text = "a directory that is not empty is in the way: --delete or --force would remove it";
                 out.fail(Failure::finding(path.clone(), Side::Target, "rmdir", text));
-                self.engine.seen(*group);
+                self.engine.seen(*group, false);
             }
             Err(e) if (e.retryable() || e.is_gone() || e.is_exists()) && task.attempt + 1 < MAX_ATTEMPTS => {
                 out.counters.retried += 1;
@@ -119,16 +119,16 @@ impl Hardlinker {
             }
             Err(e) => {
                 out.fail(Failure::errno(path.clone(), Side::Target, e.op, e.raw()));
-                self.engine.seen(*group);
+                self.engine.seen(*group, false);
             }
         }
         out
     }
 
     /// The name is there, for the count of its directory, and for its group.
-    fn settled(&self, group: GroupKey, out: &mut Outcome) {
+    fn settled(&self, group: GroupKey, linked: bool, out: &mut Outcome) {
         out.tally = 1;
-        self.engine.seen(group);
+        self.engine.seen(group, linked);
     }
 
     fn link(&self, dir: &RelPath, name: &CStr, leader: &Leader) -> Result<End, Error> {

@@ -57,7 +57,7 @@ pub(crate) trait Backend: Send + Sync {
     fn own_target(&self, key: GroupKey, target: (u64, u64)) -> bool;
     fn ready(&self, key: GroupKey, leader: Leader);
     fn abandon(&self, key: GroupKey);
-    fn seen(&self, key: GroupKey);
+    fn seen(&self, key: GroupKey, linked: bool);
 }
 
 /// What an engine implements for a thread.
@@ -113,7 +113,8 @@ impl Engine {
         self.0.claim(key, nlink, path, wavers)
     }
 
-    /// Takes an inode of the target, (device, inode), for a group; false if another group has it.
+    /// Takes an inode of the target, (device, inode), for a group, which may be a single file; false if another
+    /// has it.
     pub fn own_target(&self, key: GroupKey, target: (u64, u64)) -> bool {
         self.0.own_target(key, target)
     }
@@ -128,9 +129,10 @@ impl Engine {
         self.0.abandon(key);
     }
 
-    /// A name of the group is settled. When all its links were seen the group is forgotten.
-    pub fn seen(&self, key: GroupKey) {
-        self.0.seen(key);
+    /// A name of the group is settled, and a link was made for it or not. When all its links were seen the group
+    /// is forgotten.
+    pub fn seen(&self, key: GroupKey, linked: bool) {
+        self.0.seen(key, linked);
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Leader {
     pub path: RelPath,
     /// Its device and inode at the target; `None` in a dry run that would make it anew.
     pub target: Option<(u64, u64)>,
+    /// How many links that inode had when it was looked at.
+    pub links: u32,
 }
 
 /// What a name of a group is to do.
@@ -48,6 +50,8 @@ struct Group {
     state: State,
     nlink: u32,
     seen: u32,
+    /// Links of the inode at the target: those it had, and those made since.
+    links: u32,
     /// Inodes of the target that the group has taken, for forgetting them with it.
     targets: Vec<(u64, u64)>,
     parked: Vec<Task>,
@@ -72,6 +76,7 @@ impl Groups {
             state: State::Abandoned,
             nlink,
             seen: 0,
+            links: 0,
             targets: Vec::new(),
             parked: Vec::new(),
         });
@@ -99,6 +104,7 @@ impl Groups {
 
     pub fn ready(&mut self, key: GroupKey, leader: Leader) {
         if let Some(g) = self.groups.get_mut(&key) {
+            g.links = leader.links;
             g.state = State::Ready(leader);
         }
     }
@@ -109,11 +115,18 @@ impl Groups {
         }
     }
 
-    pub fn seen(&mut self, key: GroupKey) {
+    /// Forgets a group of which every name is settled. Its inodes at the target are forgotten with it only if
+    /// they have no more links than the group has names: another link is a name of something else, whose turn
+    /// may still come and must then find that the inode is taken.
+    pub fn seen(&mut self, key: GroupKey, linked: bool) {
         let Some(g) = self.groups.get_mut(&key) else { return };
         g.seen += 1;
-        if g.seen >= g.nlink && g.parked.is_empty() {
-            for t in self.groups.remove(&key).map(|g| g.targets).unwrap_or_default() {
+        g.links += u32::from(linked);
+        if g.seen < g.nlink || !g.parked.is_empty() {
+            return;
+        }
+        if let Some(g) = self.groups.remove(&key).filter(|g| g.links <= g.nlink) {
+            for t in g.targets {
                 self.targets.remove(&t);
             }
         }
@@ -171,7 +184,7 @@ mod tests {
         RelPath::new(s).unwrap()
     }
     fn leader(s: &str) -> Leader {
-        Leader { path: p(s), target: Some((9, 9)) }
+        Leader { path: p(s), target: Some((9, 9)), links: 1 }
     }
 
     #[test]
@@ -194,10 +207,24 @@ mod tests {
         g.claim(K, 2, &p("a"), false);
         assert!(g.own_target(K, (9, 9)));
         assert!(!g.own_target(OTHER, (9, 9)));
-        g.seen(K);
+        g.ready(K, leader("a"));
+        g.seen(K, false);
         assert_eq!(g.len(), (1, 1));
-        g.seen(K);
+        g.seen(K, true);
         assert_eq!(g.len(), (0, 0));
+    }
+
+    #[test]
+    fn an_inode_with_a_foreign_name_stays_taken_after_its_group_is_forgotten() {
+        let mut g = Groups::default();
+        g.claim(K, 2, &p("a"), false);
+        assert!(g.own_target(K, (9, 9)));
+        // two links at the target already, one of which is not b's, for b has to be linked
+        g.ready(K, Leader { links: 2, ..leader("a") });
+        g.seen(K, false);
+        g.seen(K, true);
+        assert_eq!(g.len(), (0, 1));
+        assert!(!g.own_target(OTHER, (9, 9)));
     }
 
     #[test]

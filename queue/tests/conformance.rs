@@ -141,7 +141,7 @@ fn links_wait_for_their_leader_and_a_late_one_does_not_wait_at_all() {
         seat.flush(&root, &mut early);
         assert!(matches!(seat.take(Duration::ZERO), Take::Idle), "{name}");
         assert_eq!(e.status().outstanding, 2, "{name}: what waits is outstanding");
-        let leader = Leader { path: path("a"), target: Some((8, 9)) };
+        let leader = Leader { path: path("a"), target: Some((8, 9)), links: 1 };
         e.ready(key, leader.clone());
         assert_eq!(e.claim(key, 3, &path("c"), false), Claim::Follow(leader), "{name}");
         let out = Outcome { released: vec![key], parked: vec![(key, link("c"))], ..Outcome::default() };

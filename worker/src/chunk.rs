@@ -188,7 +188,7 @@ impl Worker {
             self.engine.own_target(g, (made.dev, made.ino));
         }
         let source = Source { name, meta, open: None, group: file.group };
-        self.lead_done(dir, &source, Some((made.dev, made.ino)), out);
+        self.lead_done(dir, &source, Some((made.dev, made.ino)), 1, out);
         Ok(())
     }
 
@@ -196,7 +196,7 @@ impl Worker {
     fn give_up(&mut self, file: &StagedFile, out: &mut Outcome) {
         if let Some(g) = file.group {
             self.engine.abandon(g);
-            self.engine.seen(g);
+            self.engine.seen(g, false);
             out.released.push(g);
         }
     }

@@ -71,7 +71,7 @@ impl Worker {
             self.note_copied(&src.meta, dst, path, out);
             out.counters.copied_files += 1;
             out.counters.copied_bytes += m.size;
-            self.lead_done(dir, &src, None, out);
+            self.lead_done(dir, &src, None, 0, out);
             return Ok(true);
         }
         let (fd, meta) = match &src.open {
@@ -105,7 +105,7 @@ impl Worker {
         if let (Some(t), Some(g)) = (target, src.group) {
             self.engine.own_target(g, t);
         }
-        self.lead_done(dir, &src, target, out);
+        self.lead_done(dir, &src, target, 1, out);
         Ok(true)
     }
 
@@ -209,7 +209,7 @@ impl Worker {
         if meta.kind.is_device() && !self.job.privilege.mknod {
             out.notice(Notice::DevicesLeftOut);
             out.counters.left_out_devices += 1;
-            self.lead_done(dir, src, None, out);
+            self.lead_done(dir, src, None, 0, out);
             return Ok(false);
         }
         let (want, birth) = self.birth(dir, meta, dst, &path, out);
@@ -226,7 +226,7 @@ impl Worker {
                     Err(Trouble::Call(_, e)) if e.is_unsupported() => {
                         out.notice(Notice::SpecialsUnsupported);
                         out.counters.unsupported_specials += 1;
-                        self.lead_done(dir, src, None, out);
+                        self.lead_done(dir, src, None, 0, out);
                         return Ok(false);
                     }
                     r => r?,
@@ -255,7 +255,7 @@ impl Worker {
             _ => out.counters.specials += 1,
         }
         self.note_copied(meta, dst, path, out);
-        self.lead_done(dir, src, target, out);
+        self.lead_done(dir, src, target, 1, out);
         Ok(true)
     }
 }

@@ -53,7 +53,7 @@ impl Worker {
                 if let Some(g) = group.filter(|_| verdict != Verdict::Drop) {
                     // the next of the group leads
                     self.engine.abandon(g);
-                    self.engine.seen(g);
+                    self.engine.seen(g, false);
                     out.released.push(g);
                 }
                 t.record(|| dir.child(name), out);
@@ -128,7 +128,7 @@ impl Worker {
         if let Some(d) = same_kind {
             let links_right = self.links_right(&src, &d);
             if links_right && self.is_same(dir, &src, &d)? && self.fix(dir, &src, &d, out)? {
-                self.lead_done(dir, &src, Some((d.dev, d.ino)), out);
+                self.lead_done(dir, &src, Some((d.dev, d.ino)), d.nlink, out);
                 return Ok(true);
             }
         }
@@ -166,7 +166,7 @@ impl Worker {
             && (d.dev, d.ino) == *t
         {
             out.counters.unchanged_files += u64::from(src.meta.kind == Kind::File);
-            self.engine.seen(key);
+            self.engine.seen(key, false);
             return Some(true);
         }
         let wait = match claim {
@@ -190,25 +190,25 @@ impl Worker {
         dir: &Dir,
         src: &Source<'_>,
         target: Option<(u64, u64)>,
+        links: u32,
         out: &mut Outcome,
     ) {
         if let Some(g) = src.group {
-            self.engine.ready(g, Leader { path: dir.child(src.name), target });
-            self.engine.seen(g);
+            self.engine.ready(g, Leader { path: dir.child(src.name), target, links });
+            self.engine.seen(g, false);
             out.released.push(g);
         }
     }
 
-    /// Whether the inode at the target is shared with nothing that it should not be shared with.
-    ///
-    /// A target with more links than the source has names is shared with something else; so is one that
-    /// another group has taken. If neither holds, all its links are names of this group: see
-    /// `docs/fidelity.md`.
+    /// Whether the inode at the target is shared with no name of the source that it should not be shared with:
+    /// an inode with several links belongs to the first source inode that takes it. Names that are not in the
+    /// source (extra ones, or a snapshot beside DST) do no harm, since such an inode is never written to.
     fn links_right(&self, src: &Source<'_>, dst: &Meta) -> bool {
-        if !self.job.spec.hardlinks {
+        if !self.job.spec.hardlinks || (dst.nlink <= 1 && src.group.is_none()) {
             return true;
         }
-        dst.nlink <= src.meta.nlink && src.group.is_none_or(|g| self.engine.own_target(g, (dst.dev, dst.ino)))
+        let key = GroupKey { dev: src.meta.dev, ino: src.meta.ino };
+        self.engine.own_target(key, (dst.dev, dst.ino))
     }
 
     /// Whether content, link text or device number is the same.

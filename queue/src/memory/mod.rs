@@ -234,8 +234,8 @@ impl Backend for Memory {
     fn abandon(&self, key: GroupKey) {
         lock(&self.groups).abandon(key);
     }
-    fn seen(&self, key: GroupKey) {
-        lock(&self.groups).seen(key);
+    fn seen(&self, key: GroupKey, linked: bool) {
+        lock(&self.groups).seen(key, linked);
     }
 }
 

@@ -74,6 +74,22 @@ fn a_tebibyte_with_a_few_islands_takes_the_space_of_its_islands() {
 }
 
 #[test]
+fn content_of_a_tebibyte_of_holes_is_compared_at_once() {
+    let s = Scratch::memory();
+    sparse(&s.at("src/f"), TIB, &[0, TIB / 2]);
+    sparse(&s.at("src/g"), TIB, &[MIB]);
+    s.sync("").expect(0);
+    // the same size and time: only its content tells
+    let time = s.src().time_of("g");
+    let f = File::options().write(true).open(s.at("dst/g")).unwrap();
+    write_at(f.as_fd(), b"x", TIB / 4).unwrap();
+    s.src().time("g", time.0);
+    s.dst().time("g", time.0);
+    let run = settle(&s, "--checksum");
+    assert_eq!(run.count("copied_files"), 1, "{run}");
+}
+
+#[test]
 fn data_that_became_a_hole_becomes_one_at_the_target() {
     for s in Scratch::both() {
         s.src().file("f", vec![7; 1 << 20]);
