@@ -45,6 +45,8 @@ enum End {
     Right,
     /// It is now. True: it was not there before.
     Linked(bool),
+    /// It is now, in the place of an empty directory.
+    LinkedForDir,
     /// The first copy is not there, or not what it was: the name must be copied itself.
     NoLeader,
     /// The first copy could not be made for want of privilege or support: nor can this.
@@ -85,7 +87,15 @@ impl Hardlinker {
                 out.counters.unchanged_files += u64::from(*kind == Kind::File);
                 self.settled(*group, false, &mut out);
             }
-            Ok(End::Linked(new)) => {
+            Ok(end @ (End::Linked(_) | End::LinkedForDir)) => {
+                let new = !matches!(end, End::Linked(false));
+                if matches!(end, End::LinkedForDir) {
+                    out.counters.deleted += 1;
+                    if self.job.itemize() {
+                        let item = Item::Deleted(Kind::Dir);
+                        out.changes.push(treeferry_core::Change { item, path: path.clone() });
+                    }
+                }
                 out.counters.linked += 1;
                 if self.job.itemize() {
                     let item = Item::Linked(*kind, new);
@@ -163,7 +173,7 @@ impl Hardlinker {
             Some(m) if m.kind == treeferry_fs::Kind::Dir => match entry::remove_dir(to.as_fd(), name) {
                 Ok(()) => {
                     entry::link(from.as_fd(), &leader_name, to.as_fd(), name)?;
-                    Ok(End::Linked(false))
+                    Ok(End::LinkedForDir)
                 }
                 Err(e) if e.is_not_empty() => Ok(End::Blocked),
                 Err(e) => Err(e),

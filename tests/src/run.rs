@@ -158,6 +158,11 @@ impl Live {
         });
     }
 
+    /// Lets a frozen run go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// How many threads it has.
     pub fn threads(&self) -> usize {
         let dir = format!("/proc/{}/task", self.child.as_ref().expect("not waited for").id());

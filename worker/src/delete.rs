@@ -36,7 +36,11 @@ impl Worker {
         if dir.fresh.is_fresh() {
             return Ok(());
         }
-        let count = self.count_and_sweep(dir, fd.as_fd(), out)?;
+        // a descriptor of btrfs lists what was there when it was opened (Linux 6.5), not what was made since
+        let anew = if dir.dirty.get() { self.job.dst.as_ref() } else { None };
+        let anew = anew.map(|r| r.open_dir(dir.path.as_bytes()).dst()).transpose()?;
+        let d = anew.as_ref().unwrap_or(fd).as_fd();
+        let count = self.count_and_sweep(dir, d, out)?;
         let delete = self.job.spec.passes.delete && listed;
         let all_known = self.job.spec.passes.copy && !self.job.spec.dry_run && count == matched;
         if !delete || all_known || count == 0 {

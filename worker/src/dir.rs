@@ -46,8 +46,7 @@ impl Dir {
                     let meta = fstat(fd.as_fd()).dst()?;
                     Some((fd, meta))
                 }
-                Err(e) if job.spec.dry_run && not_there(e) => None,
-                Err(e) if !job.spec.passes.copy && not_there(e) => None,
+                Err(e) if (job.spec.dry_run || !job.spec.passes.copy) && not_there(e) => None,
                 Err(e) => return Err(Trouble::Call(Side::Target, e)),
             },
         };

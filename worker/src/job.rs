@@ -191,14 +191,14 @@ fn open_target(spec: &JobSpec) -> Result<(Option<Root>, bool), OpenError> {
         Err(treeferry_fs::RootError::Open(_, e)) if e.is_gone() => {}
         Err(e) => return Err(unusable("DST", &e)),
     }
-    if spec.dry_run {
-        return Ok((None, false));
-    }
     if !spec.passes.copy {
         return Err(OpenError::Unusable(format!(
             "DST {} does not exist, and without the copy pass there is nothing to make it",
             spec.dst.display()
         )));
+    }
+    if spec.dry_run {
+        return Ok((None, false));
     }
     std::fs::DirBuilder::new().mode(0o700).create(&spec.dst).map_err(|e| {
         let hint = if e.kind() == std::io::ErrorKind::NotFound {
@@ -260,6 +260,10 @@ fn open_trash(
     dry_run: bool,
 ) -> Result<Option<Trash>, OpenError> {
     if !path.exists() {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let parent = Root::open(absolute.parent().unwrap_or(&absolute))
+            .map_err(|e| OpenError::Usage(format!("--trash: its parent {e}")))?;
+        refuse_in_source(path, &parent, src)?;
         if dry_run {
             return Ok(None);
         }
@@ -274,13 +278,7 @@ fn open_trash(
             path.display()
         )));
     }
-    let above = root.ancestors().map_err(|e| OpenError::Usage(format!("--trash {}: {e}", path.display())))?;
-    if above.iter().any(|i| i.same_dir(&src.identity())) {
-        return Err(OpenError::Usage(format!(
-            "--trash {} lies in SRC, which is never written to",
-            path.display()
-        )));
-    }
+    refuse_in_source(path, &root, src)?;
     if root.identity().same_dir(&dst.identity()) {
         return Err(OpenError::Usage("--trash is DST itself".to_owned()));
     }
@@ -288,6 +286,15 @@ fn open_trash(
         filter.protect(p);
     }
     Ok(Some(Trash { root }))
+}
+
+fn refuse_in_source(path: &Path, dir: &Root, src: &Root) -> Result<(), OpenError> {
+    let above = dir.ancestors().map_err(|e| OpenError::Usage(format!("--trash {}: {e}", path.display())))?;
+    if above.iter().any(|i| i.same_dir(&src.identity())) {
+        let text = format!("--trash {} lies in SRC, which is never written to", path.display());
+        return Err(OpenError::Usage(text));
+    }
+    Ok(())
 }
 
 /// 64 random bits, from the keys that the standard library draws for its hash maps.

@@ -221,7 +221,9 @@ impl Worker {
                 }
                 let a = entry::open_file(dir.s(), src.name, true).src()?;
                 let b = entry::open_file(dir.d()?, src.name, true).dst()?;
-                copy::same_content(a.as_fd(), b.as_fd(), m.size, &mut self.buf, &mut Flow(&self.job))
+                let holes = m.may_have_holes() || dst.may_have_holes();
+                let flow = &mut Flow(&self.job);
+                copy::same_content(a.as_fd(), b.as_fd(), m.size, holes, &mut self.buf, flow)
                     .src()?
                     .ok_or(Trouble::Stopped)
             }
@@ -276,12 +278,16 @@ impl Worker {
             if !allowed && !self.is_empty_dir(dir, name)? {
                 return Err(in_the_way());
             }
-            self.note(Item::Deleted(treeferry_core::Kind::Dir), || path, out);
-            out.counters.deleted += 1;
+            let join = dir.join(&self.job, out);
+            out.children.push(NewTask::new(Some(join), Work::Remove { path }));
             return Ok(true);
         }
         match dir.change(|d| entry::remove_dir(d, name)) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                out.counters.deleted += 1;
+                self.note(Item::Deleted(treeferry_core::Kind::Dir), || path, out);
+                Ok(true)
+            }
             Err(Trouble::Call(_, e)) if e.is_not_empty() => {
                 if !allowed || attempt + 1 >= crate::trouble::MAX_ATTEMPTS {
                     return Err(in_the_way());
@@ -310,12 +316,11 @@ impl Worker {
             if !dir.fresh.is_fresh() && dir.dst.is_some() {
                 match stat_if_there(dir.d()?, name).dst()? {
                     Some(m) if m.kind == Kind::Dir => {}
-                    Some(m) => {
+                    Some(_) => {
                         made = true;
                         if !self.job.spec.dry_run {
                             dir.change(|d| entry::remove(d, name))?;
                         }
-                        self.note(Item::Deleted(kind(m.kind)), || dir.child(name), out);
                     }
                     None => made = true,
                 }

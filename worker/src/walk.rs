@@ -39,7 +39,7 @@ impl Worker {
         out: &mut Outcome,
     ) -> Res<()> {
         let dir = Dir::open(&self.job, path, fresh)?;
-        if dir.dst.is_none() && !self.job.spec.dry_run {
+        if dir.dst.is_none() && !(self.job.spec.dry_run && self.job.spec.passes.copy) {
             // a delete or dirtime pass alone, and the copy pass has not been here
             return Ok(());
         }

@@ -18,12 +18,6 @@ fn rsync(options: &[&str], src: &Path, dst: &Path) -> Vec<String> {
     lines
 }
 
-/// Without the names of the one hard-link group: which of its names is the first is everybody's own choice.
-fn without_group<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    let of_group = |l: &str| ["one", "two", "three", "apart"].iter().any(|n| l.ends_with(&format!(" {n}")));
-    lines.into_iter().filter(|l| !of_group(l)).collect()
-}
-
 #[test]
 fn lines_are_those_of_rsync() {
     for options in [&["--delete"][..], &[], &["--delete", "-c"]] {
@@ -32,7 +26,11 @@ fn lines_are_those_of_rsync() {
         scene::plant(&s, &[&s.dst(), &theirs]);
         let want = rsync(options, &s.at("src"), &s.at("rsync"));
         let r = s.sync(&format!("-i {}", options.join(" "))).expect(0);
-        assert_eq!(without_group(r.items()), without_group(want.iter().map(String::as_str)), "{options:?}");
+        assert_eq!(
+            scene::without_group(r.items()),
+            scene::without_group(want.iter().map(String::as_str)),
+            "{options:?}"
+        );
     }
 }
 
@@ -44,7 +42,7 @@ fn lines_of_a_first_clone_are_those_of_rsync() {
     s.dst();
     let want = rsync(&[], &s.at("src"), &s.at("rsync"));
     let r = s.sync("-i").expect(0);
-    assert_eq!(without_group(r.items()), without_group(want.iter().map(String::as_str)));
+    assert_eq!(scene::without_group(r.items()), scene::without_group(want.iter().map(String::as_str)));
 }
 
 #[test]
