@@ -50,6 +50,11 @@ pub enum Copied {
 pub trait Meter {
     /// So many bytes are about to be copied.
     fn step(&mut self, bytes: u64) -> bool;
+
+    /// The most that one step may be, so that a limit is kept evenly.
+    fn largest_step(&self) -> u64 {
+        STEP_BYTES
+    }
 }
 
 /// How to copy.
@@ -148,7 +153,7 @@ pub fn copy_range(
             end
         };
         while at < stop {
-            let step = (stop - at).min(STEP_BYTES);
+            let step = (stop - at).min(STEP_BYTES).min(meter.largest_step());
             if !meter.step(step) {
                 return Ok(Copied::Stopped);
             }

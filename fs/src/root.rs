@@ -186,6 +186,12 @@ impl Root {
 }
 
 impl Identity {
+    /// Whether an entry is this directory, seen through whatever mount.
+    pub fn is(&self, m: &crate::meta::Meta) -> bool {
+        let dev = (u64::from(self.dev.0) << 32) | u64::from(self.dev.1);
+        (dev, self.ino) == (m.dev, m.ino)
+    }
+
     /// Whether both are the same directory, seen through whatever mount.
     pub fn same_dir(&self, other: &Identity) -> bool {
         (self.dev, self.ino) == (other.dev, other.ino)

@@ -139,7 +139,12 @@ impl Live {
             ended = !self.is_running();
             condition() || ended
         });
-        assert!(!ended, "{} ended before {what}", self.command);
+        if ended && let Some(child) = self.child.take() {
+            panic!(
+                "ended before {what}: {}",
+                Run::from(finish(child, self.command.clone(), self.began, DEADLINE))
+            );
+        }
     }
 
     /// Sends it a signal.

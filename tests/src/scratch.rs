@@ -5,12 +5,16 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use treeferry_kit::oracle::{self, Options};
-use treeferry_kit::oracle::{Snapshot, snapshot};
+use treeferry_kit::mounts::{self, FsKind};
+use treeferry_kit::oracle::{self, Options, Snapshot, snapshot};
 
 /// A fresh directory with an empty `src` in it and no `dst` yet; removed when dropped.
 #[derive(Debug)]
-pub struct Scratch(PathBuf);
+pub struct Scratch {
+    path: PathBuf,
+    /// What it lies in, if that is its own too.
+    place: Option<mounts::Scratch>,
+}
 
 impl Scratch {
     /// Below the directory for temporary files (ext4, on most machines).
@@ -18,9 +22,12 @@ impl Scratch {
         Scratch::below(&std::env::temp_dir())
     }
 
-    /// On tmpfs.
+    /// On tmpfs: a mount of this process's own, where nobody else uses up the room.
     pub fn memory() -> Scratch {
-        Scratch::below(Path::new("/dev/shm"))
+        let place = mounts::scratch(FsKind::Tmpfs, "e2e");
+        let mut s = Scratch::below(&place);
+        s.place = Some(place);
+        s
     }
 
     /// One of each, for what may depend on the file system.
@@ -37,12 +44,12 @@ impl Scratch {
         // of a test that was killed, whose process number came round again
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(path.join("src")).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        Scratch(path)
+        Scratch { path, place: None }
     }
 
     /// A path in it.
     pub fn at(&self, relative: &str) -> PathBuf {
-        self.0.join(relative)
+        self.path.join(relative)
     }
 
     /// The source, to plant entries in.
@@ -76,7 +83,7 @@ impl Scratch {
     /// The state of source and target, to see later whether anything was touched.
     #[track_caller]
     pub fn snapshot(&self) -> Snapshot {
-        snapshot(&self.0).unwrap_or_else(|e| panic!("{}: {e}", self.0.display()))
+        snapshot(&self.path).unwrap_or_else(|e| panic!("{}: {e}", self.path.display()))
     }
 
     /// Fails the test if anything was touched since.
@@ -88,7 +95,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 

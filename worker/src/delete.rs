@@ -6,7 +6,7 @@
 
 use crate::chunk::split;
 use crate::compare::kind;
-use crate::dir::Dir;
+use crate::dir::{Dir, Other, refuse_root};
 use crate::trouble::{On, Res, Trouble};
 use crate::worker::{Sink, Worker};
 use crate::xattrs;
@@ -30,6 +30,7 @@ impl Worker {
         listed: bool,
         matched: u64,
         src_empty: bool,
+        sink: &mut dyn Sink,
         out: &mut Outcome,
     ) -> Res<()> {
         let Some((fd, _)) = &dir.dst else { return Ok(()) };
@@ -51,7 +52,7 @@ impl Worker {
         }
         let again = self.job.dst.as_ref().map(|r| r.open_dir(dir.path.as_bytes()).dst()).transpose()?;
         match again {
-            Some(list_fd) => self.delete_extra(dir, list_fd, src_empty, out),
+            Some(list_fd) => self.delete_extra(dir, list_fd, src_empty, sink, out),
             None => Ok(()),
         }
     }
@@ -88,7 +89,14 @@ impl Worker {
         Ok(count)
     }
 
-    fn delete_extra(&mut self, dir: &Dir, list_fd: OwnedFd, src_empty: bool, out: &mut Outcome) -> Res<()> {
+    fn delete_extra(
+        &mut self,
+        dir: &Dir,
+        list_fd: OwnedFd,
+        src_empty: bool,
+        sink: &mut dyn Sink,
+        out: &mut Outcome,
+    ) -> Res<()> {
         let mut lister = std::mem::take(&mut self.dst_lister);
         let mut names = Names::default();
         let mut doubt = None;
@@ -102,9 +110,17 @@ impl Worker {
                 Ok(Some(k)) => names.push(name, kind(k)),
                 Err(t) => doubt = Some((t, dir.child(name))),
             }
-            if names.len() >= BATCH_NAMES {
+            if names.len() >= BATCH_NAMES && sink.pressed() {
+                dir.dirty.set(true);
+                if let Ok(d) = dir.d() {
+                    self.remove_in(&dir.path, d, &std::mem::take(&mut names), out);
+                }
+            } else if names.len() >= BATCH_NAMES {
                 let work = Work::RemoveNames { dir: dir.path.clone(), names: std::mem::take(&mut names) };
                 self.give(dir, work, out);
+            }
+            if out.children.len() >= BATCH_NAMES {
+                sink.flush(out);
             }
             doubt.is_none() && !self.job.stop.is_set()
         });
@@ -176,6 +192,7 @@ impl Worker {
             Err(Trouble::Call(_, e)) if e.is_gone() => return Ok(()),
             r => r?,
         };
+        refuse_root(&self.job, &fstat(fd.as_fd()).dst()?, Other::Source)?;
         let mut lister = std::mem::take(&mut self.dst_lister);
         let (mut names, mut join) = (Names::default(), None);
         let r = lister.list(fd.as_fd(), |name, _, k| {
@@ -198,11 +215,15 @@ impl Worker {
                 give(Work::Remove { path: path.child(name) }, out);
             } else {
                 names.push(name, kind(k));
-                if names.len() >= BATCH_NAMES {
+                if names.len() >= BATCH_NAMES && sink.pressed() {
+                    self.remove_in(path, fd.as_fd(), &std::mem::take(&mut names), out);
+                } else if names.len() >= BATCH_NAMES {
                     let names = std::mem::take(&mut names);
                     give(Work::RemoveNames { dir: path.clone(), names }, out);
-                    sink.flush(out);
                 }
+            }
+            if out.children.len() >= BATCH_NAMES {
+                sink.flush(out);
             }
             !self.job.stop.is_set()
         });

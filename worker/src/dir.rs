@@ -35,6 +35,7 @@ impl Dir {
     pub fn open(job: &Job, path: &RelPath, fresh: Fresh) -> Res<Dir> {
         let src = job.src.open_dir(path.as_bytes()).src()?;
         let src_meta = fstat(src.as_fd()).src()?;
+        refuse_root(job, &src_meta, Other::Target)?;
         let dst = match &job.dst {
             None => None,
             Some(root) => match root.open_dir(path.as_bytes()) {
@@ -44,6 +45,7 @@ impl Dir {
                 }
                 Ok(fd) => {
                     let meta = fstat(fd.as_fd()).dst()?;
+                    refuse_root(job, &meta, Other::Source)?;
                     Some((fd, meta))
                 }
                 Err(e) if (job.spec.dry_run || !job.spec.passes.copy) && not_there(e) => None,
@@ -135,6 +137,29 @@ impl Dir {
             _ => job.privilege.gid,
         }
     }
+}
+
+/// Which root a directory that was opened below one of them must not be.
+pub(crate) enum Other {
+    /// A directory of the source must not be DST.
+    Target,
+    /// A directory of the target must not be SRC.
+    Source,
+}
+
+/// Refuses a directory below one root that is the other root, by way of a bind mount: to go on there would be
+/// to copy for ever, or to delete the source. (Roots that lie in each other without such means are refused
+/// before the job begins.)
+pub(crate) fn refuse_root(job: &Job, m: &Meta, other: Other) -> Res<()> {
+    let (is, side, name) = match other {
+        Other::Target => (job.dst.as_ref().is_some_and(|d| d.identity().is(m)), Side::Source, "DST"),
+        Other::Source => (job.src.identity().is(m), Side::Target, "SRC"),
+    };
+    if !is {
+        return Ok(());
+    }
+    let text = format!("this directory is {name} itself, by way of a mount: exclude it");
+    Err(Trouble::Finding(side, "openat2", text))
 }
 
 /// It does not exist, or something else is in its place.

@@ -5,7 +5,7 @@ use crate::attrs::{self, Spot};
 use crate::compare::Want;
 use crate::dir::Dir;
 use crate::trouble::{On, Res};
-use crate::worker::Worker;
+use crate::worker::{Sink, Worker};
 use treeferry_core::{Fresh, Item, NewTask, Outcome, RelPath, Seal, Task, Work};
 use treeferry_fs::xattr::At;
 use treeferry_fs::{AsFd, attr};
@@ -18,15 +18,17 @@ impl Worker {
         path: &RelPath,
         listed: bool,
         fresh: Fresh,
+        sink: &mut dyn Sink,
         out: &mut Outcome,
     ) -> Res<()> {
         let dir = Dir::open(&self.job, path, fresh)?;
         // something was done in it, or it would have been finished by its walk
         dir.dirty.set(true);
-        self.finish(task, &dir, listed, task.tally, false, out)
+        self.finish(task, &dir, listed, task.tally, false, sink, out)
     }
 
     /// Finishes a directory in which everything was reconciled.
+    #[expect(clippy::too_many_arguments, reason = "what a walk knows of a directory, and where to tell")]
     pub(crate) fn finish(
         &mut self,
         task: &Task,
@@ -34,10 +36,11 @@ impl Worker {
         listed: bool,
         matched: u64,
         src_empty: bool,
+        sink: &mut dyn Sink,
         out: &mut Outcome,
     ) -> Res<()> {
         self.at(&dir.path);
-        if let Err(t) = self.tidy(dir, listed, matched, src_empty, out) {
+        if let Err(t) = self.tidy(dir, listed, matched, src_empty, sink, out) {
             t.record(|| dir.path.clone(), out);
         }
         if let Some(join) = dir.join.get() {

@@ -74,6 +74,7 @@ impl Job {
         treeferry_fs::privilege::raise_open_files();
         let mut filter = Filter::new(&spec.rules).map_err(|e| OpenError::Usage(e.to_string()))?;
         let src = Root::open(&spec.src).map_err(|e| unusable("SRC", &e))?.quietly();
+        check_missing_target(&spec, &src, &mut filter)?;
         let (dst, made) = open_target(&spec)?;
         if let Some(dst) = &dst {
             check_nesting(&spec, &src, dst, &mut filter)?;
@@ -242,6 +243,33 @@ fn check_nesting(spec: &JobSpec, src: &Root, dst: &Root, filter: &mut Filter) ->
         }
     }
     Ok(())
+}
+
+/// The same for a DST that does not exist yet: it is not made only to be refused.
+fn check_missing_target(spec: &JobSpec, src: &Root, filter: &mut Filter) -> Result<(), OpenError> {
+    let path = std::path::absolute(&spec.dst).unwrap_or_else(|_| spec.dst.clone());
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    if spec.dst.exists() {
+        return Ok(());
+    }
+    // what else is wrong with the parent shows when DST is made
+    let Ok(parent) = Root::open(parent) else { return Ok(()) };
+    let above =
+        parent.ancestors().map_err(|e| OpenError::Unusable(format!("{}: {e}", parent.path().display())))?;
+    if !above.iter().any(|i| i.same_dir(&src.identity())) {
+        return Ok(());
+    }
+    let name = std::ffi::CString::new(name.as_encoded_bytes()).unwrap_or_default();
+    match relative_to(parent.path(), src.path()).map(|p| p.child(&name)) {
+        Some(p) if filter.excludes_deep(&p, true) && !spec.delete_excluded => {
+            filter.protect(p);
+            Ok(())
+        }
+        Some(p) => Err(OpenError::Usage(format!(
+            "DST lies inside SRC: exclude it with --exclude '/{p}' if that is what you want"
+        ))),
+        None => Err(OpenError::Usage("DST lies inside SRC, through another mount or a link".to_owned())),
+    }
 }
 
 /// Where a path lies below another, both with their symlinks resolved.

@@ -8,6 +8,9 @@ use treeferry_core::Stop;
 /// Bytes are counted in these, so that a rate of many GB/s fits the bucket's 32 bits.
 const BLOCK_BYTES: u64 = 4096;
 
+/// A smaller step would cost more in calls than it is worth.
+const MIN_STEP_BYTES: u64 = 64 << 10;
+
 /// How long a thread sleeps at most before it looks whether it is to stop.
 const NAP: Duration = Duration::from_millis(100);
 
@@ -16,6 +19,7 @@ const NAP: Duration = Duration::from_millis(100);
 pub(crate) struct Limit {
     blocks: Option<DefaultDirectRateLimiter>,
     ops: Option<DefaultDirectRateLimiter>,
+    rate_bytes: Option<u64>,
     stop: Stop,
 }
 
@@ -29,7 +33,7 @@ impl Limit {
             RateLimiter::direct(Quota::per_second(rate).allow_burst(burst))
         };
         let blocks = bytes.map(|b| bucket(u32::try_from(b.div_ceil(BLOCK_BYTES)).unwrap_or(u32::MAX)));
-        Limit { blocks, ops: ops.map(bucket), stop }
+        Limit { blocks, ops: ops.map(bucket), rate_bytes: bytes, stop }
     }
 
     /// Waits until so many operations may be done.
@@ -46,6 +50,11 @@ impl Limit {
         if let Some(b) = &self.blocks {
             self.wait(b, n.div_ceil(BLOCK_BYTES));
         }
+    }
+
+    /// The most that may be copied at once: a quarter of a second's worth, but not less than is sensible.
+    pub fn step_bytes(&self) -> u64 {
+        self.rate_bytes.map_or(u64::MAX, |r| (r / 4).max(MIN_STEP_BYTES))
     }
 
     fn wait(&self, bucket: &DefaultDirectRateLimiter, mut cells: u64) {

@@ -67,7 +67,7 @@ impl Worker {
             out.seals.push(Seal { join, tally: found.matched, follow_up: NewTask::new(task.join, work) });
             return Ok(());
         }
-        self.finish(task, &dir, listed, found.matched, !found.any, out)
+        self.finish(task, &dir, listed, found.matched, !found.any, sink, out)
     }
 
     fn list(&mut self, dir: &Dir, found: &mut Found, sink: &mut dyn Sink, out: &mut Outcome) -> Res<()> {

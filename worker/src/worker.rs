@@ -49,7 +49,9 @@ impl Worker {
         let r = match &task.work {
             Work::Walk { path, fresh } => self.walk(task, path, *fresh, sink, &mut out),
             Work::Files { dir, fresh, names } => self.files(task, dir, *fresh, names, sink, &mut out),
-            Work::FinishDir { path, listed, fresh } => self.finish_dir(task, path, *listed, *fresh, &mut out),
+            Work::FinishDir { path, listed, fresh } => {
+                self.finish_dir(task, path, *listed, *fresh, sink, &mut out)
+            }
             Work::Chunk { file, offset, len } => self.chunk(task, file, *offset, *len, &mut out),
             Work::Publish { file, chunks } => self.publish(task, file, *chunks, &mut out),
             Work::Remove { path } => self.remove(task, path, sink, &mut out),
@@ -137,5 +139,9 @@ impl Meter for Flow<'_> {
         self.0.limit.bytes(bytes);
         self.0.add_live(0, bytes);
         !self.0.stop.is_set()
+    }
+
+    fn largest_step(&self) -> u64 {
+        self.0.limit.step_bytes()
     }
 }

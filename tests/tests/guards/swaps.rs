@@ -8,7 +8,7 @@ use treeferry_kit::oracle::snapshot;
 use treeferry_tests::{Plant, Run, Scratch};
 
 /// Rounds of syncs beside the swapping.
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 6;
 
 /// Swaps two names for ever, beside some work; says how often.
 fn beside(pairs: &[(PathBuf, PathBuf)], work: impl FnOnce()) -> u64 {
