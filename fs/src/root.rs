@@ -5,7 +5,8 @@ use crate::fault;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -168,6 +169,20 @@ impl Root {
         at.ok_or(Error { op: "openat", errno: Errno::NOENT })
     }
 
+    /// Where in its file system it lies, whatever is mounted where: the root of its mount within the file system
+    /// (fields 4 and 5 of `/proc/self/mountinfo`, proc_pid_mountinfo(5)) and its path below the mount point. Two
+    /// roots of one device lie in each other if one of these paths lies below the other. `None`: cannot be told.
+    pub fn place(&self) -> Option<PathBuf> {
+        let path = self.path.canonicalize().ok()?;
+        let table = std::fs::read("/proc/self/mountinfo").ok()?;
+        let id = self.identity.mount.to_string();
+        let line =
+            table.split(|b| *b == b'\n').find(|l| l.split(|b| *b == b' ').next() == Some(id.as_bytes()))?;
+        let mut fields = line.split(|b| *b == b' ').skip(3).map(unescape);
+        let (inside, point) = (fields.next()?, fields.next()?);
+        Some(inside.join(path.strip_prefix(point).ok()?))
+    }
+
     /// Identities of this directory and of all above it, nearest first, up to the root of the file system.
     pub fn ancestors(&self) -> Result<Vec<Identity>> {
         let mut out = vec![self.identity];
@@ -196,6 +211,26 @@ impl Identity {
     pub fn same_dir(&self, other: &Identity) -> bool {
         (self.dev, self.ino) == (other.dev, other.ino)
     }
+}
+
+/// Blank, tab, newline and backslash are written `\ooo` in the table of mounts.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&b, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|_| b == b'\\').and_then(|d| std::str::from_utf8(d).ok());
+        match octal.and_then(|d| u8::from_str_radix(d, 8).ok()) {
+            Some(v) => {
+                out.push(v);
+                rest = &tail[3..];
+            }
+            None => {
+                out.push(b);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(out))
 }
 
 fn identity(dir: BorrowedFd<'_>, name: CString) -> Result<Identity> {

@@ -227,11 +227,14 @@ fn check_nesting(spec: &JobSpec, src: &Root, dst: &Root, filter: &mut Filter) ->
     {
         let above: Vec<Identity> =
             inner.ancestors().map_err(|e| OpenError::Unusable(format!("{}: {e}", inner.path().display())))?;
+        let mut relative = relative_to(inner.path(), outer.path());
         if !above.iter().skip(1).any(|i| i.same_dir(&outer_root)) {
-            continue;
+            // by way of a bind mount, perhaps
+            let places = (inner.place(), outer.place());
+            let (true, (Some(i), Some(o))) = (inner_root.dev == outer_root.dev, places) else { continue };
+            let Ok(p) = i.strip_prefix(o) else { continue };
+            relative = RelPath::new(p.as_os_str().as_encoded_bytes()).ok();
         }
-        debug_assert!(!inner_root.same_dir(&outer_root));
-        let relative = relative_to(inner.path(), outer.path());
         match relative {
             Some(p) if filter.excludes_deep(&p, true) && !spec.delete_excluded => filter.protect(p),
             Some(p) => {

@@ -22,7 +22,7 @@ fn extra(dst: &Plant) -> usize {
 
 /// Lets a slow run delete a little, loses the source, and sees to it that nothing more is deleted.
 fn lose(src: &Plant, dst: &Plant, lose: impl FnOnce()) {
-    let words = args!["--delete", "--iops", "60", "--pool", "2", src.path(""), dst.path("")];
+    let words = args!["--delete", "--iops", "300", "--pool", "2", src.path(""), dst.path("")];
     let mut run = Live::sync(words);
     run.until("some are deleted", || extra(dst) < DIRS - 3);
     run.freeze();
@@ -118,8 +118,7 @@ fn nothing_is_deleted_where_the_source_directory_cannot_be_opened() {
     for name in ["a/f", "a/extra", "b/f", "b/extra"] {
         s.dst().file(name, "1");
     }
-    for errno in ["EACCES", "EIO", "ESTALE", "ELOOP"] {
-        let errno = if errno == "ELOOP" { "40" } else { errno };
+    for errno in ["EACCES", "EIO"] {
         let mut c = command(["sync", "--json"]);
         let fault = format!("call=openat2,errno={errno},path=a");
         let r =
