@@ -36,6 +36,7 @@ impl Worker {
         let m = &src.meta;
         let temp = self.job.temp.next();
         let staged = dir.change(|d| entry::create(d, &temp, 0o600))?;
+        self.job.note_staged(&dir.child(&temp));
         entry::set_size(&staged, m.size).dst()?;
         let holes = self.job.spec.sparse && m.may_have_holes();
         let file = StagedFile {
@@ -174,6 +175,7 @@ impl Worker {
         }
         let made = fstat(staged.as_fd()).dst()?;
         dir.change(|d| entry::rename(d, &temp, name))?;
+        self.job.forget_staged(&file.staged);
         out.counters.copied_files += 1;
         out.counters.copied_bytes += meta.size;
         out.tally = 1;
@@ -204,6 +206,7 @@ impl Worker {
     fn remove_staged(&self, file: &StagedFile) -> Res<()> {
         let (dir, temp) = split(&file.staged)?;
         let d = self.target_dir(&dir)?;
+        self.job.forget_staged(&file.staged);
         entry::remove(d.as_fd(), &temp).dst()
     }
 

@@ -2,10 +2,11 @@
 //! were checked before anything was touched.
 
 use crate::limit::Limit;
+use std::collections::BTreeSet;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 use treeferry_core::filter::Filter;
 use treeferry_core::{Fresh, JobSpec, JoinId, NewTask, RelPath, Stop, Work};
@@ -57,6 +58,9 @@ pub struct Job {
     pub(crate) deletions_left: AtomicU64,
     /// The source root turned out not to be what it was: nothing is deleted any more.
     pub(crate) source_lost: AtomicBool,
+    /// Staged files of this process that are being copied in chunks, and have no task that would remove them
+    /// should the job be interrupted.
+    staged: Mutex<BTreeSet<RelPath>>,
     next_join: AtomicU64,
     live_bytes: AtomicU64,
     live_entries: AtomicU64,
@@ -109,6 +113,7 @@ impl Job {
             deletions_left: AtomicU64::new(spec.max_delete.unwrap_or(u64::MAX)),
             source_lost: AtomicBool::new(false),
             // drawn far apart by different processes, counted up within one
+            staged: Mutex::default(),
             next_join: AtomicU64::new(random()),
             live_bytes: AtomicU64::new(0),
             live_entries: AtomicU64::new(0),
@@ -164,6 +169,28 @@ impl Job {
         }
         if bytes > 0 {
             self.live_bytes.fetch_add(bytes, Relaxed);
+        }
+    }
+
+    /// Notes a staged file that is to be filled by several tasks.
+    pub(crate) fn note_staged(&self, path: &RelPath) {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
+    }
+
+    /// It was named, or removed.
+    pub(crate) fn forget_staged(&self, path: &RelPath) {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+    }
+
+    /// Removes what an interrupted job has staged and will not name. What cannot be removed is swept by the
+    /// next run.
+    pub(crate) fn remove_staged_files(&self) {
+        use treeferry_fs::AsFd;
+        let left = std::mem::take(&mut *self.staged.lock().unwrap_or_else(PoisonError::into_inner));
+        for (dir, name) in left.iter().filter_map(RelPath::split) {
+            if let Some(Ok(d)) = self.dst.as_ref().map(|r| r.open_dir(dir.as_bytes())) {
+                let _ = entry::remove(d.as_fd(), &name);
+            }
         }
     }
 

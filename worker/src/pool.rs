@@ -133,6 +133,7 @@ impl Pool {
         let threads = std::mem::take(&mut *lock(&self.shared.threads));
         // a panic of a worker was caught in it and has aborted the job
         threads.into_iter().for_each(|t| drop(t.join()));
+        self.shared.job.remove_staged_files();
     }
 }
 
