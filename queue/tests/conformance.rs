@@ -355,3 +355,71 @@ impl Rng {
         ((z ^ (z >> 31)) % n.max(1) as u64) as usize
     }
 }
+
+/// Threads that take, park, release and go to sleep at once: no order of locks may let two wait for each other.
+#[test]
+fn many_threads_with_links_never_wait_for_each_other() {
+    for (name, e) in engines() {
+        let done = std::sync::atomic::AtomicUsize::new(0);
+        e.begin(NewTask::new(None, walk("")));
+        std::thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| {
+                    let mut seat = e.seat();
+                    loop {
+                        match seat.take(Duration::from_micros(1)) {
+                            Take::Over => return,
+                            Take::Idle => {}
+                            Take::Task(t) => {
+                                done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                                let out = stress(&e, &t);
+                                seat.commit(&t, out);
+                            }
+                        }
+                    }
+                });
+            }
+            assert!(e.wait(Duration::from_secs(60)), "{name}: stuck");
+            // were it stuck, the threads would never end and neither would the test
+            e.cancel();
+        });
+        assert_eq!(done.into_inner(), 1 + 3000 * 3, "{name}");
+    }
+}
+
+/// The root has 3000 directories; each leads a group and parks a link for it, or one for that of a neighbour.
+fn stress(e: &Engine, t: &Task) -> Outcome {
+    let mut out = Outcome::default();
+    let group = |i: u64| GroupKey { dev: 1, ino: i };
+    match &t.work {
+        Work::Walk { path: p, .. } if p.is_root() => {
+            out.children = (0..3000).map(|i| NewTask::new(None, walk(&format!("d{i}")))).collect();
+        }
+        Work::Walk { path: p, .. } => {
+            let i: u64 = p.to_string()[1..].parse().unwrap();
+            let leader = p.child(c"a");
+            if e.claim(group(i), 3, &leader, false) == Claim::Lead {
+                e.ready(group(i), Leader { path: leader, target: Some((1, i)), links: 1 });
+                out.released.push(group(i));
+            }
+            e.seen(group(i), false);
+            for (j, name) in [(i, c"b"), ((i + 1) % 3000, c"c")] {
+                let path = p.child(name);
+                let link = NewTask::new(None, Work::Link { path, kind: Kind::File, group: group(j) });
+                match e.claim(group(j), 3, &p.child(name), j != i) {
+                    Claim::Follow(_) => out.children.push(link),
+                    _ => out.parked.push((group(j), link)),
+                }
+            }
+        }
+        Work::Link { path, group, .. } => {
+            if e.claim(*group, 3, path, false) == Claim::Lead {
+                e.ready(*group, Leader { path: path.clone(), target: None, links: 1 });
+            }
+            e.seen(*group, true);
+            out.released.push(*group);
+        }
+        _ => {}
+    }
+    out
+}

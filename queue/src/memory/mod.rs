@@ -85,14 +85,14 @@ impl Memory {
         }
         for (key, t) in out.parked {
             let t = self.task(t, 0);
-            if let Some(t) = lock(&self.groups).park(key, t) {
-                push(t);
-            }
+            // the lock must be gone before `push` wakes somebody: who goes to sleep holds that lock and asks for
+            // this one
+            let not_parked = lock(&self.groups).park(key, t);
+            not_parked.into_iter().for_each(&mut *push);
         }
         for key in out.released {
-            for t in lock(&self.groups).release(key) {
-                push(t);
-            }
+            let free = lock(&self.groups).release(key);
+            free.into_iter().for_each(&mut *push);
         }
         let mut release = |j, tally, follow_up| match self.joins.count_out(j, tally, follow_up) {
             Ok(None) => {}
