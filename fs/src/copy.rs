@@ -9,7 +9,7 @@ use crate::error::{Error, Op, Result};
 use crate::fault;
 use crate::verify::Digests;
 use rustix::fd::{AsFd, BorrowedFd};
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{FallocateFlags, SeekFrom, seek};
 use rustix::io::Errno;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -97,12 +97,16 @@ pub fn copy_file(
             Err(e) => return Err(e).op("ficlone"),
         }
     }
-    if how.holes {
-        fault::gate("ftruncate").and_then(|()| rustix::fs::ftruncate(dst, size)).op("ftruncate")?;
-    } else if size >= RESERVE_FROM_BYTES {
+    let holes = how.holes;
+    if !holes && size >= RESERVE_FROM_BYTES {
         reserve(&dst, size)?;
     }
-    copy_range(src, dst, 0, size, how, meter)
+    let copied = copy_range(src, dst, 0, size, how, meter)?;
+    if holes && copied == Copied::Whole {
+        // last, so that a file that a power failure leaves behind does not have its full size too early
+        fault::gate("ftruncate").and_then(|()| rustix::fs::ftruncate(dst, size)).op("ftruncate")?;
+    }
+    Ok(copied)
 }
 
 fn copy_small(
@@ -129,8 +133,7 @@ fn copy_small(
     Ok(Copied::Whole)
 }
 
-/// Copies a range between files at the same offset. Where the source may have holes the target must already
-/// have its size, and be empty there.
+/// Copies a range between files at the same offset. Where the source may have holes the target must be empty.
 pub fn copy_range(
     src: BorrowedFd<'_>,
     dst: BorrowedFd<'_>,
@@ -259,10 +262,11 @@ fn wrote(mut call: impl FnMut() -> std::result::Result<usize, Errno>) -> Result<
 }
 
 /// Reserves space for a file that will be written in full, which keeps it in one piece and finds a full file
-/// system out at once. Where there is no such operation nothing is done.
+/// system out at once. The size stays 0 and grows with the content: after a power failure a file must not
+/// have its full size before its content. Where there is no such operation nothing is done.
 pub fn reserve(fd: &impl AsFd, size: u64) -> Result<()> {
-    let r = fault::gate("fallocate")
-        .and_then(|()| rustix::fs::fallocate(fd, rustix::fs::FallocateFlags::empty(), 0, size));
+    let r =
+        fault::gate("fallocate").and_then(|()| rustix::fs::fallocate(fd, FallocateFlags::KEEP_SIZE, 0, size));
     match r {
         Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         Err(e) => Err(e).op("fallocate"),

@@ -54,6 +54,15 @@ impl Limits {
         limits
     }
 
+    /// The same where nothing may be touched: on a file that never has a name, which changes nothing that
+    /// anybody could see. Where that cannot be had a target without limits is assumed.
+    pub fn probe_unseen(dir: BorrowedFd<'_>, our_gid: u32) -> Limits {
+        let (Ok(before), Ok(f)) = (fstat(dir), entry::create_unnamed(dir, 0o600)) else {
+            return Limits::default();
+        };
+        Limits::of(&f, true, our_gid, before.mode, before.gid).unwrap_or_default()
+    }
+
     fn of(f: &OwnedFd, unnamed_files: bool, our_gid: u32, dir_mode: u32, dir_gid: u32) -> Result<Limits> {
         let held = |sec, nsec| {
             let t = Time { sec, nsec };

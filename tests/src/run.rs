@@ -149,15 +149,14 @@ impl Live {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("not waited for");
-        let pid = Pid::from_raw(child.id() as i32).expect("a child has a pid");
+        let pid = Pid::from_raw(self.pid() as i32).expect("a child has a pid");
         kill_process(pid, signal).expect("our own child takes signals");
     }
 
     /// Stops it with SIGSTOP, and waits until it stands still.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
-        let stat = format!("/proc/{}/stat", self.child.as_ref().expect("not waited for").id());
+        let stat = format!("/proc/{}/stat", self.pid());
         wait_until("it stands still", PATIENCE, || {
             std::fs::read_to_string(&stat).is_ok_and(|s| s.rsplit(") ").next().unwrap_or("").starts_with('T'))
         });
@@ -168,10 +167,14 @@ impl Live {
         self.signal(Signal::CONT);
     }
 
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("not waited for").id()
+    }
+
     /// How many threads it has.
     pub fn threads(&self) -> usize {
-        let dir = format!("/proc/{}/task", self.child.as_ref().expect("not waited for").id());
-        std::fs::read_dir(dir).map_or(0, Iterator::count)
+        std::fs::read_dir(format!("/proc/{}/task", self.pid())).map_or(0, Iterator::count)
     }
 
     /// Lets it end, and collects what it said.

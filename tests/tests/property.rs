@@ -133,7 +133,7 @@ fn assert_counted(run: &Run, src: &Path) {
         ("made_dirs", &["cd"]),
         ("symlinks", &["cL"]),
         ("specials", &["cD", "cS"]),
-        // TMP ("deleted", &["*deleting"]),
+        ("deleted", &["*deleting"]),
     ] {
         assert_eq!(run.count(counter), lines(starts), "{counter} of {run}");
     }

@@ -180,7 +180,7 @@ fn hard_link_groups_that_are_joined() {
     let r = verify(&s, "").expect(23);
     assert!(!r.items().is_empty(), "{r}");
     let of_groups = |l: &&str| ["one", "two", "three", "four"].iter().any(|n| l.ends_with(&format!(" {n}")));
-    assert!(r.items().iter().all(|l| of_groups(l)), "{r}");
+    assert!(r.items().iter().all(of_groups), "{r}");
     s.assert_untouched(&before);
 }
 

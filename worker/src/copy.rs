@@ -90,7 +90,8 @@ impl Worker {
         let (spot, at) = (Spot::Fd(staged.fd.as_fd()), At::Fd(fd));
         let job = &self.job;
         attrs::dress_new(job, spot, at, &meta, &want, birth, &mut self.bufs, &path, out)?;
-        if !is_unchanged(&meta, &fstat(fd).src()?) {
+        // of an empty file nothing was read that could be half old and half new
+        if meta.size > 0 && !is_unchanged(&meta, &fstat(fd).src()?) {
             return Err(Trouble::Changed);
         }
         let target = match src.group {

@@ -5,9 +5,9 @@ use crate::trouble::{On, Res, Trouble};
 use std::cell::{Cell, OnceCell};
 use std::ffi::CStr;
 use treeferry_core::{Fresh, JoinId, Outcome, RelPath, Side};
-use treeferry_fs::meta::fstat;
+use treeferry_fs::meta::{fstat, stat};
 use treeferry_fs::xattr::{self, ACL_DEFAULT, At};
-use treeferry_fs::{AsFd, BorrowedFd, Error, Meta, OwnedFd, Time, attr};
+use treeferry_fs::{AsFd, BorrowedFd, Error, Meta, OwnedFd, Root, Time, attr};
 
 /// The modification time of a directory that was not looked at: no time that could be wanted.
 const NEVER: Time = Time { sec: i64::MIN, nsec: 0 };
@@ -27,6 +27,8 @@ pub(crate) struct Dir {
     pub opened: Cell<bool>,
     /// The join of everything that still has to happen in it.
     pub join: Cell<Option<JoinId>>,
+    /// Somebody above waits until everything below is done: its mode would lock us out.
+    pub waited_for: Cell<bool>,
     inherits_acl: OnceCell<bool>,
 }
 
@@ -36,9 +38,10 @@ impl Dir {
         let src = job.src.open_dir(path.as_bytes()).src()?;
         let src_meta = fstat(src.as_fd()).src()?;
         refuse_root(job, &src_meta, Other::Target)?;
+        let mut locked = None;
         let dst = match &job.dst {
             None => None,
-            Some(root) => match root.open_dir(path.as_bytes()) {
+            Some(root) => match open_locked(job, root, path, &mut locked) {
                 Ok(fd) if fresh == Fresh::Plain => {
                     let (uid, gid) = (job.privilege.uid, job.privilege.gid);
                     Some((fd, Meta { mode: 0o700, uid, gid, mtime: NEVER, ..src_meta }))
@@ -46,7 +49,8 @@ impl Dir {
                 Ok(fd) => {
                     let meta = fstat(fd.as_fd()).dst()?;
                     refuse_root(job, &meta, Other::Source)?;
-                    Some((fd, meta))
+                    // as it was before we unlocked it
+                    Some((fd, Meta { mode: locked.unwrap_or(meta.mode), ..meta }))
                 }
                 Err(e) if (job.spec.dry_run || !job.spec.passes.copy) && not_there(e) => None,
                 Err(e) => return Err(Trouble::Call(Side::Target, e)),
@@ -59,8 +63,9 @@ impl Dir {
             dst,
             fresh,
             dirty: Cell::new(false),
-            opened: Cell::new(false),
+            opened: Cell::new(locked.is_some()),
             join: Cell::new(None),
+            waited_for: Cell::new(false),
             inherits_acl: OnceCell::new(),
         })
     }
@@ -137,6 +142,25 @@ impl Dir {
             _ => job.privilege.gid,
         }
     }
+}
+
+/// Opens a directory of the target. One of ours whose mode locks us out is unlocked first; `was` is its mode.
+fn open_locked(
+    job: &Job,
+    root: &Root,
+    path: &RelPath,
+    was: &mut Option<u32>,
+) -> treeferry_fs::Result<OwnedFd> {
+    let refused = match root.open_dir(path.as_bytes()) {
+        Err(e) if e.is_refused() && !job.spec.dry_run => e,
+        r => return r,
+    };
+    let Some((up, name)) = path.split() else { return Err(refused) };
+    let parent = root.open_dir(up.as_bytes())?;
+    let mode = stat(parent.as_fd(), &name)?.mode;
+    attr::set_mode_at(parent.as_fd(), &name, mode | 0o700).map_err(|_| refused)?;
+    *was = Some(mode);
+    root.open_dir(path.as_bytes())
 }
 
 /// Which root a directory that was opened below one of them must not be.

@@ -88,7 +88,7 @@ impl Job {
         let limits = match &dst {
             Some(d) if spec.passes.copy || spec.passes.dirtime => {
                 if spec.dry_run {
-                    Limits::default()
+                    Limits::probe_unseen(d.fd(), privilege.gid)
                 } else {
                     Limits::probe(d.fd(), &temp, privilege.gid).map_err(|e| {
                         OpenError::Unusable(format!("DST {}: cannot write there: {e}", spec.dst.display()))
@@ -226,7 +226,11 @@ fn open_target(spec: &JobSpec) -> Result<(Option<Root>, bool), OpenError> {
         )));
     }
     if spec.dry_run {
-        return Ok((None, false));
+        let path = std::path::absolute(&spec.dst).unwrap_or_else(|_| spec.dst.clone());
+        return match Root::open(path.parent().unwrap_or(&path)) {
+            Ok(_) => Ok((None, false)),
+            Err(e) => Err(unusable("DST's parent", &e)),
+        };
     }
     std::fs::DirBuilder::new().mode(0o700).create(&spec.dst).map_err(|e| {
         let hint = if e.kind() == std::io::ErrorKind::NotFound {
@@ -322,20 +326,17 @@ fn open_trash(
         let parent = Root::open(absolute.parent().unwrap_or(&absolute))
             .map_err(|e| OpenError::Usage(format!("--trash: its parent {e}")))?;
         refuse_in_source(path, &parent, src)?;
+        refuse_other_device(path, &parent, dst)?;
         if dry_run {
             return Ok(None);
         }
         std::fs::DirBuilder::new()
+            .mode(0o700)
             .create(path)
             .map_err(|e| OpenError::Usage(format!("--trash {} cannot be made: {e}", path.display())))?;
     }
     let root = Root::open(path).map_err(|e| OpenError::Usage(format!("--trash {e}")))?;
-    if root.identity().dev != dst.identity().dev {
-        return Err(OpenError::Usage(format!(
-            "--trash {} is not on the file system of DST: entries can only be moved within one",
-            path.display()
-        )));
-    }
+    refuse_other_device(path, &root, dst)?;
     refuse_in_source(path, &root, src)?;
     if root.identity().same_dir(&dst.identity()) {
         return Err(OpenError::Usage("--trash is DST itself".to_owned()));
@@ -344,6 +345,17 @@ fn open_trash(
         filter.protect(p);
     }
     Ok(Some(Trash { root }))
+}
+
+fn refuse_other_device(path: &Path, dir: &Root, dst: &Root) -> Result<(), OpenError> {
+    if dir.identity().dev != dst.identity().dev {
+        let text = format!(
+            "--trash {} is not on the file system of DST: entries can only be moved within one",
+            path.display()
+        );
+        return Err(OpenError::Usage(text));
+    }
+    Ok(())
 }
 
 fn refuse_in_source(path: &Path, dir: &Root, src: &Root) -> Result<(), OpenError> {

@@ -21,7 +21,7 @@ use treeferry_queue::{Engine, Seat, Take};
 /// How long an idle thread waits before it looks around.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// How often the load is looked at.
-const LOAD_INTERVAL: Duration = Duration::from_millis(100);
+const LOAD_INTERVAL: Duration = Duration::from_millis(200);
 /// With so many tasks queued by one thread a walker goes on by itself.
 const PRESSED_TASKS: usize = 64;
 /// With so many, of whatever kind, it runs some of them before it lists on: this bounds the frontier.

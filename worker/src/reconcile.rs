@@ -340,7 +340,8 @@ impl Worker {
         }
         // where a mode would lock us out of what is below, the directory gets it last of all
         let locks_us_out = !self.job.privilege.dac_override && dir.src_meta.mode & 0o700 != 0o700;
-        let join = locks_us_out.then(|| dir.join(&self.job, out));
+        let wait = locks_us_out || dir.waited_for.get();
+        let join = wait.then(|| dir.join(&self.job, out));
         let fresh = match made && self.job.spec.passes.copy {
             false => Fresh::No,
             true if dir.gives_nothing(&self.job) => Fresh::Plain,

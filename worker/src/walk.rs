@@ -43,6 +43,7 @@ impl Worker {
             // a delete or dirtime pass alone, and the copy pass has not been here
             return Ok(());
         }
+        dir.waited_for.set(task.join.is_some());
         out.counters.dirs += 1;
         self.job.add_live(1, 0);
         self.job.limit.ops(1);
@@ -167,6 +168,7 @@ impl Worker {
     ) -> Res<()> {
         let dir = Dir::open(&self.job, path, fresh)?;
         dir.join.set(task.join);
+        dir.waited_for.set(!self.job.privilege.dac_override);
         out.tally = self.some_files(&dir, names, task.attempt, sink, out)?;
         Ok(())
     }

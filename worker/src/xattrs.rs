@@ -28,9 +28,21 @@ enum Class {
     NotKept,
 }
 
-/// Names that are listed and are no attributes of their own: a Lustre layout says on which servers a file
-/// lies, and copied as bytes would say something untrue; XFS lists an ACL a second time, in its own form.
-const NOT_ATTRIBUTES: [&[u8]; 2] = [b"lustre.", b"trusted.SGI_ACL_"];
+/// Names that are listed and say something of the inode or its place rather than of the file, so that a copy
+/// of them would be untrue: Lustre's layout and links, the keyed digest of an inode (evm(7)), and the second
+/// form in which XFS lists its ACLs.
+const NOT_ATTRIBUTES: [&[u8]; 10] = [
+    b"lustre.",
+    b"trusted.lov",
+    b"trusted.lma",
+    b"trusted.lmv",
+    b"trusted.link",
+    b"trusted.dmv",
+    b"trusted.som",
+    b"trusted.hsm",
+    b"security.evm",
+    b"trusted.SGI_ACL_",
+];
 
 fn class(job: &Job, key: &CStr) -> Class {
     if key == ACL_ACCESS || key == ACL_DEFAULT {

@@ -1,6 +1,9 @@
 //! Somebody swaps directories and files for symlinks that lead out, while it runs.
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use std::fs::rename;
+use std::os::unix::fs::symlink;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -10,24 +13,50 @@ use treeferry_tests::{Plant, Run, Scratch};
 /// Rounds of syncs beside the swapping.
 const ROUNDS: usize = 4;
 
-/// Swaps two names for ever, beside some work; says how often.
-fn beside(pairs: &[(PathBuf, PathBuf)], work: impl FnOnce()) -> u64 {
-    let (over, swaps) = (AtomicBool::new(false), AtomicU64::new(0));
+/// An entry of a tree, and a symlink aside that it is swapped for.
+struct Swap {
+    entry: PathBuf,
+    aside: PathBuf,
+    to: PathBuf,
+}
+
+impl Swap {
+    fn new(s: &Scratch, entry: &str, aside: &str, to: &str) -> Swap {
+        let swap = Swap { entry: s.at(entry), aside: Plant::new(s.at("aside")).path(aside), to: s.at(to) };
+        symlink(&swap.to, &swap.aside).unwrap();
+        swap
+    }
+
+    /// Swaps them. Where a run has put the right thing in the place of the link there is a new link next time.
+    fn once(&self, number: u64) -> bool {
+        let is_link = |p: &Path| p.symlink_metadata().is_ok_and(|m| m.is_symlink());
+        if !is_link(&self.entry) && !is_link(&self.aside) {
+            let _ = rename(&self.aside, self.aside.with_extension(number.to_string()));
+            let _ = symlink(&self.to, &self.aside);
+        }
+        renameat_with(CWD, &self.entry, CWD, &self.aside, RenameFlags::EXCHANGE).is_ok()
+    }
+}
+
+/// Swaps for ever, beside some work; says how often.
+fn beside(swaps: &[Swap], work: impl FnOnce()) -> u64 {
+    let (over, done) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Relaxed) {
-                for (a, b) in pairs {
-                    // the run itself may just have replaced or deleted one of them
-                    if renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).is_ok() {
-                        swaps.fetch_add(1, Relaxed);
-                    }
+                for swap in swaps {
+                    done.fetch_add(u64::from(swap.once(done.load(Relaxed))), Relaxed);
                 }
             }
         });
-        work();
+        // not even a failed test leaves the other thread behind
+        let result = catch_unwind(AssertUnwindSafe(work));
         over.store(true, Relaxed);
+        if let Err(panic) = result {
+            resume_unwind(panic);
+        }
     });
-    swaps.into_inner()
+    done.into_inner()
 }
 
 /// A directory outside with what must not get in, and what must not be touched.
@@ -59,15 +88,13 @@ fn many(t: &Plant, dir: &str, content: &str) {
 #[test]
 fn a_directory_of_the_target_that_becomes_a_link_never_leads_outside() {
     for s in Scratch::both() {
-        let out = outside(&s);
+        outside(&s);
         for dir in ["a", "b/deep"] {
             many(&s.src(), dir, "1");
             many(&s.dst(), dir, "22");
         }
-        let aside = Plant::new(s.at("aside"));
-        aside.symlink("a", out.path("")).symlink("b", out.path(""));
         let before = snapshot(&s.at("outside")).unwrap();
-        let pairs = [("dst/a", "aside/a"), ("dst/b/deep", "aside/b")].map(|(a, b)| (s.at(a), s.at(b)));
+        let pairs = [("dst/a", "a"), ("dst/b/deep", "b")].map(|(e, a)| Swap::new(&s, e, a, "outside"));
         let swaps = beside(&pairs, || {
             for i in 0..ROUNDS {
                 s.src().file(&format!("a/new{i}"), "1").file("b/deep/sub/3", format!("{i}"));
@@ -85,12 +112,11 @@ fn a_directory_of_the_target_that_becomes_a_link_never_leads_outside() {
 #[test]
 fn a_directory_of_the_source_that_becomes_a_link_lets_nothing_in() {
     for s in Scratch::both() {
-        let out = outside(&s);
+        outside(&s);
         many(&s.src(), "a", "1");
         many(&s.src(), "b/deep", "1");
-        Plant::new(s.at("aside")).symlink("a", out.path("")).symlink("b", out.path(""));
         let before = snapshot(&s.at("outside")).unwrap();
-        let pairs = [("src/a", "aside/a"), ("src/b/deep", "aside/b")].map(|(a, b)| (s.at(a), s.at(b)));
+        let pairs = [("src/a", "a"), ("src/b/deep", "b")].map(|(e, a)| Swap::new(&s, e, a, "outside"));
         let swaps = beside(&pairs, || {
             for _ in 0..ROUNDS {
                 let _ = std::fs::remove_dir_all(s.at("dst"));
@@ -106,14 +132,12 @@ fn a_directory_of_the_source_that_becomes_a_link_lets_nothing_in() {
 #[test]
 fn a_file_of_the_source_that_becomes_a_link_lets_nothing_in() {
     let s = Scratch::disk();
-    let out = outside(&s);
+    outside(&s);
     for name in ["f", "g", "d/h"] {
         s.src().file(name, "1");
     }
-    let aside = Plant::new(s.at("aside"));
-    aside.symlink("f", out.path("secret")).symlink("g", out.path("secret")).symlink("h", out.path("secret"));
-    let names = [("src/f", "aside/f"), ("src/g", "aside/g"), ("src/d/h", "aside/h")];
-    let swaps = beside(&names.map(|(a, b)| (s.at(a), s.at(b))), || {
+    let names = [("src/f", "f"), ("src/g", "g"), ("src/d/h", "h")];
+    let swaps = beside(&names.map(|(e, a)| Swap::new(&s, e, a, "outside/secret")), || {
         for i in 0..ROUNDS {
             let _ = std::fs::remove_dir_all(s.at("dst"));
             let options = ["", "-c", "--chunk-size 64K", "--verify"][i % 4];
@@ -127,12 +151,11 @@ fn a_file_of_the_source_that_becomes_a_link_lets_nothing_in() {
 #[test]
 fn a_file_of_the_target_that_becomes_a_link_is_replaced_and_not_written_through() {
     let s = Scratch::disk();
-    let out = outside(&s);
+    outside(&s);
     s.src().file("f", "1").mode("f", 0o600).owner("f", 3, 4).xattr("f", "user.k", b"v");
     s.dst().file("f", "22");
-    Plant::new(s.at("aside")).symlink("f", out.path("secret"));
     let before = snapshot(&s.at("outside")).unwrap();
-    let swaps = beside(&[(s.at("dst/f"), s.at("aside/f"))], || {
+    let swaps = beside(&[Swap::new(&s, "dst/f", "f", "outside/secret")], || {
         for i in 0..ROUNDS {
             s.src().file("f", "1".repeat(i % 3)).mode("f", 0o600 + i as u32 % 8);
             ended(s.sync(["", "-c", "--delete"][i % 3]));
@@ -145,18 +168,16 @@ fn a_file_of_the_target_that_becomes_a_link_is_replaced_and_not_written_through(
 #[test]
 fn a_directory_that_is_being_deleted_and_becomes_a_link_never_leads_outside() {
     for s in Scratch::both() {
-        let out = outside(&s);
-        Plant::new(s.at("aside")).symlink("x", out.path("")).symlink("y", out.path(""));
+        outside(&s);
         let before = snapshot(&s.at("outside")).unwrap();
         for _ in 0..ROUNDS {
             many(&s.dst(), "x", "1");
             many(&s.dst(), "d/y", "1");
-            let pairs = [("dst/x", "aside/x"), ("dst/d/y", "aside/y")].map(|(a, b)| (s.at(a), s.at(b)));
+            let pairs = [("dst/x", "x"), ("dst/d/y", "y")].map(|(e, a)| Swap::new(&s, e, a, "outside"));
             beside(&pairs, || ended(s.sync("--delete")));
             // the next round begins with directories again
             s.sync("--delete").expect(0);
-            let _ = std::fs::remove_dir_all(s.at("aside"));
-            Plant::new(s.at("aside")).symlink("x", out.path("")).symlink("y", out.path(""));
+            std::fs::remove_dir_all(s.at("aside")).unwrap();
         }
         assert_eq!(before.touched(&snapshot(&s.at("outside")).unwrap()), [""; 0]);
     }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use treeferry_kit::rng::Rng;
-use treeferry_tests::Scratch;
+use treeferry_tests::{Live, Scratch};
 
 const CHUNK: usize = 64 << 10;
 
@@ -38,6 +38,21 @@ fn a_chunked_file_replaces_what_was_there() {
     s.assert_same();
     assert_ne!(s.dst().meta("f").ino(), old);
     assert_eq!(s.dst().mode_of("f"), 0o4711);
+}
+
+#[test]
+fn several_threads_write_one_file_at_once() {
+    let s = Scratch::memory();
+    s.src().file("f", noise(20 * CHUNK));
+    let mut run = Live::sync(s.words("--chunk-size 64K --pool 4 --bwlimit 640K"));
+    let fds = format!("/proc/{}/fd", run.pid());
+    run.until("three threads have the staged file open", || {
+        let Ok(fds) = std::fs::read_dir(&fds) else { return false };
+        let open = fds.filter_map(|e| std::fs::read_link(e.ok()?.path()).ok());
+        open.filter(|to| to.parent() == Some(&s.at("dst"))).count() >= 3
+    });
+    run.finish().expect(0);
+    s.assert_same();
 }
 
 /// A file of 12 chunks with holes at its beginning, in its middle, over a border of chunks, and at its end.

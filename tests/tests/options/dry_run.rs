@@ -1,7 +1,7 @@
 //! `--dry-run`.
 
 use crate::scene;
-use treeferry_tests::{Run, Scratch};
+use treeferry_tests::{Run, Scratch, args, sync};
 
 /// The counters that say what was done to the trees.
 fn deeds(r: &Run) -> Vec<(String, u64)> {
@@ -89,8 +89,27 @@ fn a_dry_run_makes_no_trash() {
     let s = Scratch::disk();
     s.dst().file("extra", "1");
     let trash = s.at("trash");
-    let words = treeferry_tests::args!["-n", "--delete", "--trash", &trash, s.at("src"), s.at("dst")];
-    let r = treeferry_tests::sync(words).expect(0);
+    let words = args!["-n", "--delete", "--trash", &trash, s.at("src"), s.at("dst")];
+    let r = sync(words).expect(0);
     assert_eq!(r.count("deleted"), 1);
     assert!(!trash.exists() && s.dst().has("extra"));
+}
+
+#[test]
+fn a_dry_run_is_refused_where_the_run_would_be() {
+    let s = Scratch::disk();
+    let other = treeferry_kit::mounts::scratch(treeferry_kit::mounts::FsKind::Tmpfs, "trash");
+    s.src().file("x", "1");
+    for n in [&["-n"][..], &[]] {
+        let to = |dst: &str, more: Vec<std::ffi::OsString>| {
+            let words = n.iter().map(std::ffi::OsString::from).chain(more);
+            sync(words.chain(args![s.at("src"), s.at(dst)]))
+        };
+        to("no/such/dst", vec![]).expect(3);
+        to("src/x", vec![]).expect(3);
+        s.dst().file("extra", "1");
+        to("dst", args!["--delete", "--trash", other.path().join("new")]).expect(1);
+        to("dst", args!["--delete", "--trash", s.at("no/such/trash")]).expect(1);
+    }
+    assert!(s.dst().has("extra"));
 }
