@@ -80,6 +80,8 @@ pub enum Work {
         listed: bool,
         /// As in `Walk`.
         fresh: Fresh,
+        /// Its mode at the target, if it was changed to let us in.
+        was: Option<u32>,
     },
     /// Remove what is inside a directory of the target, then the directory.
     Remove {

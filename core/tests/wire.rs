@@ -36,7 +36,7 @@ fn tasks() -> Vec<Task> {
         Work::Chunk { file: staged(), offset: 1 << 33, len: 1 << 32 },
         Work::Publish { file: staged(), chunks: 4096 },
         Work::Link { path: dir.clone(), kind: Kind::Fifo, group: GroupKey { dev: 1, ino: 2 } },
-        Work::FinishDir { path: dir.clone(), listed: true, fresh: Fresh::Made },
+        Work::FinishDir { path: dir.clone(), listed: true, fresh: Fresh::Made, was: Some(0o500) },
         Work::Remove { path: dir.clone() },
         Work::RemoveNames { dir: dir.clone(), names },
         Work::RemoveDir { path: dir },

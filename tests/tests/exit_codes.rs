@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use treeferry_tests::{Live, Run, Scratch, args, bin, command, sync};
+use treeferry_tests::{Live, Plant, Run, Scratch, args, bin, command, sync};
 
 /// A scratch directory with one file to copy.
 fn one_file() -> Scratch {
@@ -116,13 +116,16 @@ fn a_source_that_is_missing_or_no_directory_is_3_and_makes_no_target() {
 #[test]
 fn a_target_whose_parent_is_missing_or_that_is_no_directory_is_3() {
     let s = one_file();
-    s.src().symlink("dangling", "nowhere");
-    for dst in ["no/such/dst", "src/f", "src/f/x", "src/dangling"] {
+    let there = Plant::new(s.at("there"));
+    there.file("f", "1").symlink("dangling", "nowhere").symlink("to-file", "f");
+    for dst in ["no/such/dst", "there/f", "there/f/x", "there/dangling", "there/to-file"] {
         sync(args![s.at("src"), s.at(dst)]).expect(3);
     }
     assert!(!s.at("no").exists());
-    assert_eq!(s.src().read("f"), "1");
-    assert_eq!(s.src().list(""), ["dangling", "f"]);
+    assert_eq!(
+        (there.read("f"), there.list("")),
+        ("1".to_owned(), ["dangling", "f", "to-file"].map(str::to_owned).to_vec())
+    );
 }
 
 #[test]

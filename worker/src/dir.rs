@@ -83,6 +83,11 @@ impl Dir {
         }
     }
 
+    /// Its mode before we changed that to get in.
+    pub fn was(&self) -> Option<u32> {
+        self.dst.as_ref().filter(|_| self.opened.get()).map(|(_, m)| m.mode)
+    }
+
     /// Path of an entry.
     pub fn child(&self, name: &CStr) -> RelPath {
         self.path.child(name)

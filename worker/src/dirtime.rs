@@ -11,6 +11,7 @@ use treeferry_fs::xattr::At;
 use treeferry_fs::{AsFd, attr};
 
 impl Worker {
+    #[expect(clippy::too_many_arguments, reason = "the fields of the task, and where to tell")]
     /// Runs the task that finishes a directory when all that was given away of it is done.
     pub(crate) fn finish_dir(
         &mut self,
@@ -18,10 +19,15 @@ impl Worker {
         path: &RelPath,
         listed: bool,
         fresh: Fresh,
+        was: Option<u32>,
         sink: &mut dyn Sink,
         out: &mut Outcome,
     ) -> Res<()> {
-        let dir = Dir::open(&self.job, path, fresh)?;
+        let mut dir = Dir::open(&self.job, path, fresh)?;
+        if let (Some(mode), Some((_, before))) = (was, &mut dir.dst) {
+            before.mode = mode;
+            dir.opened.set(true);
+        }
         // something was done in it, or it would have been finished by its walk
         dir.dirty.set(true);
         self.finish(task, &dir, listed, task.tally, false, sink, out)
@@ -45,7 +51,8 @@ impl Worker {
         }
         if let Some(join) = dir.join.get() {
             // extra directories are being removed: once more when they are gone, and then only this part
-            let work = Work::FinishDir { path: dir.path.clone(), listed: false, fresh: dir.fresh };
+            let work =
+                Work::FinishDir { path: dir.path.clone(), listed: false, fresh: dir.fresh, was: dir.was() };
             out.seals.push(Seal { join, tally: 0, follow_up: NewTask::new(task.join, work) });
             return Ok(());
         }

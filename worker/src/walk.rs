@@ -64,7 +64,7 @@ impl Worker {
         let files = std::mem::take(&mut found.files);
         found.matched += self.some_files(&dir, &files, 0, sink, out)?;
         if let Some(join) = dir.join.get() {
-            let work = Work::FinishDir { path: path.clone(), listed, fresh };
+            let work = Work::FinishDir { path: path.clone(), listed, fresh, was: dir.was() };
             out.seals.push(Seal { join, tally: found.matched, follow_up: NewTask::new(task.join, work) });
             return Ok(());
         }

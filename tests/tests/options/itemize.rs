@@ -94,6 +94,7 @@ fn odd_names_are_escaped_as_rsync_does_it() {
         .file("ü", "4")
         .file("\\#012", "5");
     s.src().file(" lead", "6").file("-dash", "7");
+    s.src().time("", 5);
     std::fs::create_dir(s.at("rsync")).unwrap();
     s.dst();
     let want = rsync(&["-8"], &s.at("src"), &s.at("rsync"));
