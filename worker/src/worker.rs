@@ -49,8 +49,8 @@ impl Worker {
         let r = match &task.work {
             Work::Walk { path, fresh } => self.walk(task, path, *fresh, sink, &mut out),
             Work::Files { dir, fresh, names } => self.files(task, dir, *fresh, names, sink, &mut out),
-            Work::FinishDir { path, listed, fresh } => {
-                self.finish_dir(task, path, *listed, *fresh, sink, &mut out)
+            Work::FinishDir { path, listed, fresh, was } => {
+                self.finish_dir(task, path, *listed, *fresh, *was, sink, &mut out)
             }
             Work::Chunk { file, offset, len } => self.chunk(task, file, *offset, *len, &mut out),
             Work::Publish { file, chunks } => self.publish(task, file, *chunks, &mut out),
