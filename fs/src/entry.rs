@@ -3,7 +3,7 @@
 use crate::error::{Op, Result};
 use crate::fault;
 use crate::meta::Kind;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, makedev};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};

@@ -24,8 +24,6 @@ pub struct Privilege {
     pub sys_admin: bool,
     /// May set file capabilities (CAP_SETFCAP).
     pub setfcap: bool,
-    /// May name a file that has no name by its descriptor (CAP_DAC_READ_SEARCH, linkat(2)).
-    pub dac_read_search: bool,
 }
 
 impl Privilege {
@@ -43,7 +41,6 @@ impl Privilege {
             mknod: set.contains(CapabilitySet::MKNOD),
             sys_admin: set.contains(CapabilitySet::SYS_ADMIN),
             setfcap: set.contains(CapabilitySet::SETFCAP),
-            dac_read_search: set.contains(CapabilitySet::DAC_READ_SEARCH),
         }
     }
 

@@ -156,10 +156,12 @@ impl Groups {
         self.parked
     }
 
-    /// There is nothing else to do: one of each group that still waits for a better leader is to lead.
+    /// There is nothing else to do: one of each group that still waits is to lead. No better leader will come;
+    /// and one that was thought to be copying cannot be, for nothing runs any more (its source vanished while it
+    /// was to be tried again, say).
     pub fn settle_waiting(&mut self) -> Vec<Task> {
         let mut out = Vec::new();
-        for g in self.groups.values_mut().filter(|g| matches!(g.state, State::Waiting)) {
+        for g in self.groups.values_mut().filter(|g| !g.parked.is_empty()) {
             g.state = State::Abandoned;
             // it is told so when it asks: nobody wavers a second time
             out.extend(g.parked.pop());
@@ -250,6 +252,23 @@ mod tests {
         assert!(g.park(third, task(3)).is_none());
         assert_eq!((g.parked(), g.settle_waiting(), g.parked()), (3, vec![task(3)], 2));
         assert_eq!(g.claim(third, 9, &p("e"), false), Claim::Lead);
+    }
+
+    #[test]
+    fn a_leader_that_never_came_back_does_not_keep_its_group_waiting() {
+        let task = Task {
+            id: treeferry_core::TaskId(1),
+            join: None,
+            attempt: 0,
+            tally: 0,
+            work: treeferry_core::Work::RemoveDir { path: p("x") },
+        };
+        let mut g = Groups::default();
+        assert_eq!(g.claim(K, 2, &p("a"), false), Claim::Lead);
+        assert_eq!(g.claim(K, 2, &p("b"), false), Claim::Wait);
+        assert!(g.park(K, task.clone()).is_none());
+        assert_eq!(g.settle_waiting(), [task]);
+        assert_eq!(g.claim(K, 2, &p("b"), false), Claim::Lead);
     }
 
     #[test]

@@ -26,9 +26,12 @@ impl<'a> Staged<'a> {
     /// Makes an empty file for an entry. One that replaces nothing may stay without a name for the while.
     pub fn new(worker: &Worker, dir: &'a Dir, mode: u32, replaces: bool) -> Res<Staged<'a>> {
         let job = &worker.job;
-        if !replaces && job.limits.unnamed_files && job.privilege.dac_read_search {
-            let fd = dir.change(|d| entry::create_unnamed(d, mode))?;
-            return Ok(Staged { dir, fd, temp: None });
+        if !replaces && job.limits.unnamed_files {
+            match dir.change(|d| entry::create_unnamed(d, mode)) {
+                // a file system mounted below DST may have no such files
+                Err(Trouble::Call(_, e)) if e.is_unsupported() || e.is_other_kind() => {}
+                r => return Ok(Staged { dir, fd: r?, temp: None }),
+            }
         }
         let temp = job.temp.next();
         let fd = dir.change(|d| entry::create(d, &temp, mode))?;

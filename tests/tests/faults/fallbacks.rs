@@ -49,7 +49,8 @@ fn without_newer_calls_the_result_is_the_same() {
 #[test]
 fn holes_are_kept_however_content_is_copied() {
     use std::os::unix::fs::MetadataExt;
-    for rules in ["call=copy_file_range,errno=ENOSYS", "call=ficlone,errno=EOPNOTSUPP", "call=xattrat,errno=ENOSYS"]
+    for rules in
+        ["call=copy_file_range,errno=ENOSYS", "call=ficlone,errno=EOPNOTSUPP", "call=xattrat,errno=ENOSYS"]
     {
         let s = Scratch::disk();
         let f = std::fs::File::create(s.at("src/f")).unwrap();
@@ -64,7 +65,10 @@ fn holes_are_kept_however_content_is_copied() {
 #[test]
 fn paths_longer_than_path_max_need_no_new_call() {
     let s = Scratch::disk();
-    treeferry_kit::tree::Spec::new(treeferry_kit::tree::Kind::Deep).count(400).make(&s.at("src/deep")).unwrap();
+    treeferry_kit::tree::Spec::new(treeferry_kit::tree::Kind::Deep)
+        .count(400)
+        .make(&s.at("src/deep"))
+        .unwrap();
     faulty(&s, "call=openat2,errno=ENOSYS", "").expect(0);
     s.assert_same();
     std::fs::remove_dir_all(s.at("src/deep")).unwrap();

@@ -165,7 +165,11 @@ fn a_full_file_system_is_a_failure_for_each_file_and_the_first_hundred_are_liste
         s.src().file(&format!("d{}/f{i}", i % 5), "x");
     }
     let run = faulty(&s, "call=write,errno=ENOSPC", "").expect(23);
-    assert_eq!((run.count("failures"), run.count("files"), run.count("copied_files")), (300, 300, 0), "{run}");
+    assert_eq!(
+        (run.count("failures"), run.count("files"), run.count("copied_files")),
+        (300, 300, 0),
+        "{run}"
+    );
     assert_eq!(run.failed().len(), 100);
     assert_eq!(run.stderr.lines().filter(|l| l.contains("No space left on device")).count(), 300);
     assert_only_differ(&s, &["d0", "d1", "d2", "d3", "d4"], "full");

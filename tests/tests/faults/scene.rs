@@ -82,6 +82,9 @@ pub fn assert_only_differ(s: &Scratch, paths: &[&str], what: &str) {
 #[track_caller]
 pub fn assert_absent_or(dst: &Plant, name: &str, content: &[u8], what: &str) {
     if dst.has(name) {
-        assert!(std::fs::read(dst.path(name)).unwrap() == content, "{what}: {name} is neither old nor absent");
+        assert!(
+            std::fs::read(dst.path(name)).unwrap() == content,
+            "{what}: {name} is neither old nor absent"
+        );
     }
 }
