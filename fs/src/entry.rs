@@ -54,10 +54,19 @@ pub fn create_unnamed(dir: BorrowedFd<'_>, mode: u32) -> Result<OwnedFd> {
 }
 
 /// Gives a file without a name its name, which must not exist.
+///
+/// Naming it by its descriptor alone takes CAP_DAC_READ_SEARCH in the first user name space (before Linux
+/// 6.10); without that the kernel says ENOENT, and the way through `/proc` is open to everybody (linkat(2)).
 #[inline]
 pub fn name_file(fd: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     fault::gate("linkat")
-        .and_then(|()| rustix::fs::linkat(fd, c"", dir, name, AtFlags::EMPTY_PATH))
+        .and_then(|()| match rustix::fs::linkat(fd, c"", dir, name, AtFlags::EMPTY_PATH) {
+            Err(Errno::NOENT | Errno::PERM | Errno::INVAL) => {
+                let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+                rustix::fs::linkat(rustix::fs::CWD, path, dir, name, AtFlags::SYMLINK_FOLLOW)
+            }
+            r => r,
+        })
         .op("linkat")
 }
 
