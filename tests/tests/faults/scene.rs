@@ -45,7 +45,7 @@ pub fn change(s: &Scratch) {
     src.symlink("dir/symlink", "elsewhere").mode("plain", 0o600).mode("dir/fifo", 0o600);
     src.remove("two").file("two", "apart").remove("dir/empty").dir("dir/new").mode("dir/sub", 0o700);
     rustix::fs::removexattr(src.path("plain"), "system.posix_acl_access").unwrap();
-    s.dst().xattr("plain", "user.extra", b"1").file("dir/extra", "x").file("dir/extras/x", "x");
+    s.dst().xattr("dir/sub/in", "user.extra", b"1").file("dir/extra", "x").file("dir/extras/x", "x");
 }
 
 /// Fails the test unless the run has named this failure, once, and no other.
