@@ -112,8 +112,10 @@ impl Worker {
             }
             if names.len() >= BATCH_NAMES && sink.pressed() {
                 dir.dirty.set(true);
-                if let Ok(d) = dir.d() {
-                    self.remove_in(&dir.path, d, &std::mem::take(&mut names), out);
+                if let Ok(d) = dir.d()
+                    && self.remove_in(&dir.path, d, &std::mem::take(&mut names), out)
+                {
+                    dir.opened.set(true);
                 }
             } else if names.len() >= BATCH_NAMES {
                 let work = Work::RemoveNames { dir: dir.path.clone(), names: std::mem::take(&mut names) };
@@ -141,7 +143,9 @@ impl Worker {
             self.give(dir, work, out);
         } else if !names.is_empty() {
             dir.dirty.set(true);
-            self.remove_in(&dir.path, dir.d()?, &names, out);
+            if self.remove_in(&dir.path, dir.d()?, &names, out) {
+                dir.opened.set(true);
+            }
         }
         Ok(())
     }
@@ -269,11 +273,12 @@ impl Worker {
     }
 
     /// Removes names, or moves them to the trash. Each that cannot be is a named failure.
-    fn remove_in(&mut self, dir: &RelPath, d: BorrowedFd<'_>, names: &Names, out: &mut Outcome) {
-        let mut opened = self.job.privilege.dac_override;
+    /// Returns whether the directory had to be unlocked for it.
+    fn remove_in(&mut self, dir: &RelPath, d: BorrowedFd<'_>, names: &Names, out: &mut Outcome) -> bool {
+        let mut unlocked = false;
         for (name, k) in names.iter() {
             if self.job.stop.is_set() {
-                return;
+                break;
             }
             self.job.limit.ops(1);
             if treeferry_fs::fault::armed() {
@@ -283,11 +288,9 @@ impl Worker {
                 continue;
             }
             let mut r = self.dispose(dir, d, name);
-            if !opened && matches!(&r, Err(e) if e.is_refused()) {
-                opened = true;
-                if attr::set_mode(d, 0o700).is_ok() {
-                    r = self.dispose(dir, d, name);
-                }
+            if !unlocked && matches!(&r, Err(e) if e.is_refused()) && unlock(d) {
+                unlocked = true;
+                r = self.dispose(dir, d, name);
             }
             match r {
                 Ok(()) => {
@@ -298,6 +301,7 @@ impl Worker {
                 Err(e) => out.fail(Failure::errno(dir.child(name), Side::Target, e.op, e.raw())),
             }
         }
+        unlocked
     }
 
     fn dispose(&self, dir: &RelPath, d: BorrowedFd<'_>, name: &CStr) -> treeferry_fs::Result<()> {
@@ -358,7 +362,11 @@ impl Worker {
         if self.job.trash.is_some() && !self.has_entries(path) {
             self.keep_dir(path, out)?;
         }
-        match entry::remove_dir(d.as_fd(), &name) {
+        let mut r = entry::remove_dir(d.as_fd(), &name);
+        if matches!(&r, Err(e) if e.is_refused()) && unlock(d.as_fd()) {
+            r = entry::remove_dir(d.as_fd(), &name);
+        }
+        match r {
             Ok(()) => {
                 out.counters.deleted += 1;
                 self.note(Item::Deleted(treeferry_core::Kind::Dir), || path.clone(), out);
@@ -390,6 +398,11 @@ impl Worker {
         let Ok(fd) = self.target_dir(path) else { return false };
         matches!(self.dst_lister.list(fd.as_fd(), |_, _, _| false), Ok(false))
     }
+}
+
+/// Makes a directory of ours writable for us. Its final mode it gets when it is finished, if it stays.
+fn unlock(d: BorrowedFd<'_>) -> bool {
+    fstat(d).is_ok_and(|m| m.mode & 0o700 != 0o700 && attr::set_mode(d, m.mode | 0o700).is_ok())
 }
 
 /// The source root is not what it was. Said for each directory that would have been cleaned.

@@ -61,6 +61,9 @@ impl Worker {
             if let Err(t) = self.dirtime(dir, out) {
                 t.record(|| dir.path.clone(), out);
             }
+        } else if let (Some(mode), Ok(d)) = (dir.was(), dir.d()) {
+            // its metadata is another pass's; what we changed to get in is put back
+            attr::set_mode(d, mode).dst()?;
         }
         Ok(())
     }
