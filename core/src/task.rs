@@ -99,6 +99,8 @@ pub enum Work {
     RemoveDir {
         /// The directory.
         path: RelPath,
+        /// And so many directories above it, each of which holds only the one below.
+        above: u32,
     },
 }
 
@@ -190,7 +192,7 @@ impl Work {
             | Work::Link { path, .. }
             | Work::FinishDir { path, .. }
             | Work::Remove { path }
-            | Work::RemoveDir { path } => path,
+            | Work::RemoveDir { path, .. } => path,
             Work::Files { dir, .. } | Work::RemoveNames { dir, .. } => dir,
             Work::Chunk { file, .. } | Work::Publish { file, .. } => &file.path,
         }

@@ -39,7 +39,7 @@ fn tasks() -> Vec<Task> {
         Work::FinishDir { path: dir.clone(), listed: true, fresh: Fresh::Made, was: Some(0o500) },
         Work::Remove { path: dir.clone() },
         Work::RemoveNames { dir: dir.clone(), names },
-        Work::RemoveDir { path: dir },
+        Work::RemoveDir { path: dir, above: 1000 },
     ];
     let of = |(i, work)| Task { id: TaskId(i as u64), join: Some(JoinId(300)), attempt: 1, tally: 9, work };
     works.into_iter().enumerate().map(of).collect()

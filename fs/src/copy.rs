@@ -97,16 +97,13 @@ pub fn copy_file(
             Err(e) => return Err(e).op("ficlone"),
         }
     }
-    let holes = how.holes;
-    if !holes && size >= RESERVE_FROM_BYTES {
+    if how.holes {
+        // first: XFS allocates ahead of a write that extends the file, and would fill the holes
+        fault::gate("ftruncate").and_then(|()| rustix::fs::ftruncate(dst, size)).op("ftruncate")?;
+    } else if size >= RESERVE_FROM_BYTES {
         reserve(&dst, size)?;
     }
-    let copied = copy_range(src, dst, 0, size, how, meter)?;
-    if holes && copied == Copied::Whole {
-        // last, so that a file that a power failure leaves behind does not have its full size too early
-        fault::gate("ftruncate").and_then(|()| rustix::fs::ftruncate(dst, size)).op("ftruncate")?;
-    }
-    Ok(copied)
+    copy_range(src, dst, 0, size, how, meter)
 }
 
 fn copy_small(
@@ -133,7 +130,8 @@ fn copy_small(
     Ok(Copied::Whole)
 }
 
-/// Copies a range between files at the same offset. Where the source may have holes the target must be empty.
+/// Copies a range between files at the same offset. Where the source may have holes the target must have its
+/// size already, and be empty.
 pub fn copy_range(
     src: BorrowedFd<'_>,
     dst: BorrowedFd<'_>,

@@ -236,7 +236,7 @@ mod tests {
             join: None,
             attempt: 0,
             tally: 0,
-            work: treeferry_core::Work::RemoveDir { path: p("x") },
+            work: treeferry_core::Work::RemoveDir { path: p("x"), above: 0 },
         };
         let mut g = Groups::default();
         assert_eq!(g.claim(K, 3, &p("a"), true), Claim::Wait);
@@ -261,7 +261,7 @@ mod tests {
             join: None,
             attempt: 0,
             tally: 0,
-            work: treeferry_core::Work::RemoveDir { path: p("x") },
+            work: treeferry_core::Work::RemoveDir { path: p("x"), above: 0 },
         };
         let mut g = Groups::default();
         assert_eq!(g.claim(K, 2, &p("a"), false), Claim::Lead);

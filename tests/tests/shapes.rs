@@ -94,7 +94,6 @@ impl Scene {
             .map(|n| String::from_utf8_lossy(&fs::read(self.at(n)).unwrap()).into_owned());
         let said: String = [stdout.as_str(), &stderr].concat().chars().take(4000).collect();
         assert_eq!(status.code(), Some(0), "{options:?} {status}: {said}");
-        eprintln!("PEAK {} {options:?} {} KiB", thread::current().name().unwrap(), peak >> 10);
         assert!(peak <= most_memory() << 20, "{options:?} took {} MiB: {said}", peak >> 20);
         let json: Value = serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {said}"));
         Run { counters: json["counters"].clone(), said }

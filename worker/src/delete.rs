@@ -11,8 +11,9 @@ use crate::trouble::{On, Res, Trouble};
 use crate::worker::{Sink, Worker};
 use crate::xattrs;
 use std::ffi::{CStr, CString};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use treeferry_core::{Failure, Item, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work};
+use treeferry_core::{Failure, Item, JoinId, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work};
 use treeferry_fs::meta::{fstat, stat, stat_if_there};
 use treeferry_fs::temp::{self, Maker, PREFIX};
 use treeferry_fs::xattr::At;
@@ -181,7 +182,8 @@ impl Worker {
             && (!self.job.spec.delete_excluded || f.protects(&dir.child(name)))
     }
 
-    /// Runs a task that removes a directory with what is in it.
+    /// Runs a task that removes a directory with what is in it. A chain of directories that hold nothing but the
+    /// next is gone down in one task: a task for each would keep its whole path until the end of the chain.
     pub(crate) fn remove(
         &mut self,
         task: &Task,
@@ -189,16 +191,55 @@ impl Worker {
         sink: &mut dyn Sink,
         out: &mut Outcome,
     ) -> Res<()> {
+        let (mut path, mut above) = (path.clone(), 0);
+        loop {
+            match self.empty(&path, sink, out) {
+                Ok(Emptied::Gone) if above == 0 => return Ok(()),
+                Ok(Emptied::Gone) => {
+                    path = split(&path)?.0;
+                    return self.remove_dirs(&path, above - 1, out);
+                }
+                Ok(Emptied::All) => return self.remove_dirs(&path, above, out),
+                Ok(Emptied::But(name)) => {
+                    path = path.child(&name);
+                    above += 1;
+                }
+                Ok(Emptied::Later(join)) => {
+                    let follow_up = NewTask::new(task.join, Work::RemoveDir { path, above });
+                    out.seals.push(Seal { join, tally: 0, follow_up });
+                    return Ok(());
+                }
+                Err(t) if above == 0 => return Err(t),
+                // nothing of this task is to be done twice: it has counted what it removed further up
+                Err(t) => {
+                    t.record(|| path, out);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Removes what is in a directory, or gives it away.
+    fn empty(&mut self, path: &RelPath, sink: &mut dyn Sink, out: &mut Outcome) -> Res<Emptied> {
         if !self.job.source_is_there() {
             return Err(source_lost());
         }
         let fd = match self.open_for_removal(path) {
-            Err(Trouble::Call(_, e)) if e.is_gone() => return Ok(()),
+            Err(Trouble::Call(_, e)) if e.is_gone() => return Ok(Emptied::Gone),
             r => r?,
         };
         refuse_root(&self.job, &fstat(fd.as_fd()).dst()?, Other::Source)?;
         let mut lister = std::mem::take(&mut self.dst_lister);
-        let (mut names, mut join) = (Names::default(), None);
+        let (mut names, mut join, mut only) = (Names::default(), None, None);
+        let job = Arc::clone(&self.job);
+        let give = |work, join: &mut Option<JoinId>, out: &mut Outcome| {
+            let j = *join.get_or_insert_with(|| {
+                let j = job.new_join();
+                out.opened.push(j);
+                j
+            });
+            out.children.push(NewTask::new(Some(j), work));
+        };
         let r = lister.list(fd.as_fd(), |name, _, k| {
             let is_dir = match k {
                 Kind::Unknown => stat(fd.as_fd(), name).is_ok_and(|m| m.kind == Kind::Dir),
@@ -207,23 +248,20 @@ impl Worker {
             if self.is_protected(path, name, is_dir) {
                 return true;
             }
-            let mut give = |work, out: &mut Outcome| {
-                let j = *join.get_or_insert_with(|| {
-                    let j = self.job.new_join();
-                    out.opened.push(j);
-                    j
-                });
-                out.children.push(NewTask::new(Some(j), work));
-            };
-            if is_dir {
-                give(Work::Remove { path: path.child(name) }, out);
+            if is_dir && join.is_none() && only.is_none() {
+                only = Some(name.to_owned());
+            } else if is_dir {
+                if let Some(first) = only.take() {
+                    give(Work::Remove { path: path.child(&first) }, &mut join, out);
+                }
+                give(Work::Remove { path: path.child(name) }, &mut join, out);
             } else {
                 names.push(name, kind(k));
                 if names.len() >= BATCH_NAMES && sink.pressed() {
                     self.remove_in(path, fd.as_fd(), &std::mem::take(&mut names), out);
                 } else if names.len() >= BATCH_NAMES {
                     let names = std::mem::take(&mut names);
-                    give(Work::RemoveNames { dir: path.clone(), names }, out);
+                    give(Work::RemoveNames { dir: path.clone(), names }, &mut join, out);
                 }
             }
             if out.children.len() >= BATCH_NAMES {
@@ -233,20 +271,25 @@ impl Worker {
         });
         self.dst_lister = lister;
         let complete = r.dst();
+        if let (Some(_), Some(first)) = (join, only.take_if(|_| join.is_some())) {
+            give(Work::Remove { path: path.child(&first) }, &mut join, out);
+        }
         if !out.children.is_empty() && sink.hungry() {
             sink.flush(out);
         }
         self.remove_in(path, fd.as_fd(), &names, out);
-        let Some(join) = join else {
-            complete?;
-            return self.remove_dir(path, out);
-        };
-        if let Err(t) = complete {
-            t.record(|| path.clone(), out);
+        match (join, only) {
+            (Some(join), _) => {
+                if let Err(t) = complete {
+                    t.record(|| path.clone(), out);
+                }
+                Ok(Emptied::Later(join))
+            }
+            (None, only) => {
+                complete?;
+                Ok(only.map_or(Emptied::All, Emptied::But))
+            }
         }
-        let follow_up = NewTask::new(task.join, Work::RemoveDir { path: path.clone() });
-        out.seals.push(Seal { join, tally: 0, follow_up });
-        Ok(())
     }
 
     /// Opens a directory that is to be emptied; where its mode keeps us out, that is changed.
@@ -340,8 +383,28 @@ impl Worker {
         left.is_ok()
     }
 
-    /// Runs a task that removes a directory whose content is gone.
-    pub(crate) fn remove_dir(&mut self, path: &RelPath, out: &mut Outcome) -> Res<()> {
+    /// Runs a task that removes a directory whose content is gone, and so many above it.
+    pub(crate) fn remove_dirs(&mut self, path: &RelPath, above: u32, out: &mut Outcome) -> Res<()> {
+        let mut path = path.clone();
+        for level in 0..=above {
+            if level > 0 {
+                path = split(&path)?.0;
+            }
+            self.at(&path);
+            match self.remove_dir(&path, out) {
+                Ok(()) => {}
+                Err(t) if level == 0 => return Err(t),
+                // what holds it is not empty either, and that needs no saying
+                Err(t) => {
+                    t.record(|| path, out);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_dir(&mut self, path: &RelPath, out: &mut Outcome) -> Res<()> {
         let (up, name) = split(path)?;
         let d = self.target_dir(&up)?;
         if self.job.spec.dry_run {
@@ -403,6 +466,18 @@ impl Worker {
 /// Makes a directory of ours writable for us. Its final mode it gets when it is finished, if it stays.
 fn unlock(d: BorrowedFd<'_>) -> bool {
     fstat(d).is_ok_and(|m| m.mode & 0o700 != 0o700 && attr::set_mode(d, m.mode | 0o700).is_ok())
+}
+
+/// How far a directory of the target was emptied.
+enum Emptied {
+    /// It is not there any more.
+    Gone,
+    /// Nothing is in it.
+    All,
+    /// One directory is in it, and nothing else.
+    But(CString),
+    /// What is in it was given to tasks of this join.
+    Later(JoinId),
 }
 
 /// The source root is not what it was. Said for each directory that would have been cleaned.

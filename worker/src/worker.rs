@@ -56,7 +56,7 @@ impl Worker {
             Work::Publish { file, chunks } => self.publish(task, file, *chunks, &mut out),
             Work::Remove { path } => self.remove(task, path, sink, &mut out),
             Work::RemoveNames { dir, names } => self.remove_names(dir, names, &mut out),
-            Work::RemoveDir { path } => self.remove_dir(path, &mut out),
+            Work::RemoveDir { path, above } => self.remove_dirs(path, *above, &mut out),
             Work::Link { .. } => Ok(()),
         };
         if let Err(t) = r {
