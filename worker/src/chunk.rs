@@ -3,7 +3,8 @@
 //!
 //! A chunk that was copied adds one to the tally of its join. A file is only named if the tally is full and
 //! the source is still what it was. The chunk that fails for good removes the staged file; that removal
-//! succeeds once, and whoever did it names the failure.
+//! succeeds once, and whoever did it names the failure. So a tally that is not full, with the staged file still
+//! there, means that the source changed.
 
 use crate::attrs::{self, Spot};
 use crate::copy::is_unchanged;
@@ -46,7 +47,7 @@ impl Worker {
             group: src.group,
             new,
             holes,
-            attempt: 0,
+            attempt: src.attempt,
         };
         let join = self.job.new_join();
         out.opened.push(join);
@@ -85,6 +86,8 @@ impl Worker {
                 Ok(())
             }
             Err(t) if matches!(t.verdict(task.attempt), Verdict::Retry | Verdict::Drop) => Err(t),
+            // whoever names the file will find that out, and count it once
+            Err(t) if t.verdict(task.attempt) == Verdict::Vanished => Ok(()),
             Err(t) => {
                 if self.remove_staged(file).is_ok() {
                     t.record(|| file.path.clone(), out);
@@ -152,18 +155,17 @@ impl Worker {
         out: &mut Outcome,
     ) -> Res<()> {
         let path = || file.path.clone();
-        let src = entry::open_file(dir.s(), name, true).src()?;
-        let meta = fstat(src.as_fd()).src()?;
-        if stamp(&meta) != file.stamp {
-            return Err(Trouble::Changed);
-        }
-        if !full {
+        let (_, temp) = split(&file.staged)?;
+        if !full && stat_if_there(dir.d()?, &temp).dst()?.is_none() {
             // a chunk has failed, and has said so
-            let _ = self.remove_staged(file);
             self.give_up(file, out);
             return Ok(());
         }
-        let (_, temp) = split(&file.staged)?;
+        let src = entry::open_file(dir.s(), name, true).src()?;
+        let meta = fstat(src.as_fd()).src()?;
+        if !full || stamp(&meta) != file.stamp {
+            return Err(Trouble::Changed);
+        }
         let staged = entry::open_for_writing(dir.d()?, &temp).dst()?;
         let old = stat_if_there(dir.d()?, name).dst()?;
         let (want, mut birth) = self.birth(dir, &meta, old.as_ref(), &path, out);
@@ -189,7 +191,7 @@ impl Worker {
         if let Some(g) = file.group {
             self.engine.own_target(g, (made.dev, made.ino));
         }
-        let source = Source { name, meta, open: None, group: file.group };
+        let source = Source { name, meta, open: None, group: file.group, attempt: file.attempt };
         self.lead_done(dir, &source, Some((made.dev, made.ino)), 1, out);
         Ok(())
     }

@@ -25,6 +25,8 @@ pub(crate) struct Source<'a> {
     pub open: Option<OwnedFd>,
     /// The hard-link group that it copies for.
     pub group: Option<GroupKey>,
+    /// How often it was tried before.
+    pub attempt: u8,
 }
 
 impl Worker {
@@ -109,7 +111,7 @@ impl Worker {
             return Ok(false);
         }
         let mut dst = if new { None } else { stat_if_there(dir.d()?, name).dst()? };
-        let mut src = Source { name, meta, open, group: None };
+        let mut src = Source { name, meta, open, group: None, attempt };
         if meta.nlink > 1 && self.job.spec.hardlinks {
             let key = GroupKey { dev: meta.dev, ino: meta.ino };
             if let Some(there) = self.follow(dir, &src, key, dst.as_ref(), first, out) {

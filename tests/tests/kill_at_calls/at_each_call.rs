@@ -33,7 +33,10 @@ const WHICH: &[u32] = &[1, 2, 3, 4, 6, 9, 13, 20, 30, 45];
 fn plant(s: &Scratch) {
     let src = s.src();
     src.file("a", "x").file("d/b", "xx").file("d/e/c", "xxx").dir("d/empty").symlink("d/l", "a").fifo("d/p");
-    src.file("d/large", vec![1; 400_000]).file("d/chunks", vec![2; 1 << 20]).link("d/b", "h").link("d/b", "d/i");
+    src.file("d/large", vec![1; 400_000])
+        .file("d/chunks", vec![2; 1 << 20])
+        .link("d/b", "h")
+        .link("d/b", "d/i");
     src.file("x", "x").xattr("x", "user.a", b"1").acl("x", 1000, 4).file("suid", "x");
     src.owner("d/e/c", 1000, 1001).owner("suid", 1000, 1001).mode("suid", 0o6755).owner("d/l", 7, 7);
     for name in ["a", "d/b", "d/e/c", "d/large", "d/chunks", "x", "d", ""] {
@@ -44,7 +47,12 @@ fn plant(s: &Scratch) {
 fn change(s: &Scratch) {
     let src = s.src();
     src.file("a", "y").file("d/large", vec![3; 400_000]).file("d/chunks", vec![4; 1 << 20]);
-    src.remove("d/l").symlink("d/l", "b").remove("d/i").file("d/i", "apart").mode("x", 0o600).file("new", "n");
+    src.remove("d/l")
+        .symlink("d/l", "b")
+        .remove("d/i")
+        .file("d/i", "apart")
+        .mode("x", 0o600)
+        .file("new", "n");
     s.dst().file("extra", "e").file("extras/deep/e", "e").dir("new");
 }
 
