@@ -233,6 +233,11 @@ fn unescape(field: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(out))
 }
 
+/// The mount through which an open directory is seen; `None` before Linux 5.8.
+pub fn mount_of(dir: BorrowedFd<'_>) -> Option<u64> {
+    identity(dir, CString::default()).ok().map(|i| i.mount).filter(|m| *m != 0)
+}
+
 fn identity(dir: BorrowedFd<'_>, name: CString) -> Result<Identity> {
     let flags = if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::empty() };
     fault::gate("statx-root")

@@ -3,8 +3,8 @@
 //!
 //! A chunk that was copied adds one to the tally of its join. A file is only named if the tally is full and
 //! the source is still what it was. The chunk that fails for good removes the staged file; that removal
-//! succeeds once, and whoever did it names the failure. So a tally that is not full, with the staged file still
-//! there, means that the source changed.
+//! succeeds once, and whoever did it names the failure. So a tally that is not full, of a file that nobody
+//! has removed, means that the source changed (or that somebody else has taken the staged file away).
 
 use crate::attrs::{self, Spot};
 use crate::copy::is_unchanged;
@@ -12,14 +12,14 @@ use crate::dir::Dir;
 use crate::reconcile::Source;
 use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::{Flow, Worker};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use treeferry_core::change::Differs;
 use treeferry_core::task::Stamp;
 use treeferry_core::{Fresh, Item, NewTask, Outcome, RelPath, Seal, Side, StagedFile, Task, Work};
 use treeferry_fs::copy::{Copied, How, copy_range, next_data};
 use treeferry_fs::meta::{fstat, stat_if_there};
 use treeferry_fs::xattr::At;
-use treeferry_fs::{AsFd, Error, Meta, entry};
+use treeferry_fs::{AsFd, Error, Meta, OwnedFd, entry};
 
 /// A file has at most so many chunks; a larger file has larger ones, so that the ledger does not grow with it.
 const MAX_CHUNKS: u64 = 4096;
@@ -33,26 +33,42 @@ impl Worker {
         new: bool,
         out: &mut Outcome,
     ) -> Res<bool> {
-        let Some(fd) = &src.open else { return Err(Trouble::Changed) };
-        let m = &src.meta;
         let temp = self.job.temp.next();
         let staged = dir.change(|d| entry::create(d, &temp, 0o600))?;
         self.job.note_staged(&dir.child(&temp));
-        entry::set_size(&staged, m.size).dst()?;
+        let planned = self.plan_into(dir, src, &temp, &staged, new, out);
+        if planned.is_err() {
+            self.job.forget_staged(&dir.child(&temp));
+            // if even this fails the next run sweeps it
+            let _ = dir.change(|d| entry::remove(d, &temp));
+        }
+        planned
+    }
+
+    fn plan_into(
+        &mut self,
+        dir: &Dir,
+        src: &Source<'_>,
+        temp: &CStr,
+        staged: &OwnedFd,
+        new: bool,
+        out: &mut Outcome,
+    ) -> Res<bool> {
+        let Some(fd) = &src.open else { return Err(Trouble::Changed) };
+        let m = &src.meta;
+        entry::set_size(staged, m.size).dst()?;
         let holes = self.job.spec.sparse && m.may_have_holes();
         let file = StagedFile {
             path: dir.child(src.name),
-            staged: dir.child(&temp),
+            staged: dir.child(temp),
             stamp: stamp(m),
             group: src.group,
             new,
             holes,
             attempt: src.attempt,
         };
-        let join = self.job.new_join();
-        out.opened.push(join);
         let size = self.job.spec.chunk_bytes.max(m.size.div_ceil(MAX_CHUNKS));
-        let (mut at, mut chunks) = (0, 0);
+        let (mut at, mut ranges) = (0, Vec::new());
         while at < m.size {
             if holes {
                 match next_data(fd.as_fd(), at, m.size).src()? {
@@ -61,10 +77,16 @@ impl Worker {
                 }
             }
             let len = size.min(m.size - at);
-            let work = Work::Chunk { file: file.clone(), offset: at, len };
-            out.children.push(NewTask::new(Some(join), work));
-            chunks += 1;
+            ranges.push((at, len));
             at += len;
+        }
+        // from here on nothing can fail: a join that is opened is sealed
+        let join = self.job.new_join();
+        out.opened.push(join);
+        let chunks = ranges.len() as u64;
+        for (offset, len) in ranges {
+            let work = Work::Chunk { file: file.clone(), offset, len };
+            out.children.push(NewTask::new(Some(join), work));
         }
         let publish = NewTask::new(Some(dir.join(&self.job, out)), Work::Publish { file, chunks });
         out.seals.push(Seal { join, tally: 0, follow_up: publish });
@@ -89,8 +111,10 @@ impl Worker {
             // whoever names the file will find that out, and count it once
             Err(t) if t.verdict(task.attempt) == Verdict::Vanished => Ok(()),
             Err(t) => {
-                if self.remove_staged(file).is_ok() {
-                    t.record(|| file.path.clone(), out);
+                match self.remove_staged(file) {
+                    Ok(()) => t.record(|| file.path.clone(), out),
+                    // another chunk was faster; or it cannot be removed, and naming it will fail
+                    Err(_) => {}
                 }
                 Ok(())
             }
@@ -156,8 +180,8 @@ impl Worker {
     ) -> Res<()> {
         let path = || file.path.clone();
         let (_, temp) = split(&file.staged)?;
-        if !full && stat_if_there(dir.d()?, &temp).dst()?.is_none() {
-            // a chunk has failed, and has said so
+        if !full && !self.job.is_staged(&file.staged) {
+            // a chunk has failed, has removed the file and has said so
             self.give_up(file, out);
             return Ok(());
         }
@@ -208,8 +232,9 @@ impl Worker {
     fn remove_staged(&self, file: &StagedFile) -> Res<()> {
         let (dir, temp) = split(&file.staged)?;
         let d = self.target_dir(&dir)?;
+        entry::remove(d.as_fd(), &temp).dst()?;
         self.job.forget_staged(&file.staged);
-        entry::remove(d.as_fd(), &temp).dst()
+        Ok(())
     }
 
     /// Opens a directory of the target alone.

@@ -180,7 +180,12 @@ impl Worker {
                 mode &= 0o700;
             }
         }
-        (want, AtBirth { mode, inherits: dir.inherits_acl() })
+        let inherits = dir.inherits_acl();
+        if inherits {
+            // the group bits would be the mask of an ACL that is not the file's
+            mode &= 0o700;
+        }
+        (want, AtBirth { mode, inherits })
     }
 
     fn note_copied(

@@ -51,6 +51,12 @@ impl Worker {
         if !self.job.source_is_there() {
             return Err(source_lost());
         }
+        // the names are asked of this very directory: it must still be the one that has the path
+        let now = self.job.src.open_dir(dir.path.as_bytes()).and_then(|fd| fstat(fd.as_fd())).src()?;
+        if (now.dev, now.ino) != (dir.src_meta.dev, dir.src_meta.ino) {
+            let text = "the source directory was replaced meanwhile: nothing is deleted in it";
+            return Err(Trouble::Finding(Side::Source, "delete", text.to_owned()));
+        }
         let again = self.job.dst.as_ref().map(|r| r.open_dir(dir.path.as_bytes()).dst()).transpose()?;
         match again {
             Some(list_fd) => self.delete_extra(dir, list_fd, src_empty, sink, out),
@@ -175,7 +181,7 @@ impl Worker {
     }
 
     /// Whether an entry below something that is being removed is to stay.
-    fn is_protected(&self, dir: &RelPath, name: &CStr, is_dir: bool) -> bool {
+    pub(crate) fn is_protected(&self, dir: &RelPath, name: &CStr, is_dir: bool) -> bool {
         let f = &self.job.filter;
         !f.is_empty()
             && f.excludes(dir, name, is_dir)
@@ -229,6 +235,7 @@ impl Worker {
             r => r?,
         };
         refuse_root(&self.job, &fstat(fd.as_fd()).dst()?, Other::Source)?;
+        self.refuse_mount(path, fd.as_fd())?;
         let mut lister = std::mem::take(&mut self.dst_lister);
         let (mut names, mut join, mut only) = (Names::default(), None, None);
         let job = Arc::clone(&self.job);
@@ -290,6 +297,20 @@ impl Worker {
                 Ok(only.map_or(Emptied::All, Emptied::But))
             }
         }
+    }
+
+    /// Refuses to empty a directory on which something is mounted: what is in it may be anybody's.
+    fn refuse_mount(&self, path: &RelPath, fd: BorrowedFd<'_>) -> Res<()> {
+        let mount = treeferry_fs::root::mount_of(fd);
+        if self.job.dst.as_ref().is_some_and(|r| mount.is_none_or(|m| m == r.identity().mount)) {
+            return Ok(());
+        }
+        let above = self.target_dir(&split(path)?.0)?;
+        if treeferry_fs::root::mount_of(above.as_fd()) == mount {
+            return Ok(());
+        }
+        let text = "something is mounted here: what a mount shows is never deleted";
+        Err(Trouble::Finding(Side::Target, "delete", text.to_owned()))
     }
 
     /// Opens a directory that is to be emptied; where its mode keeps us out, that is changed.
@@ -387,6 +408,9 @@ impl Worker {
     pub(crate) fn remove_dirs(&mut self, path: &RelPath, above: u32, out: &mut Outcome) -> Res<()> {
         let mut path = path.clone();
         for level in 0..=above {
+            if self.job.stop.is_set() {
+                return Err(Trouble::Stopped);
+            }
             if level > 0 {
                 path = split(&path)?.0;
             }

@@ -7,10 +7,7 @@ use std::ffi::CStr;
 use treeferry_core::{Fresh, JoinId, Outcome, RelPath, Side};
 use treeferry_fs::meta::{fstat, stat};
 use treeferry_fs::xattr::{self, ACL_DEFAULT, At};
-use treeferry_fs::{AsFd, BorrowedFd, Error, Meta, OwnedFd, Root, Time, attr};
-
-/// The modification time of a directory that was not looked at: no time that could be wanted.
-const NEVER: Time = Time { sec: i64::MIN, nsec: 0 };
+use treeferry_fs::{AsFd, BorrowedFd, Error, Meta, OwnedFd, Root, attr};
 
 /// A directory of the source with the one of the target that corresponds to it.
 pub(crate) struct Dir {
@@ -34,7 +31,7 @@ pub(crate) struct Dir {
 
 impl Dir {
     /// Opens both sides.
-    pub fn open(job: &Job, path: &RelPath, fresh: Fresh) -> Res<Dir> {
+    pub fn open(job: &Job, path: &RelPath, mut fresh: Fresh) -> Res<Dir> {
         let src = job.src.open_dir(path.as_bytes()).src()?;
         let src_meta = fstat(src.as_fd()).src()?;
         refuse_root(job, &src_meta, Other::Target)?;
@@ -42,12 +39,12 @@ impl Dir {
         let dst = match &job.dst {
             None => None,
             Some(root) => match open_locked(job, root, path, &mut locked) {
-                Ok(fd) if fresh == Fresh::Plain => {
-                    let (uid, gid) = (job.privilege.uid, job.privilege.gid);
-                    Some((fd, Meta { mode: 0o700, uid, gid, mtime: NEVER, ..src_meta }))
-                }
                 Ok(fd) => {
                     let meta = fstat(fd.as_fd()).dst()?;
+                    if fresh.is_fresh() && (meta.mode & 0o777, meta.uid) != (0o700, job.privilege.uid) {
+                        // not the directory that we made: somebody who may write above has put it there
+                        fresh = Fresh::No;
+                    }
                     refuse_root(job, &meta, Other::Source)?;
                     // as it was before we unlocked it
                     Some((fd, Meta { mode: locked.unwrap_or(meta.mode), ..meta }))

@@ -183,6 +183,11 @@ impl Job {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
     }
 
+    /// Whether it is neither named nor removed yet, as far as this process knows.
+    pub(crate) fn is_staged(&self, path: &RelPath) -> bool {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
+    }
+
     /// It was named, or removed.
     pub(crate) fn forget_staged(&self, path: &RelPath) {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner).remove(path);

@@ -273,8 +273,9 @@ fn govern(s: &Arc<Shared>) {
     let mut clock = Clock::new();
     clock.find_threads();
     let mut last = (Instant::now(), clock.read());
+    let mut interval = LOAD_INTERVAL;
     while !s.over.load(Acquire) {
-        drop(s.opened.wait_timeout(lock(&s.gate), LOAD_INTERVAL));
+        drop(s.opened.wait_timeout(lock(&s.gate), interval));
         let wall = last.0.elapsed();
         if wall < LOAD_INTERVAL / 2 {
             continue;
@@ -288,8 +289,11 @@ fn govern(s: &Arc<Shared>) {
                 set_active(s, wanted);
                 clock.find_threads();
                 last = (Instant::now(), clock.read());
+                interval = LOAD_INTERVAL;
                 continue;
             }
+            // less often while nothing changes
+            interval = (interval + LOAD_INTERVAL / 4).min(LOAD_INTERVAL * 5);
         }
         last = now;
     }

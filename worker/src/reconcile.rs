@@ -276,6 +276,9 @@ impl Worker {
     fn clear_way(&mut self, dir: &Dir, name: &CStr, attempt: u8, out: &mut Outcome) -> Res<bool> {
         let allowed = self.job.spec.passes.delete || self.job.spec.force;
         let path = dir.child(name);
+        if self.is_protected(&dir.path, name, true) {
+            return Err(protected());
+        }
         if self.job.spec.dry_run {
             if !allowed && !self.is_empty_dir(dir, name)? {
                 return Err(in_the_way());
@@ -318,6 +321,7 @@ impl Worker {
             if !dir.fresh.is_fresh() && dir.dst.is_some() {
                 match stat_if_there(dir.d()?, name).dst()? {
                     Some(m) if m.kind == Kind::Dir => {}
+                    Some(_) if self.is_protected(&dir.path, name, false) => return Err(protected()),
                     Some(_) => {
                         made = true;
                         if !self.job.spec.dry_run {
@@ -364,6 +368,11 @@ impl Worker {
             ..want.differs(dst)
         }
     }
+}
+
+fn protected() -> Trouble {
+    let text = "an excluded entry of another kind is in the way";
+    Trouble::Finding(Side::Target, "replace", text.to_owned())
 }
 
 fn in_the_way() -> Trouble {

@@ -7,5 +7,6 @@ mod chunks;
 mod deleting;
 mod fallbacks;
 mod permanent;
+mod random;
 mod scene;
 mod transient;
