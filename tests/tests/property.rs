@@ -14,10 +14,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use treeferry_kit::caps::Caps;
 use treeferry_kit::mounts::{FsKind, Scratch as Place, scratch};
-use treeferry_kit::oracle::{Class, Options, compare};
+use treeferry_kit::oracle::{Class, Options, compare, snapshot};
 use treeferry_kit::random::{hidden_change, random_changes, random_tree};
 use treeferry_kit::rng::Rng;
-use treeferry_tests::{Run, args, sync};
+use treeferry_tests::{Run, args, command, sync};
 
 /// Seeds that are tried unless the environment says otherwise.
 const ROUNDS: u64 = 24;
@@ -233,5 +233,77 @@ fn two_unrelated_trees_become_one() {
             }
         }
         pair.settle(false);
+    });
+}
+
+#[test]
+fn passes_asked_one_after_the_other_do_what_they_do_together() {
+    if !is_root() {
+        return;
+    }
+    for_each_seed(|seed| {
+        let mut pair = Pair::new(seed);
+        pair.settle(false);
+        random_changes(&pair.src, 1000 * seed, 40, &pair.caps).unwrap();
+        for pass in ["copy", "delete", "dirtime"] {
+            pair.run(&["--pass".into(), pass.into(), "--force".into()]).expect(0);
+        }
+        let found = compare(&pair.src, &pair.dst, &Options::default());
+        assert!(found.is_empty(), "{found}");
+        assert_idle(&pair.run(&["--delete".into()]).expect(0));
+    });
+}
+
+#[test]
+fn a_dry_run_says_what_the_run_then_does_and_touches_nothing() {
+    if !is_root() {
+        return;
+    }
+    for_each_seed(|seed| {
+        let mut pair = Pair::new(seed);
+        pair.settle(false);
+        for (step, side) in [&pair.src, &pair.dst].map(PathBuf::clone).into_iter().enumerate() {
+            random_changes(&side, 1000 * seed + step as u64, 25, &pair.caps).unwrap();
+            let words = |word: &str| [word, "-i", "--delete"].map(String::from).to_vec();
+            let before = [&pair.src, &pair.dst].map(|tree| snapshot(tree).unwrap());
+            let dry = pair.run(&words("--dry-run")).expect(0);
+            let after = [&pair.src, &pair.dst].map(|tree| snapshot(tree).unwrap());
+            for (before, after) in before.iter().zip(&after) {
+                assert_eq!(before.touched(after), [""; 0], "{dry}");
+            }
+            let real = pair.run(&words("--pool=3")).expect(0);
+            assert_eq!(dry.items(), real.items(), "said, and done");
+            for counter in
+                ["copied_files", "linked", "deleted", "meta_fixed", "symlinks", "specials", "made_dirs"]
+            {
+                assert_eq!(dry.count(counter), real.count(counter), "{counter}: {dry}\n{real}");
+            }
+        }
+    });
+}
+
+#[test]
+fn verify_finds_a_difference_exactly_if_there_is_one() {
+    if !is_root() {
+        return;
+    }
+    for_each_seed(|seed| {
+        let mut pair = Pair::new(seed);
+        let verify = |pair: &Pair, code| {
+            let words = args!["verify", "--json", "-c", &pair.src, &pair.dst];
+            Run::of(&mut command(words)).expect(code)
+        };
+        pair.settle(false);
+        assert_eq!(verify(&pair, 0).json["differences"], 0);
+        // one kind of change at a time
+        for step in 0..8 {
+            let side = if step % 2 == 0 { pair.src.clone() } else { pair.dst.clone() };
+            let changes = random_changes(&side, 1000 * seed + step, 1, &pair.caps).unwrap();
+            let differ = !compare(&pair.src, &pair.dst, &Options::default()).is_empty();
+            let run = verify(&pair, if differ { 23 } else { 0 });
+            assert_eq!(run.json["differences"].as_u64() > Some(0), differ, "{changes:?}: {run}");
+            pair.holes_may_go |= step % 2 == 1;
+            pair.settle(false);
+        }
     });
 }

@@ -59,6 +59,9 @@ pub(crate) fn dress_new(
             Spot::Name(d, n) => attr::set_owner_at(d, n, want.uid, want.gid),
         };
         if let Err(e) = r {
+            if e.retryable() {
+                return Err(e).dst();
+            }
             out.fail(Failure::errno(path(), Side::Target, e.op, e.raw()));
             // never a set-id program that belongs to somebody else
             mode = mode.map(|m| m & !0o6000);

@@ -4,7 +4,7 @@
 use crate::attrs::{self, Spot};
 use crate::compare::Want;
 use crate::dir::Dir;
-use crate::trouble::{On, Res};
+use crate::trouble::{On, Res, Verdict};
 use crate::worker::{Sink, Worker};
 use treeferry_core::{Fresh, Item, NewTask, Outcome, RelPath, Seal, Task, Work};
 use treeferry_fs::xattr::At;
@@ -28,8 +28,6 @@ impl Worker {
             before.mode = mode;
             dir.opened.set(true);
         }
-        // something was done in it, or it would have been finished by its walk
-        dir.dirty.set(true);
         self.finish(task, &dir, listed, task.tally, false, sink, out)
     }
 
@@ -58,8 +56,16 @@ impl Worker {
         }
         if self.job.spec.passes.dirtime {
             self.at(&dir.path);
-            if let Err(t) = self.dirtime(dir, out) {
-                t.record(|| dir.path.clone(), out);
+            let attempt = if matches!(task.work, Work::FinishDir { .. }) { task.attempt } else { 0 };
+            match self.dirtime(dir, out) {
+                Err(t) if t.verdict(attempt) == Verdict::Retry => {
+                    out.counters.retried += 1;
+                    let (path, fresh) = (dir.path.clone(), dir.fresh);
+                    let work = Work::FinishDir { path, listed: false, fresh, was: dir.was() };
+                    out.later.push(NewTask { join: task.join, attempt: attempt + 1, work });
+                }
+                Err(t) => t.record(|| dir.path.clone(), out),
+                Ok(()) => {}
             }
         } else if let (Some(mode), Ok(d)) = (dir.was(), dir.d()) {
             // its metadata is another pass's; what we changed to get in is put back

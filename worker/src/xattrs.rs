@@ -131,6 +131,9 @@ pub(crate) fn carry(
             continue;
         }
         if touch && let Err(e) = xattr::remove(dst, key) {
+            if e.retryable() {
+                return Err(e).dst();
+            }
             if !e.is_not_permitted() || may_set(job, key) {
                 out.fail(refused(path(), "removexattr", key, e.raw()));
             }

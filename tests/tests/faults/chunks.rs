@@ -39,7 +39,6 @@ const RULES: &[(&str, &str, i32, &str, u32)] = &[
     ("openat", "EIO", 5, "big", 0),
     ("openat", "EIO", 5, "big", 1),
     ("openat", "EACCES", 13, "big", 4),
-    ("openat2", "EACCES", 13, "big", 3),
     ("futimens", "EACCES", 13, "big", 0),
     ("listxattr", "EIO", 5, "big", 0),
     ("renameat", "EIO", 5, "big", 0),

@@ -57,7 +57,7 @@ fn rules(rng: &mut Rng) -> String {
     let rule = |rng: &mut Rng| {
         let (call, errno) = (rng.pick(CALLS), rng.pick(ERRORS));
         // the first calls are those that look at the roots
-        let skip = 4 + rng.below(60);
+        let skip = 4 + rng.below(30);
         // EINTR for ever would rightly be tried for ever
         let times = if errno != "EINTR" && rng.chance(0.4) { 1_000_000 } else { 1 + rng.below(6) };
         format!("call={call},errno={errno},skip={skip},times={times}")
