@@ -35,7 +35,10 @@ impl Lister {
         let mut entries = RawDir::new(dir, &mut self.buf);
         loop {
             if entries.is_buffer_empty() {
-                fault::gate("getdents64").op("getdents64")?;
+                match fault::gate("getdents64") {
+                    Err(Errno::INTR) => continue,
+                    r => r.op("getdents64")?,
+                }
             }
             match entries.next() {
                 None => return Ok(true),

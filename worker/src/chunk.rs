@@ -152,6 +152,11 @@ impl Worker {
         out: &mut Outcome,
     ) -> Res<()> {
         let (parent, name) = split(&file.path)?;
+        if task.tally != chunks && !self.job.is_staged(&file.staged) {
+            // a chunk has failed, has removed the file and has said so
+            self.give_up(file, out);
+            return Ok(());
+        }
         let dir = Dir::open(&self.job, &parent, Fresh::No)?;
         dir.join.set(task.join);
         let r = self.publish_in(&dir, &name, file, task.tally == chunks, out);
@@ -180,11 +185,6 @@ impl Worker {
     ) -> Res<()> {
         let path = || file.path.clone();
         let (_, temp) = split(&file.staged)?;
-        if !full && !self.job.is_staged(&file.staged) {
-            // a chunk has failed, has removed the file and has said so
-            self.give_up(file, out);
-            return Ok(());
-        }
         let src = entry::open_file(dir.s(), name, true).src()?;
         let meta = fstat(src.as_fd()).src()?;
         if !full || stamp(&meta) != file.stamp {

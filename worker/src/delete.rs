@@ -7,7 +7,7 @@
 use crate::chunk::split;
 use crate::compare::kind;
 use crate::dir::{Dir, Other, refuse_root};
-use crate::trouble::{On, Res, Trouble};
+use crate::trouble::{MAX_ATTEMPTS, On, Res, Trouble};
 use crate::worker::{Sink, Worker};
 use crate::xattrs;
 use std::ffi::{CStr, CString};
@@ -355,6 +355,12 @@ impl Worker {
             if !unlocked && matches!(&r, Err(e) if e.is_refused()) && unlock(d) {
                 unlocked = true;
                 r = self.dispose(dir, d, name);
+            }
+            for _ in 1..MAX_ATTEMPTS {
+                if matches!(&r, Err(e) if e.retryable()) {
+                    out.counters.retried += 1;
+                    r = self.dispose(dir, d, name);
+                }
             }
             match r {
                 Ok(()) => {

@@ -6,7 +6,7 @@
 
 use crate::compare::{fs_kind, kind};
 use crate::dir::Dir;
-use crate::trouble::{On, Res, Trouble};
+use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::{Sink, Worker};
 use std::ffi::CStr;
 use treeferry_core::{Fresh, Names, NewTask, Notice, Outcome, RelPath, Seal, Task, Work};
@@ -51,6 +51,11 @@ impl Worker {
         let listed = match self.list(&dir, &mut found, sink, out) {
             Ok(()) => true,
             Err(Trouble::Stopped) => return Err(Trouble::Stopped),
+            Err(t) if !found.any && dir.join.get().is_none() && t.verdict(task.attempt) == Verdict::Retry => {
+                // nothing was begun: the walk is tried again as a whole
+                out.counters.dirs -= 1;
+                return Err(t);
+            }
             Err(t) => {
                 self.at(path);
                 t.record(|| path.clone(), out);
@@ -151,6 +156,11 @@ impl Worker {
             self.at_child(dir, name);
             match self.subdir(dir, name, out) {
                 Ok(there) => found.matched += u64::from(there),
+                Err(t) if t.verdict(0) == Verdict::Retry => {
+                    out.counters.retried += 1;
+                    let again = self.again(dir, name, 1, out);
+                    out.later.push(again);
+                }
                 Err(t) => t.record(|| dir.child(name), out),
             }
         }

@@ -117,6 +117,8 @@ pub(crate) fn carry(
             } else if e.is_not_permitted() && !may_set(job, key) {
                 out.notice(Notice::XattrsLeftOut);
                 out.counters.left_out_xattrs += 1;
+            } else if e.retryable() {
+                return Err(e).dst();
             } else {
                 out.fail(refused(path(), "setxattr", key, e.raw()));
             }
