@@ -111,10 +111,9 @@ impl Worker {
             // whoever names the file will find that out, and count it once
             Err(t) if t.verdict(task.attempt) == Verdict::Vanished => Ok(()),
             Err(t) => {
-                match self.remove_staged(file) {
-                    Ok(()) => t.record(|| file.path.clone(), out),
-                    // another chunk was faster; or it cannot be removed, and naming it will fail
-                    Err(_) => {}
+                // where another chunk was faster, or it cannot be removed, naming the file will find that out
+                if self.remove_staged(file).is_ok() {
+                    t.record(|| file.path.clone(), out);
                 }
                 Ok(())
             }
