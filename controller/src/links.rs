@@ -1,8 +1,9 @@
 //! Puts the hardlinker into the pool of this process. Worker and hardlinker do not know each other; who hosts
 //! both introduces them here.
 
+use std::ffi::CStr;
 use std::sync::Arc;
-use treeferry_core::{JoinId, Outcome, Task};
+use treeferry_core::{JoinId, Outcome, RelPath, Task};
 use treeferry_fs::{Root, TempNames};
 use treeferry_hardlinker::{Hardlinker, LinkJob};
 use treeferry_queue::Engine;
@@ -39,6 +40,12 @@ impl LinkJob for Open {
     }
     fn may_clear(&self) -> bool {
         self.0.spec().passes.delete || self.0.spec().force
+    }
+    fn is_protected(&self, dir: &RelPath, name: &CStr, is_dir: bool) -> bool {
+        self.0.is_protected(dir, name, is_dir)
+    }
+    fn counts_deletions(&self) -> bool {
+        self.0.counts_deletions()
     }
     fn new_join(&self) -> JoinId {
         self.0.new_join()

@@ -64,6 +64,21 @@ impl Outcome {
         }
     }
 
+    /// Takes over everything that another one holds.
+    pub fn absorb(&mut self, mut other: Outcome) {
+        self.opened.append(&mut other.opened);
+        self.children.append(&mut other.children);
+        self.later.append(&mut other.later);
+        self.parked.append(&mut other.parked);
+        self.released.append(&mut other.released);
+        self.seals.append(&mut other.seals);
+        self.tally += other.tally;
+        self.counters.add(&other.counters);
+        self.failures.append(&mut other.failures);
+        other.notices.into_iter().for_each(|n| self.notice(n));
+        self.changes.append(&mut other.changes);
+    }
+
     /// Whether it holds nothing at all, so that an early commit would be for nothing.
     pub fn is_empty(&self) -> bool {
         *self == Outcome::default()

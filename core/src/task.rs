@@ -6,6 +6,18 @@ use crate::names::Names;
 use crate::path::RelPath;
 use serde::{Deserialize, Serialize};
 
+/// How often an entry is tried at most.
+pub const MAX_ATTEMPTS: u8 = 4;
+
+/// Added to the attempts of an entry for which a directory in the way was removed, as far as that could be done:
+/// it is not removed twice.
+pub const CLEARED: u8 = 16;
+
+/// How often something was tried before, of a number of attempts to which [`CLEARED`] may have been added.
+pub fn tries(attempt: u8) -> u8 {
+    attempt % CLEARED
+}
+
 /// What is known of a directory of the target.
 ///
 /// A hint that saves looking. A task that may have been begun before must be run with `No`: it can find things
@@ -80,8 +92,9 @@ pub enum Work {
         listed: bool,
         /// As in `Walk`.
         fresh: Fresh,
-        /// Its mode at the target, if it was changed to let us in.
-        was: Option<u32>,
+        /// The mode that it is to have at the target; whoever works in it may have to change it to get in. `None`:
+        /// nothing is decided yet, since this job has made it.
+        mode: Option<u32>,
     },
     /// Remove what is inside a directory of the target, then the directory.
     Remove {
@@ -111,6 +124,8 @@ pub struct StagedFile {
     pub path: RelPath,
     /// Where it is staged, in the same directory.
     pub staged: RelPath,
+    /// The inode number of the staged file: whatever else has its name is not ours.
+    pub inode: u64,
     /// What the source looked like when its copy began.
     pub stamp: Stamp,
     /// Its hard-link group, if it is the one that copies for it.
@@ -143,7 +158,7 @@ pub struct Task {
     pub id: TaskId,
     /// The join that it counts out of when it is done.
     pub join: Option<JoinId>,
-    /// How often it was tried before, by itself or as part of a batch.
+    /// How often it was tried before, by itself or as part of a batch; see [`tries`].
     pub attempt: u8,
     /// For the follow-up of a join: the sum of what the joined tasks added to its tally.
     pub tally: u64,

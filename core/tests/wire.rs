@@ -16,6 +16,7 @@ fn staged() -> StagedFile {
     StagedFile {
         path: path(b"big/f\xff"),
         staged: path(b"big/.treeferry.1"),
+        inode: 77,
         stamp: Stamp { ino: 1 << 40, size: 1 << 41, mtime: (-1, 999_999_999), ctime: (1 << 33, 1) },
         group: Some(GroupKey { dev: 66_306, ino: 12 }),
         new: true,
@@ -36,7 +37,7 @@ fn tasks() -> Vec<Task> {
         Work::Chunk { file: staged(), offset: 1 << 33, len: 1 << 32 },
         Work::Publish { file: staged(), chunks: 4096 },
         Work::Link { path: dir.clone(), kind: Kind::Fifo, group: GroupKey { dev: 1, ino: 2 } },
-        Work::FinishDir { path: dir.clone(), listed: true, fresh: Fresh::Made, was: Some(0o500) },
+        Work::FinishDir { path: dir.clone(), listed: true, fresh: Fresh::Made, mode: Some(0o500) },
         Work::Remove { path: dir.clone() },
         Work::RemoveNames { dir: dir.clone(), names },
         Work::RemoveDir { path: dir, above: 1000 },

@@ -53,7 +53,7 @@ pub fn create_unnamed(dir: BorrowedFd<'_>, mode: u32) -> Result<OwnedFd> {
         .op("create")
 }
 
-/// Gives a file without a name its name, which must not exist.
+/// Gives an open file, which may have no name so far, a name that must not exist: a hard link.
 ///
 /// Naming it by its descriptor alone takes CAP_DAC_READ_SEARCH in the first user name space (before Linux
 /// 6.10); without that the kernel says ENOENT, and the way through `/proc` is open to everybody (linkat(2)).
@@ -125,13 +125,6 @@ pub fn move_to(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>, new: &CStr
     fault::gate("renameat2")
         .and_then(|()| rustix::fs::renameat_with(from, name, to, new, rustix::fs::RenameFlags::NOREPLACE))
         .op("renameat2")
-}
-
-/// linkat(2): a hard link to an entry that is not followed.
-pub fn link(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>, new: &CStr) -> Result<()> {
-    fault::gate("linkat")
-        .and_then(|()| rustix::fs::linkat(from, name, to, new, AtFlags::empty()))
-        .op("linkat")
 }
 
 /// unlinkat(2) of what is not a directory.

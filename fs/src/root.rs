@@ -110,6 +110,31 @@ impl Root {
         self.walk_to(rel, OFlags::empty())
     }
 
+    /// Finds an entry below the root by its relative path, of any length, following no symlink: a descriptor that
+    /// stands for whatever it is (`O_PATH`, open(2)).
+    pub fn find(&self, rel: &[u8]) -> Result<OwnedFd> {
+        let (up, name) = match rel.iter().rposition(|b| *b == b'/') {
+            Some(i) => (&rel[..i], &rel[i + 1..]),
+            None => (&[][..], rel),
+        };
+        if !self.no_openat2.load(Relaxed) && rel.len() <= STEP_BYTES {
+            let path = CString::new(rel).map_err(|_| Error { op: "openat2", errno: Errno::INVAL })?;
+            let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let r = fault::gate("openat2")
+                .and_then(|()| rustix::fs::openat2(self.fd(), &path, flags, Mode::empty(), how));
+            match r {
+                // the entry itself is a symlink, which openat2 then does not open at all
+                Err(Errno::LOOP | Errno::INTR | Errno::NOSYS) => {}
+                r => return r.op("openat2"),
+            }
+        }
+        let name = CString::new(name).map_err(|_| Error { op: "openat2", errno: Errno::INVAL })?;
+        let dir = self.open_dir(up)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&dir, &name, flags, Mode::empty()).op("openat")
+    }
+
     fn walk_to(&self, rel: &[u8], extra: OFlags) -> Result<OwnedFd> {
         if rel.is_empty() {
             return self.step(self.fd(), b".", extra);

@@ -7,15 +7,19 @@
 
 use std::ffi::CStr;
 use std::sync::Arc;
+use treeferry_core::task::{CLEARED, MAX_ATTEMPTS, tries};
 use treeferry_core::{
     Failure, Fresh, GroupKey, Item, Kind, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work,
 };
-use treeferry_fs::meta::stat_if_there;
-use treeferry_fs::{AsFd, Error, OwnedFd, Root, TempNames, entry, fault};
+use treeferry_fs::meta::{fstat, stat_if_there};
+use treeferry_fs::{AsFd, Error, Root, TempNames, attr, entry, fault};
 use treeferry_queue::{Claim, Engine, Leader};
 
-/// How often a link is tried.
-const MAX_ATTEMPTS: u8 = 4;
+// error numbers of errno(3)
+const EPERM: i32 = 1;
+const EXDEV: i32 = 18;
+const EMLINK: i32 = 31;
+const EOPNOTSUPP: i32 = 95;
 
 /// What the hardlinker needs of a job.
 pub trait LinkJob: Send + Sync {
@@ -29,6 +33,10 @@ pub trait LinkJob: Send + Sync {
     fn itemize(&self) -> bool;
     /// A directory in the way that is not empty may be removed.
     fn may_clear(&self) -> bool;
+    /// An excluded entry of the target, which is not to be removed.
+    fn is_protected(&self, dir: &RelPath, name: &CStr, is_dir: bool) -> bool;
+    /// Also an empty directory is removed by the delete pass alone, which counts it or moves it to the trash.
+    fn counts_deletions(&self) -> bool;
     /// A new number for a join.
     fn new_join(&self) -> treeferry_core::JoinId;
 }
@@ -53,6 +61,8 @@ enum End {
     NotKept,
     /// A directory that is not empty is where the name is to be.
     Blocked,
+    /// An excluded entry is where the name is to be.
+    Protected,
 }
 
 impl Hardlinker {
@@ -82,7 +92,12 @@ impl Hardlinker {
                 return out;
             }
         };
-        match self.link(&dir, &name, &leader) {
+        let mut end = self.link(&dir, &name, &leader);
+        if matches!(&end, Err(e) if e.is_refused()) && self.unlock(&dir) {
+            end = self.link(&dir, &name, &leader);
+        }
+        let more = tries(task.attempt) + 1 < MAX_ATTEMPTS;
+        match end {
             Ok(End::Right) => {
                 out.counters.unchanged_files += u64::from(*kind == Kind::File);
                 self.settled(*group, false, &mut out);
@@ -111,24 +126,38 @@ impl Hardlinker {
                 self.engine.abandon(*group);
                 out.children.push(copy_it(task, &dir, &name));
             }
-            Ok(End::Blocked) if self.job.may_clear() && task.attempt + 1 < MAX_ATTEMPTS => {
+            Ok(End::Blocked) if self.job.may_clear() && task.attempt < CLEARED => {
                 let gone = self.job.new_join();
                 out.opened.push(gone);
                 out.children.push(NewTask::new(Some(gone), Work::Remove { path: path.clone() }));
-                let follow_up = NewTask { attempt: task.attempt + 1, ..again(task.work.clone()) };
+                let follow_up = NewTask { attempt: task.attempt + CLEARED, ..again(task.work.clone()) };
                 out.seals.push(Seal { join: gone, tally: 0, follow_up });
             }
             Ok(End::Blocked) => {
-                let text = "a directory that is not empty is in the way: --delete or --force would remove it";
+                let text = match task.attempt >= CLEARED {
+                    true => "the directory in the way could not be removed with all that is in it",
+                    false => {
+                        "a directory that is not empty is in the way: --delete or --force would remove it"
+                    }
+                };
                 out.fail(Failure::finding(path.clone(), Side::Target, "rmdir", text));
                 self.engine.seen(*group, false);
             }
-            Err(e) if (e.retryable() || e.is_gone() || e.is_exists()) && task.attempt + 1 < MAX_ATTEMPTS => {
+            Ok(End::Protected) => {
+                let text = "an excluded entry of another kind is in the way";
+                out.fail(Failure::finding(path.clone(), Side::Target, "replace", text));
+                self.engine.seen(*group, false);
+            }
+            Err(e) if (e.retryable() || e.is_gone() || e.is_exists()) && more => {
                 out.counters.retried += 1;
                 out.later.push(NewTask { attempt: task.attempt + 1, ..again(task.work.clone()) });
             }
             Err(e) => {
-                out.fail(Failure::errno(path.clone(), Side::Target, e.op, e.raw()));
+                let mut f = Failure::errno(path.clone(), Side::Target, e.op, e.raw());
+                if matches!(e.raw(), EPERM | EXDEV | EMLINK | EOPNOTSUPP) {
+                    f.error.push_str(": the target holds no such link; --no-hardlinks copies each name");
+                }
+                out.fail(f);
                 self.engine.seen(*group, false);
             }
         }
@@ -156,31 +185,43 @@ impl Hardlinker {
         if there.is_some_and(|m| (m.dev, m.ino) == want) {
             return Ok(End::Right);
         }
+        if there.is_some_and(|m| m.kind == treeferry_fs::Kind::Dir && self.job.is_protected(dir, name, true))
+        {
+            return Ok(End::Protected);
+        }
         if self.job.dry_run() {
             return Ok(End::Linked(there.is_none()));
         }
-        let Some((leader_dir, leader_name)) = leader.path.split() else { return Ok(End::NoLeader) };
-        let from: OwnedFd = open(&leader_dir)?;
-        match stat_if_there(from.as_fd(), &leader_name)? {
-            Some(m) if (m.dev, m.ino) == want => {}
-            _ => return Ok(End::NoLeader),
+        // what is linked is what was looked at, whoever renames things meanwhile
+        let from = match root.find(leader.path.as_bytes()) {
+            Err(e) if e.is_gone() || e.is_other_kind() => return Ok(End::NoLeader),
+            r => r?,
+        };
+        let m = fstat(from.as_fd())?;
+        if (m.dev, m.ino) != want {
+            return Ok(End::NoLeader);
         }
         match there {
             None => {
-                entry::link(from.as_fd(), &leader_name, to.as_fd(), name)?;
+                entry::name_file(from.as_fd(), to.as_fd(), name)?;
                 Ok(End::Linked(true))
             }
-            Some(m) if m.kind == treeferry_fs::Kind::Dir => match entry::remove_dir(to.as_fd(), name) {
-                Ok(()) => {
-                    entry::link(from.as_fd(), &leader_name, to.as_fd(), name)?;
-                    Ok(End::LinkedForDir)
+            Some(m) if m.kind == treeferry_fs::Kind::Dir => {
+                if self.job.may_clear() && self.job.counts_deletions() {
+                    return Ok(End::Blocked);
                 }
-                Err(e) if e.is_not_empty() => Ok(End::Blocked),
-                Err(e) => Err(e),
-            },
+                match entry::remove_dir(to.as_fd(), name) {
+                    Ok(()) => {
+                        entry::name_file(from.as_fd(), to.as_fd(), name)?;
+                        Ok(End::LinkedForDir)
+                    }
+                    Err(e) if e.is_not_empty() => Ok(End::Blocked),
+                    Err(e) => Err(e),
+                }
+            }
             Some(_) => {
                 let temp = self.job.temp_names().next();
-                entry::link(from.as_fd(), &leader_name, to.as_fd(), &temp)?;
+                entry::name_file(from.as_fd(), to.as_fd(), &temp)?;
                 let r = entry::rename(to.as_fd(), &temp, name);
                 // if both became the same inode meanwhile the rename has done nothing (rename(2))
                 match entry::remove(to.as_fd(), &temp) {
@@ -190,6 +231,14 @@ impl Hardlinker {
                 Ok(End::Linked(false))
             }
         }
+    }
+
+    /// Makes a directory of ours writable for us; its final mode it gets when it is finished.
+    fn unlock(&self, dir: &RelPath) -> bool {
+        let fd = self.job.target().filter(|_| !self.job.dry_run()).map(|r| r.open_dir(dir.as_bytes()));
+        let Some(Ok(fd)) = fd else { return false };
+        fstat(fd.as_fd())
+            .is_ok_and(|m| m.mode & 0o700 != 0o700 && attr::set_mode(fd.as_fd(), m.mode | 0o700).is_ok())
     }
 }
 

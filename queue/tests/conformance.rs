@@ -23,7 +23,7 @@ fn walk(s: &str) -> Work {
     Work::Walk { path: path(s), fresh: Fresh::No }
 }
 fn finish(s: &str) -> Work {
-    Work::FinishDir { path: path(s), listed: true, fresh: Fresh::No, was: None }
+    Work::FinishDir { path: path(s), listed: true, fresh: Fresh::No, mode: None }
 }
 fn next(seat: &mut Seat) -> Task {
     loop {

@@ -312,3 +312,55 @@ fn a_source_or_target_that_the_user_may_not_enter_is_unusable() {
     run(&s, [s.at("src"), s.at("roots/dst")]).expect(3);
     assert!(!s.at("roots/dst").exists());
 }
+
+#[test]
+fn a_new_link_in_a_read_only_directory_is_made_and_the_directory_is_read_only_again() {
+    let s = scene();
+    s.src().file("d/f", "1").file("e/f", "2").mode("d", 0o555);
+    give(&s.at("src"));
+    sync(&s, "").expect(0);
+    s.src().link("e/f", "d/g");
+    let r = sync(&s, "").expect(0);
+    assert_eq!(r.count("linked"), 1, "{r}");
+    assert!(s.dst().is_linked("e/f", "d/g"));
+    assert_eq!(s.dst().mode_of("d"), 0o555);
+    assert_settled(&s);
+}
+
+#[test]
+fn a_read_only_directory_is_read_only_again_whichever_task_has_worked_in_it() {
+    for (pass, big) in
+        [("copy", true), ("copy,dirtime", true), ("delete", false), ("copy,delete,dirtime", true)]
+    {
+        let s = scene();
+        s.src().file("d/f", "1").mode("d", 0o555);
+        give(&s.at("src"));
+        sync(&s, "").expect(0);
+        let (src, dst) = (s.src(), s.dst());
+        if big {
+            src.file("d/big", vec![7; 6 << 20]).owner("d/big", USER, USER);
+        }
+        dst.dir("d/extra").owner("d/extra", USER, USER);
+        for (tree, name) in [(&src, "d"), (&dst, "d")] {
+            tree.time(name, 1_600_000_000);
+        }
+        let r = sync(&s, &format!("-i --pass {pass}")).expect(0);
+        assert_eq!(dst.mode_of("d"), 0o555, "{pass}: {r}");
+        assert_eq!(r.item("d/"), None, "nothing of the directory itself has changed: {r}");
+        assert_eq!(dst.has("d/extra"), !pass.contains("delete"));
+    }
+}
+
+#[test]
+fn what_is_refused_in_a_file_that_is_tried_again_is_named_once() {
+    let s = scene();
+    s.src().file("f", "1").owner("f", 0, 0);
+    let mut c = Command::new("setpriv");
+    c.args([format!("--reuid={USER}"), format!("--regid={USER}"), "--clear-groups".to_owned()]);
+    c.arg(s.at("treeferry")).args(["sync", "--json", "-o", "-t"]).args([s.at("src"), s.at("dst")]);
+    c.stdin(Stdio::null()).env("LC_ALL", "C").env("TREEFERRY_FAULTS", "call=linkat,path=f,errno=EIO,times=2");
+    let r = Run::of(&mut c).expect(23);
+    assert_eq!((r.count("retried"), r.count("failures")), (2, 1), "{r}");
+    assert_eq!(r.failed(), ["f"]);
+    assert_eq!(s.dst().read("f"), "1");
+}

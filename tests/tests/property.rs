@@ -290,7 +290,11 @@ fn a_dry_run_says_what_the_run_then_does_and_touches_nothing() {
                 let (a, b) = (a.items(), b.items());
                 a.into_iter().filter(|line| !b.contains(line)).map(str::to_owned).collect()
             };
-            assert_eq!((only(&dry, &real), only(&real, &dry)), (vec![], vec![]), "only said, only done");
+            assert_eq!(
+                (only(&dry, &real), only(&real, &dry)),
+                (vec![], vec![]),
+                "only said, only done: {dry}\n{real}"
+            );
             for counter in
                 ["copied_files", "linked", "deleted", "meta_fixed", "symlinks", "specials", "made_dirs"]
             {

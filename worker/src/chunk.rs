@@ -19,7 +19,10 @@ use treeferry_core::{Fresh, Item, NewTask, Outcome, RelPath, Seal, Side, StagedF
 use treeferry_fs::copy::{Copied, How, copy_range, next_data};
 use treeferry_fs::meta::{fstat, stat_if_there};
 use treeferry_fs::xattr::At;
-use treeferry_fs::{AsFd, Error, Meta, OwnedFd, entry};
+use treeferry_fs::{AsFd, BorrowedFd, Error, Meta, OwnedFd, entry};
+
+/// ENOENT.
+const NO_ENTRY: i32 = 2;
 
 /// A file has at most so many chunks; a larger file has larger ones, so that the ledger does not grow with it.
 const MAX_CHUNKS: u64 = 4096;
@@ -56,11 +59,13 @@ impl Worker {
     ) -> Res<bool> {
         let Some(fd) = &src.open else { return Err(Trouble::Changed) };
         let m = &src.meta;
+        let inode = fstat(staged.as_fd()).dst()?.ino;
         entry::set_size(staged, m.size).dst()?;
         let holes = self.job.spec.sparse && m.may_have_holes();
         let file = StagedFile {
             path: dir.child(src.name),
             staged: dir.child(temp),
+            inode,
             stamp: stamp(m),
             group: src.group,
             new,
@@ -130,7 +135,7 @@ impl Worker {
             return Ok(false);
         }
         let d = self.target_dir(&dir)?;
-        let dst = match entry::open_for_writing(d.as_fd(), &temp) {
+        let dst = match open_staged(d.as_fd(), &temp, file) {
             Err(e) if e.is_gone() => return Ok(false),
             r => r.dst()?,
         };
@@ -158,7 +163,8 @@ impl Worker {
         }
         let dir = Dir::open(&self.job, &parent, Fresh::No)?;
         dir.join.set(task.join);
-        let r = self.publish_in(&dir, &name, file, task.tally == chunks, out);
+        let full = task.tally == chunks;
+        let r = self.once(file.attempt, out, |w, out| w.publish_in(&dir, &name, file, full, out));
         let Err(t) = r else { return Ok(()) };
         if !matches!(t, Trouble::Stopped) {
             let _ = self.remove_staged(file);
@@ -189,7 +195,7 @@ impl Worker {
         if !full || stamp(&meta) != file.stamp {
             return Err(Trouble::Changed);
         }
-        let staged = entry::open_for_writing(dir.d()?, &temp).dst()?;
+        let staged = open_staged(dir.d()?, &temp, file).dst()?;
         let old = stat_if_there(dir.d()?, name).dst()?;
         let (want, mut birth) = self.birth(dir, &meta, old.as_ref(), &path, out);
         birth.mode = 0o600;
@@ -242,6 +248,17 @@ impl Worker {
             Some(root) => root.open_dir(rel.as_bytes()).dst(),
             None => Err(Trouble::Call(Side::Target, Error::new("openat2", 2))),
         }
+    }
+}
+
+/// Opens a staged file to continue it. What has its name and is another file, or has other names too, is none of
+/// ours: somebody has put it there.
+fn open_staged(d: BorrowedFd<'_>, name: &CStr, file: &StagedFile) -> treeferry_fs::Result<OwnedFd> {
+    let fd = entry::open_for_writing(d, name)?;
+    let m = fstat(fd.as_fd())?;
+    match (m.ino, m.nlink) == (file.inode, 1) {
+        true => Ok(fd),
+        false => Err(Error::new("openat", NO_ENTRY)),
     }
 }
 

@@ -78,13 +78,10 @@ impl Want {
                 (false, false) => None,
             };
         }
-        if job.spec.times.wanted() {
-            let held = job.limits.held(src.mtime);
-            if held != src.mtime {
-                out.notice(Notice::TimesUnsupported);
-                out.counters.unsupported_times += 1;
-            }
-            w.times = Some((job.limits.held(src.atime), held));
+        w.times = times_of(job, src);
+        if w.times.is_some_and(|(_, m)| m != src.mtime) {
+            out.notice(Notice::TimesUnsupported);
+            out.counters.unsupported_times += 1;
         }
         w
     }
@@ -99,6 +96,11 @@ impl Want {
             ..Differs::default()
         }
     }
+}
+
+/// The access and modification time that the target is to have, as far as it can hold them.
+pub(crate) fn times_of(job: &Job, src: &Meta) -> Option<(Time, Time)> {
+    job.spec.times.wanted().then(|| (job.limits.held(src.atime), job.limits.held(src.mtime)))
 }
 
 /// Whether size and modification time say that the content is the same. Where times are not kept the target

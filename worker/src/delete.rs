@@ -7,12 +7,13 @@
 use crate::chunk::split;
 use crate::compare::kind;
 use crate::dir::{Dir, Other, refuse_root};
-use crate::trouble::{MAX_ATTEMPTS, On, Res, Trouble};
+use crate::trouble::{On, Res, Trouble};
 use crate::worker::{Sink, Worker};
 use crate::xattrs;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use treeferry_core::task::MAX_ATTEMPTS;
 use treeferry_core::{Failure, Item, JoinId, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work};
 use treeferry_fs::meta::{fstat, stat, stat_if_there};
 use treeferry_fs::temp::{self, Maker, PREFIX};
@@ -67,23 +68,17 @@ impl Worker {
     /// Counts the entries of a target directory that are not ours, and removes ours whose makers are dead.
     fn count_and_sweep(&mut self, dir: &Dir, d: BorrowedFd<'_>, out: &mut Outcome) -> Res<u64> {
         let (mut count, mut dead): (u64, Vec<CString>) = (0, Vec::new());
-        let names = &self.job.temp;
-        self.dst_lister
-            .list(d, |name, _, _| {
-                let maker = if name.to_bytes().starts_with(PREFIX) { names.maker(name) } else { None };
-                match maker {
-                    None => count += 1,
-                    Some(Maker::Alive) => {}
-                    Some(Maker::Dead) => dead.push(name.to_owned()),
-                    Some(Maker::Foreign) => {
-                        if stat(d, name).is_ok_and(|m| temp::is_abandoned(m.ctime.sec)) {
-                            dead.push(name.to_owned());
-                        }
-                    }
-                }
-                true
-            })
-            .dst()?;
+        let mut lister = std::mem::take(&mut self.dst_lister);
+        let listed = lister.list(d, |name, _, _| {
+            match self.leftover(d, name) {
+                None => count += 1,
+                Some(true) => dead.push(name.to_owned()),
+                Some(false) => {}
+            }
+            true
+        });
+        self.dst_lister = lister;
+        listed.dst()?;
         if !self.job.spec.dry_run {
             for name in dead {
                 match dir.change(|d| entry::remove(d, &name)) {
@@ -94,6 +89,24 @@ impl Worker {
             }
         }
         Ok(count)
+    }
+
+    /// Whether an entry of the target is a temporary one of Treeferry's, and if so, whether nobody works on it any
+    /// more.
+    fn leftover(&self, d: BorrowedFd<'_>, name: &CStr) -> Option<bool> {
+        if !name.to_bytes().starts_with(PREFIX) {
+            return None;
+        }
+        self.job.temp.maker(name).map(|maker| match maker {
+            Maker::Alive => false,
+            Maker::Dead => true,
+            Maker::Foreign => stat(d, name).is_ok_and(|m| temp::is_abandoned(m.ctime.sec)),
+        })
+    }
+
+    /// Whether somebody is at work on an entry at this moment.
+    fn is_of_live_run(&self, d: BorrowedFd<'_>, name: &CStr) -> bool {
+        self.leftover(d, name) == Some(false)
     }
 
     fn delete_extra(
@@ -180,14 +193,6 @@ impl Worker {
         Ok(Some(k))
     }
 
-    /// Whether an entry below something that is being removed is to stay.
-    pub(crate) fn is_protected(&self, dir: &RelPath, name: &CStr, is_dir: bool) -> bool {
-        let f = &self.job.filter;
-        !f.is_empty()
-            && f.excludes(dir, name, is_dir)
-            && (!self.job.spec.delete_excluded || f.protects(&dir.child(name)))
-    }
-
     /// Runs a task that removes a directory with what is in it. A chain of directories that hold nothing but the
     /// next is gone down in one task: a task for each would keep its whole path until the end of the chain.
     pub(crate) fn remove(
@@ -252,7 +257,7 @@ impl Worker {
                 Kind::Unknown => stat(fd.as_fd(), name).is_ok_and(|m| m.kind == Kind::Dir),
                 k => k == Kind::Dir,
             };
-            if self.is_protected(path, name, is_dir) {
+            if self.job.is_protected(path, name, is_dir) || self.is_of_live_run(fd.as_fd(), name) {
                 return true;
             }
             if is_dir && join.is_none() && only.is_none() {
@@ -438,7 +443,7 @@ impl Worker {
         let (up, name) = split(path)?;
         let d = self.target_dir(&up)?;
         if self.job.spec.dry_run {
-            if self.may_delete(out) {
+            if !self.holds_protected(path)? && self.may_delete(out) {
                 out.counters.deleted += 1;
                 self.note(Item::Deleted(treeferry_core::Kind::Dir), || path.clone(), out);
             }
@@ -470,6 +475,36 @@ impl Worker {
             Err(e) if e.is_not_empty() && !self.job.filter.is_empty() => Ok(()),
             Err(e) => Err(Trouble::Call(Side::Target, e)),
         }
+    }
+
+    /// Whether something below a directory would stay if everything else were removed, so that the directory would
+    /// stay too. Asked in dry runs, in which it is not simply found not empty.
+    fn holds_protected(&mut self, path: &RelPath) -> Res<bool> {
+        if self.job.filter.is_empty() {
+            return Ok(false);
+        }
+        let mut dirs = vec![path.clone()];
+        while let Some(dir) = dirs.pop() {
+            let fd = self.target_dir(&dir)?;
+            let mut held = false;
+            let job = Arc::clone(&self.job);
+            let listed = self.dst_lister.list(fd.as_fd(), |name, _, k| {
+                let is_dir = match k {
+                    Kind::Unknown => stat(fd.as_fd(), name).is_ok_and(|m| m.kind == Kind::Dir),
+                    k => k == Kind::Dir,
+                };
+                held = job.is_protected(&dir, name, is_dir);
+                if is_dir && !held {
+                    dirs.push(dir.child(name));
+                }
+                !held
+            });
+            listed.dst()?;
+            if held {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Gives the trash a directory like the one that is about to be removed.

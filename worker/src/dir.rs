@@ -14,7 +14,8 @@ pub(crate) struct Dir {
     pub path: RelPath,
     pub src: OwnedFd,
     pub src_meta: Meta,
-    /// `None`: it does not exist, and this is a dry run or a pass that makes nothing.
+    /// `None`: it does not exist, and this is a dry run or a pass that makes nothing. Its mode is the one that it
+    /// is to have when all is done, also while another lets us in.
     pub dst: Option<(OwnedFd, Meta)>,
     /// This job made it, so nothing is in it and nobody else can look in.
     pub fresh: Fresh,
@@ -80,9 +81,9 @@ impl Dir {
         }
     }
 
-    /// Its mode before we changed that to get in.
-    pub fn was(&self) -> Option<u32> {
-        self.dst.as_ref().filter(|_| self.opened.get()).map(|(_, m)| m.mode)
+    /// The mode that it is to have when all is done, if that is known.
+    pub fn mode(&self) -> Option<u32> {
+        self.dst.as_ref().filter(|_| !self.fresh.is_fresh()).map(|(_, m)| m.mode)
     }
 
     /// Path of an entry.

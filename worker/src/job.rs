@@ -205,6 +205,21 @@ impl Job {
         }
     }
 
+    /// Whether an entry of the target that something else is to replace, or below something that is being removed,
+    /// is to stay.
+    pub fn is_protected(&self, dir: &RelPath, name: &std::ffi::CStr, is_dir: bool) -> bool {
+        let f = &self.filter;
+        !f.is_empty()
+            && f.excludes(dir, name, is_dir)
+            && (!self.spec.delete_excluded || f.protects(&dir.child(name)))
+    }
+
+    /// Whether each deletion is one of an allowed number, or goes to the trash: then even an empty directory is
+    /// removed by the delete pass alone.
+    pub fn counts_deletions(&self) -> bool {
+        self.spec.max_delete.is_some() || self.trash.is_some()
+    }
+
     /// A number for a join that was never given out before in this job.
     pub fn new_join(&self) -> JoinId {
         JoinId(self.next_join.fetch_add(1, Relaxed))

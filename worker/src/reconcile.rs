@@ -8,14 +8,18 @@ use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::{Flow, Worker};
 use std::ffi::CStr;
 use treeferry_core::change::Differs;
+use treeferry_core::task::CLEARED;
 use treeferry_core::{Fresh, GroupKey, Item, NewTask, Outcome, RelPath, Seal, Side, Work};
 use treeferry_fs::meta::{fstat, stat, stat_if_there};
 use treeferry_fs::xattr::At;
-use treeferry_fs::{AsFd, Kind, Meta, OwnedFd, copy, entry};
+use treeferry_fs::{AsFd, Error, Kind, Meta, OwnedFd, copy, entry};
 use treeferry_queue::{Claim, Leader};
 
 /// Files larger than this get a task of their own, so that a batch does not wait behind them.
 const ALONE_FROM_BYTES: u64 = 4 << 20;
+
+/// ENOTEMPTY.
+const NOT_EMPTY: i32 = 39;
 
 /// The source side of an entry.
 pub(crate) struct Source<'a> {
@@ -127,12 +131,13 @@ impl Worker {
             }
         }
         let same_kind = dst.filter(|d| d.kind == meta.kind);
-        if let Some(d) = same_kind {
-            let links_right = self.links_right(&src, &d);
-            if links_right && self.is_same(dir, &src, &d)? && self.fix(dir, &src, &d, out)? {
-                self.lead_done(dir, &src, Some((d.dev, d.ino)), d.nlink, out);
-                return Ok(true);
-            }
+        if let Some(d) = same_kind
+            && self.is_same(dir, &src, &d)?
+            && self.links_right(&src, &d)
+            && self.fix(dir, &src, &d, out)?
+        {
+            self.lead_done(dir, &src, Some((d.dev, d.ino)), d.nlink, out);
+            return Ok(true);
         }
         if meta.kind == Kind::File && !alone && meta.size > ALONE_FROM_BYTES && !self.job.spec.dry_run {
             // counted here, done there: as a second attempt of the same entry
@@ -143,10 +148,10 @@ impl Worker {
             out.children.push(task);
             return Ok(false);
         }
-        match meta.kind {
-            Kind::File => self.copy_file(dir, src, dst.as_ref(), out),
-            _ => self.make_other(dir, &src, dst.as_ref(), out),
-        }
+        self.once(attempt, out, |w, out| match meta.kind {
+            Kind::File => w.copy_file(dir, src, dst.as_ref(), out),
+            _ => w.make_other(dir, &src, dst.as_ref(), out),
+        })
     }
 
     /// What a name of a hard-link group is to do, if it is not to lead: `Some` says whether it is there.
@@ -257,9 +262,9 @@ impl Worker {
             r => r,
         };
         let named = !found.failures.is_empty();
-        out.counters.add(&found.counters);
-        out.failures.append(&mut found.failures);
-        found.notices.into_iter().for_each(|n| out.notice(n));
+        if !matches!(&differs, Err(t) if t.verdict(src.attempt) == Verdict::Retry) {
+            out.absorb(found);
+        }
         let differs = differs?;
         if differs.any() {
             out.counters.meta_fixed += 1;
@@ -271,12 +276,12 @@ impl Worker {
     }
 
     /// A directory of the target is where something else is to be. An empty one is removed; a full one only
-    /// if the job deletes or was forced, by tasks of its own, after which the entry is tried again. Returns
-    /// whether the way is free now.
+    /// if the job deletes or was forced, by tasks of its own, after which the entry is tried again. So is an empty
+    /// one if deletions are limited or go to the trash. Returns whether the way is free now.
     fn clear_way(&mut self, dir: &Dir, name: &CStr, attempt: u8, out: &mut Outcome) -> Res<bool> {
         let allowed = self.job.spec.passes.delete || self.job.spec.force;
         let path = dir.child(name);
-        if self.is_protected(&dir.path, name, true) {
+        if self.job.is_protected(&dir.path, name, true) {
             return Err(protected());
         }
         if self.job.spec.dry_run {
@@ -287,20 +292,27 @@ impl Worker {
             out.children.push(NewTask::new(Some(join), Work::Remove { path }));
             return Ok(true);
         }
-        match dir.change(|d| entry::remove_dir(d, name)) {
+        let removed = match self.job.counts_deletions() && allowed {
+            true => Err(Trouble::Call(Side::Target, Error::new("rmdir", NOT_EMPTY))),
+            false => dir.change(|d| entry::remove_dir(d, name)),
+        };
+        match removed {
             Ok(()) => {
                 out.counters.deleted += 1;
                 self.note(Item::Deleted(treeferry_core::Kind::Dir), || path, out);
                 Ok(true)
             }
             Err(Trouble::Call(_, e)) if e.is_not_empty() => {
-                if !allowed || attempt + 1 >= crate::trouble::MAX_ATTEMPTS {
+                if !allowed {
                     return Err(in_the_way());
+                }
+                if attempt >= CLEARED {
+                    return Err(not_cleared());
                 }
                 let gone = self.job.new_join();
                 out.opened.push(gone);
                 out.children.push(NewTask::new(Some(gone), Work::Remove { path }));
-                let again = self.again(dir, name, attempt + 1, out);
+                let again = self.again(dir, name, (attempt + CLEARED).max(1), out);
                 out.seals.push(Seal { join: gone, tally: 0, follow_up: again });
                 Ok(false)
             }
@@ -321,7 +333,7 @@ impl Worker {
             if !dir.fresh.is_fresh() && dir.dst.is_some() {
                 match stat_if_there(dir.d()?, name).dst()? {
                     Some(m) if m.kind == Kind::Dir => {}
-                    Some(_) if self.is_protected(&dir.path, name, false) => return Err(protected()),
+                    Some(_) if self.job.is_protected(&dir.path, name, false) => return Err(protected()),
                     Some(_) => {
                         made = true;
                         if !self.job.spec.dry_run {
@@ -373,6 +385,11 @@ impl Worker {
 fn protected() -> Trouble {
     let text = "an excluded entry of another kind is in the way";
     Trouble::Finding(Side::Target, "replace", text.to_owned())
+}
+
+fn not_cleared() -> Trouble {
+    let text = "the directory in the way could not be removed with all that is in it";
+    Trouble::Finding(Side::Target, "rmdir", text.to_owned())
 }
 
 fn in_the_way() -> Trouble {

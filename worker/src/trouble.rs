@@ -1,10 +1,8 @@
 //! What can go wrong with an entry, and what is then done about it: count, try again, or name.
 
+use treeferry_core::task::{MAX_ATTEMPTS, tries};
 use treeferry_core::{Failure, Outcome, RelPath, Side};
 use treeferry_fs::Error;
-
-/// How often an entry is tried at most.
-pub(crate) const MAX_ATTEMPTS: u8 = 4;
 
 /// Why an entry could not be brought to its end.
 #[derive(Clone, Debug)]
@@ -65,7 +63,7 @@ pub(crate) enum Verdict {
 impl Trouble {
     /// What is to be done about it, after so many attempts before this one.
     pub fn verdict(&self, attempt: u8) -> Verdict {
-        let more = attempt + 1 < MAX_ATTEMPTS;
+        let more = tries(attempt) + 1 < MAX_ATTEMPTS;
         match self {
             Trouble::Stopped => Verdict::Drop,
             Trouble::Call(Side::Source, e) if e.is_gone() => Verdict::Vanished,

@@ -38,11 +38,12 @@ impl Worker {
         sink: &mut dyn Sink,
         out: &mut Outcome,
     ) -> Res<()> {
-        let dir = Dir::open(&self.job, path, fresh)?;
+        let mut dir = Dir::open(&self.job, path, fresh)?;
         if dir.dst.is_none() && !(self.job.spec.dry_run && self.job.spec.passes.copy) {
             // a delete or dirtime pass alone, and the copy pass has not been here
             return Ok(());
         }
+        self.adopt(&mut dir, task.attempt, false, out)?;
         dir.waited_for.set(task.join.is_some());
         out.counters.dirs += 1;
         self.job.add_live(1, 0);
@@ -69,7 +70,7 @@ impl Worker {
         let files = std::mem::take(&mut found.files);
         found.matched += self.some_files(&dir, &files, 0, sink, out)?;
         if let Some(join) = dir.join.get() {
-            let work = Work::FinishDir { path: path.clone(), listed, fresh, was: dir.was() };
+            let work = Work::FinishDir { path: path.clone(), listed, fresh: dir.fresh, mode: dir.mode() };
             out.seals.push(Seal { join, tally: found.matched, follow_up: NewTask::new(task.join, work) });
             return Ok(());
         }

@@ -2,7 +2,7 @@
 
 use crate::dir::Dir;
 use crate::job::Job;
-use crate::trouble::{Trouble, Verdict};
+use crate::trouble::{Res, Trouble, Verdict};
 use crate::xattrs::Buffers;
 use std::sync::Arc;
 use treeferry_core::{Change, Fresh, Item, NewTask, Outcome, RelPath, Task, Work};
@@ -49,8 +49,8 @@ impl Worker {
         let r = match &task.work {
             Work::Walk { path, fresh } => self.walk(task, path, *fresh, sink, &mut out),
             Work::Files { dir, fresh, names } => self.files(task, dir, *fresh, names, sink, &mut out),
-            Work::FinishDir { path, listed, fresh, was } => {
-                self.finish_dir(task, path, *listed, *fresh, *was, sink, &mut out)
+            Work::FinishDir { path, listed, fresh, mode } => {
+                self.finish_dir(task, path, *listed, *fresh, *mode, sink, &mut out)
             }
             Work::Chunk { file, offset, len } => self.chunk(task, file, *offset, *len, &mut out),
             Work::Publish { file, chunks } => self.publish(task, file, *chunks, &mut out),
@@ -63,6 +63,22 @@ impl Worker {
             self.task_trouble(task, t, &mut out);
         }
         out
+    }
+
+    /// Does something that is tried again as a whole if it fails in a way that may pass: what such an attempt has
+    /// counted and named is forgotten with it, so that everything is counted and named once.
+    pub fn once<T>(
+        &mut self,
+        attempt: u8,
+        out: &mut Outcome,
+        f: impl FnOnce(&mut Worker, &mut Outcome) -> Res<T>,
+    ) -> Res<T> {
+        let mut tried = Outcome::default();
+        let r = f(self, &mut tried);
+        if !matches!(&r, Err(t) if t.verdict(attempt) == Verdict::Retry) {
+            out.absorb(tried);
+        }
+        r
     }
 
     /// A task that could not even begin, its directory not being openable: tried again as a whole, or named.

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use treeferry_core::job::JobState;
+use treeferry_core::task::tries;
 use treeferry_core::{Counters, Failure, GroupKey, NewTask, Notice, Outcome, RelPath, Task, TaskId};
 
 /// How long a task that failed and may not next time is left alone: this, and four times as long after each
@@ -79,7 +80,7 @@ impl Memory {
             push(self.task(t, 0));
         }
         for t in out.later {
-            let wait = RETRY_AFTER * 4u32.saturating_pow(u32::from(t.attempt.saturating_sub(1)));
+            let wait = RETRY_AFTER * 4u32.saturating_pow(u32::from(tries(t.attempt).saturating_sub(1)));
             lock(&self.later).push_back((Instant::now() + wait, self.task(t, 0)));
             self.wake_one();
         }

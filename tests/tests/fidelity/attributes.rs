@@ -251,3 +251,19 @@ fn an_immutable_target_is_a_named_failure_and_the_rest_is_done() {
     assert_eq!(s.dst().read("g"), "longer");
     settle(&s, "");
 }
+
+#[test]
+fn a_directory_that_is_open_to_more_than_its_source_is_closed_before_anything_is_copied_into_it() {
+    let s = Scratch::disk();
+    s.src().file("d/secret", vec![5; 3 << 20]).mode("d", 0o700).owner("d", 3, 3);
+    s.dst().dir("d").mode("d", 0o755).acl("d", 61_001, 7);
+    let mut run = treeferry_tests::Live::sync(s.words("--bwlimit 1M --pool 1"));
+    run.until("it is closed", || s.dst().mode_of("d") == 0o700);
+    run.freeze();
+    assert!(!s.dst().has("d/secret"), "the copy takes three seconds");
+    assert!(!s.dst().has_xattr("d", "system.posix_acl_access"));
+    assert_eq!(s.dst().meta("d").uid(), 3);
+    run.thaw();
+    run.finish().expect(0);
+    s.assert_same();
+}

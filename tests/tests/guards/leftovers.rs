@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 use std::fs;
-use treeferry_tests::{Live, Plant, Scratch};
+use treeferry_tests::{Live, Plant, Scratch, args, sync};
 
 const PREFIX: &str = ".treeferry.";
 
@@ -117,7 +117,26 @@ fn what_another_run_left_in_the_source_is_not_copied() {
     run.signal(Signal::KILL);
     drop(run);
     fs::rename(s.at("dst"), s.at("half")).unwrap();
-    let r = treeferry_tests::sync(treeferry_tests::args!["--delete", s.at("half"), s.at("dst")]).expect(0);
+    let r = sync(args!["--delete", s.at("half"), s.at("dst")]).expect(0);
     assert_eq!((temporary(&s.dst()).len(), r.count("skipped")), (0, 1));
     assert_eq!(temporary(&Plant::new(s.at("half"))).len(), 1, "the source is not ours to clean");
+}
+
+#[test]
+fn what_a_live_run_is_writing_below_something_extra_is_left_alone_and_named() {
+    let s = Scratch::memory();
+    plant(&s);
+    s.dst().remove("big").file("inner/big", "old");
+    let inner = Plant::new(s.at("dst/inner"));
+    let mut run = Live::sync(args!["--bwlimit", "1M", s.at("src"), inner.path("")]);
+    run.until("a file is being copied", || !temporary(&inner).is_empty());
+    run.freeze();
+    let before = temporary(&inner);
+    // for this run all of it is extra
+    s.src().dir("../none");
+    let r = sync(args!["--delete", s.at("none"), s.at("dst")]).expect(23);
+    assert_eq!((temporary(&inner), r.failed()), (before, vec!["inner"]), "{r}");
+    run.thaw();
+    run.finish().expect(0);
+    assert_eq!(inner.meta("big").len(), 2 << 20);
 }

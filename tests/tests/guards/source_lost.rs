@@ -101,7 +101,7 @@ fn nothing_is_deleted_where_the_source_cannot_be_listed() {
         s.dst().file(name, "1");
     }
     let mut c = command(["sync", "--json"]);
-    c.args(s.words("--delete")).env("TREEFERRY_FAULTS", "call=getdents64,errno=EIO,path=a,times=1");
+    c.args(s.words("--delete")).env("TREEFERRY_FAULTS", "call=getdents64,errno=EIO,path=a,times=4");
     let r = treeferry_tests::Run::of(&mut c).expect(23);
     assert_eq!(r.failed(), ["a"], "{r}");
     assert_eq!(s.dst().list("a"), ["extra", "f"]);

@@ -70,8 +70,24 @@ fn max_delete_spares_the_directory_in_the_way_too() {
     let s = Scratch::disk();
     s.src().file("d", "a file now");
     s.dst().file("d/in", "1").file("d/too", "2");
-    s.sync("--delete --max-delete 0");
+    let r = s.sync("--delete --max-delete 0");
     assert_eq!(s.dst().list("d"), ["in", "too"]);
+    assert_eq!((r.count("not_deleted"), r.failed()), (3, vec!["d"]), "each is spared once: {r}");
+}
+
+#[test]
+fn max_delete_and_the_trash_hold_for_an_empty_directory_in_the_way_too() {
+    let s = Scratch::disk();
+    s.src().file("d", "a file now").file("e", "a group now").link("e", "f");
+    s.dst().dir("d").dir("e").dir("f");
+    let r = s.sync("--delete --max-delete 0");
+    assert_eq!((r.count("not_deleted"), r.count("deleted")), (3, 0), "{r}");
+    assert!(["d", "e", "f"].iter().all(|n| s.dst().meta(n).is_dir()));
+    let r = sync_to_trash(&s, "trash").expect(0);
+    let trash = Plant::new(s.at("trash"));
+    assert!(["d", "e", "f"].iter().all(|n| trash.meta(n).is_dir()), "{r}");
+    assert_eq!(r.count("deleted"), 3);
+    s.assert_same();
 }
 
 fn sync_to_trash(s: &Scratch, trash: &str) -> Run {

@@ -113,3 +113,13 @@ fn a_dry_run_is_refused_where_the_run_would_be() {
     }
     assert!(s.dst().has("extra"));
 }
+
+#[test]
+fn a_dry_run_counts_no_directory_that_stays_for_what_is_excluded_in_it() {
+    let s = Scratch::disk();
+    s.src().file("f", "1");
+    s.dst().file("extra/deep/keep", "2").file("extra/x", "3").file("other/y", "4");
+    let dry = s.sync("-n --delete --exclude keep").expect(0);
+    let run = s.sync("--delete --exclude keep").expect(0);
+    assert_eq!((run.count("deleted"), dry.count("deleted")), (3, 3), "{dry}\n{run}");
+}

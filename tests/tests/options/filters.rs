@@ -127,3 +127,13 @@ fn patterns_of_every_option_hold_together_in_their_order() {
     sync(words.into_iter().chain([s.at("src"), s.at("dst")].map(OsString::from))).expect(0);
     assert_eq!(s.dst().list(""), ["a.o"]);
 }
+
+#[test]
+fn a_name_of_a_group_takes_the_place_of_nothing_that_is_excluded() {
+    let s = Scratch::disk();
+    s.src().file("a", "1").link("a", "cache");
+    s.dst().file("cache/in", "2");
+    let r = s.sync("--delete --exclude cache/").expect(23);
+    assert_eq!(r.failed(), ["cache"], "{r}");
+    assert_eq!((s.dst().read("a"), s.dst().read("cache/in")), ("1".to_owned(), "2".to_owned()));
+}
