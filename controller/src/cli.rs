@@ -1,6 +1,6 @@
 //! The command line as a whole: which commands there are, and what becomes of one that is wrong.
 
-use crate::commands::{completions, man, sync, verify};
+use crate::commands::{completions, man, sync, verify, worker};
 use crate::output;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -23,6 +23,8 @@ pub struct Cli {
 enum Command {
     Sync(Box<sync::Args>),
     Verify(Box<verify::Args>),
+    Worker(worker::Args),
+    Hardlinker(worker::HardlinkerArgs),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -33,6 +35,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(cli) => match cli.command {
             Command::Sync(args) => sync::run(*args),
             Command::Verify(args) => verify::run(*args),
+            Command::Worker(args) => worker::run(&args),
+            Command::Hardlinker(args) => worker::run_hardlinker(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
         },

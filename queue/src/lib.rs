@@ -4,9 +4,14 @@
 //! thread); inside, `engine::Backend` and `engine::BackendSeat` are what an engine implements. The file
 //! `engine.rs` alone names the engines, and `tests/conformance.rs` holds each of them to the same cases.
 
+mod cluster;
 mod engine;
 mod groups;
 mod memory;
+mod rabbitmq;
+mod redis;
 
-pub use engine::{Engine, Seat, Status, Take};
+pub use cluster::bundle::Lane;
+pub use cluster::{JobRecord, Node, Site, SiteError};
+pub use engine::{Engine, Registry, Seat, Status, Take};
 pub use groups::{Claim, Leader};

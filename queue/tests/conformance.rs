@@ -1,17 +1,67 @@
 //! What every engine must hold to. The cases know engines only by their verbs; a new engine is a new line in
 //! `engines`.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
 use std::time::Duration;
 use treeferry_core::job::JobState;
 use treeferry_core::{
-    Counters, Failure, Fresh, GroupKey, JoinId, Kind, NewTask, Notice, Outcome, RelPath, Seal, Side, Task,
+    Counters, Failure, Fresh, GroupKey, JobId, JoinId, Kind, NewTask, Notice, Outcome, RelPath, Seal, Side, Task,
     Work,
 };
-use treeferry_queue::{Claim, Engine, Leader, Seat, Take};
+use treeferry_kit::services::Services;
+use treeferry_queue::{Claim, Engine, Lane, Leader, Node, Seat, Site, Take};
 
+/// Every case.
+const CASES: &[(&str, fn())] = &[
+    ("a_job_ends_with_its_last_task_and_not_before", a_job_ends_with_its_last_task_and_not_before),
+    ("a_join_releases_its_follow_up_once_with_the_sum_of_the_tallies", a_join_releases_its_follow_up_once_with_the_sum_of_the_tallies),
+    ("a_follow_up_counts_out_of_the_join_that_it_stands_for", a_follow_up_counts_out_of_the_join_that_it_stands_for),
+    ("links_wait_for_their_leader_and_a_late_one_does_not_wait_at_all", links_wait_for_their_leader_and_a_late_one_does_not_wait_at_all),
+    ("names_that_waver_are_woken_when_nothing_else_is_left", names_that_waver_are_woken_when_nothing_else_is_left),
+    ("what_is_to_be_tried_again_comes_back_with_its_attempt", what_is_to_be_tried_again_comes_back_with_its_attempt),
+    ("counters_failures_and_notices_are_exact", counters_failures_and_notices_are_exact),
+    ("a_cancelled_job_hands_out_nothing_and_is_interrupted", a_cancelled_job_hands_out_nothing_and_is_interrupted),
+    ("a_seat_that_leaves_loses_nothing", a_seat_that_leaves_loses_nothing),
+    ("a_join_that_was_never_opened_aborts_the_job_and_does_not_hang_it", a_join_that_was_never_opened_aborts_the_job_and_does_not_hang_it),
+    ("random_trees_in_random_order_are_finished_once_and_bottom_up", random_trees_in_random_order_are_finished_once_and_bottom_up),
+    ("many_threads_with_links_never_wait_for_each_other", many_threads_with_links_never_wait_for_each_other),
+];
+
+thread_local! {
+    /// The cluster, while this thread tries the cases on it.
+    static CLUSTER: RefCell<Option<Arc<Node>>> = const { RefCell::new(None) };
+}
+
+/// A fresh engine with no job begun: the embedded one, or on the thread that tries the cluster, that.
 fn engines() -> Vec<(&'static str, Engine)> {
-    vec![("memory", Engine::memory())]
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    CLUSTER.with_borrow(|node| match node {
+        None => vec![("memory", Engine::memory())],
+        Some(node) => vec![("cluster", Engine::cluster(node, JobId(NUMBER.fetch_add(1, Relaxed))))],
+    })
+}
+
+/// Schedules to try: each call of the cluster crosses the loopback.
+fn schedules() -> u64 {
+    if CLUSTER.with_borrow(Option::is_some) { 60 } else { 2000 }
+}
+
+/// The cases below are tests of the embedded engine; this is the test of the other, on real servers.
+#[test]
+fn the_cluster_engine_holds_to_every_case() {
+    let services = Services::start();
+    let site = Site { broker: services.broker.clone(), ledger: services.ledger.clone() };
+    let node = Node::connect(&site, "conformance").unwrap();
+    node.listen(&Lane::ALL, 100);
+    CLUSTER.set(Some(node));
+    for (name, case) in CASES {
+        println!("{name}");
+        case();
+    }
+    CLUSTER.set(None);
 }
 
 const SOON: Duration = Duration::from_secs(10);
@@ -20,7 +70,7 @@ fn path(s: &str) -> RelPath {
     RelPath::new(s).unwrap()
 }
 fn walk(s: &str) -> Work {
-    Work::Walk { path: path(s), fresh: Fresh::No }
+    Work::Walk { path: path(s), fresh: Fresh::No, resume: None }
 }
 fn finish(s: &str) -> Work {
     Work::FinishDir { path: path(s), listed: true, fresh: Fresh::No, mode: None }
@@ -71,7 +121,7 @@ fn a_join_releases_its_follow_up_once_with_the_sum_of_the_tallies() {
             children: vec![NewTask::new(Some(j), walk("a"))],
             ..Outcome::default()
         };
-        seat.flush(&root, &mut early);
+        seat.flush(&root, &mut early, None);
         assert!(early.is_empty(), "{name}: what was given away is not given away again");
         let a = next(&mut seat);
         assert_eq!(a.work, walk("a"));
@@ -135,15 +185,15 @@ fn links_wait_for_their_leader_and_a_late_one_does_not_wait_at_all() {
         e.begin(NewTask::new(None, walk("")));
         let mut seat = e.seat();
         let root = next(&mut seat);
-        assert_eq!(e.claim(key, 3, &path("a"), false), Claim::Lead);
-        assert_eq!(e.claim(key, 3, &path("b"), false), Claim::Wait);
+        assert_eq!(seat.registry().claim(key, 3, &path("a"), false), Claim::Lead);
+        assert_eq!(seat.registry().claim(key, 3, &path("b"), false), Claim::Wait);
         let mut early = Outcome { parked: vec![(key, link("b"))], ..Outcome::default() };
-        seat.flush(&root, &mut early);
+        seat.flush(&root, &mut early, None);
         assert!(matches!(seat.take(Duration::ZERO), Take::Idle), "{name}");
         assert_eq!(e.status().outstanding, 2, "{name}: what waits is outstanding");
         let leader = Leader { path: path("a"), target: Some((8, 9)), links: 1 };
-        e.ready(key, leader.clone());
-        assert_eq!(e.claim(key, 3, &path("c"), false), Claim::Follow(leader), "{name}");
+        seat.registry().ready(key, leader.clone());
+        assert_eq!(seat.registry().claim(key, 3, &path("c"), false), Claim::Follow(leader), "{name}");
         let out = Outcome { released: vec![key], parked: vec![(key, link("c"))], ..Outcome::default() };
         seat.commit(&root, out);
         let (x, y) = (next(&mut seat), next(&mut seat));
@@ -169,13 +219,13 @@ fn names_that_waver_are_woken_when_nothing_else_is_left() {
         e.begin(NewTask::new(None, walk("")));
         let mut seat = e.seat();
         let root = next(&mut seat);
-        assert_eq!(e.claim(key, 5, &path("a"), true), Claim::Wait, "{name}");
+        assert_eq!(seat.registry().claim(key, 5, &path("a"), true), Claim::Wait, "{name}");
         let link = NewTask::new(None, Work::Link { path: path("a"), kind: Kind::File, group: key });
-        seat.flush(&root, &mut Outcome { parked: vec![(key, link)], ..Outcome::default() });
+        seat.flush(&root, &mut Outcome { parked: vec![(key, link)], ..Outcome::default() }, None);
         assert!(matches!(seat.take(Duration::ZERO), Take::Idle), "{name}: the root may find a better one");
         seat.commit(&root, Outcome::default());
         let t = next(&mut seat);
-        assert_eq!(e.claim(key, 0, t.work.path(), false), Claim::Lead, "{name}");
+        assert_eq!(seat.registry().claim(key, 0, t.work.path(), false), Claim::Lead, "{name}");
         seat.commit(&t, Outcome::default());
         assert!(e.wait(Duration::ZERO), "{name}");
     }
@@ -206,7 +256,7 @@ fn counters_failures_and_notices_are_exact() {
             Outcome { counters: Counters { files: 3, ..Counters::default() }, ..Outcome::default() };
         out.fail(Failure::errno(path("x"), Side::Target, "write", 28));
         out.notice(Notice::OwnerLeftOut);
-        seat.flush(&t, &mut out);
+        seat.flush(&t, &mut out, None);
         out.counters.files += 1;
         assert_eq!(seat.commit(&t, out), [Notice::OwnerLeftOut], "{name}: said when the task ends");
         let s = e.status();
@@ -256,7 +306,7 @@ fn a_join_that_was_never_opened_aborts_the_job_and_does_not_hang_it() {
 /// and finished exactly once, finished after all that is below it, and the job ends exactly then.
 #[test]
 fn random_trees_in_random_order_are_finished_once_and_bottom_up() {
-    for seed in 0..2000u64 {
+    for seed in 0..schedules() {
         for (name, e) in engines() {
             random_schedule(name, &e, seed);
         }
@@ -289,7 +339,7 @@ fn random_schedule(name: &str, e: &Engine, seed: u64) {
                 if rng.below(3) == 0 {
                     let keep = out.tally;
                     out.tally = 0;
-                    seats[i].flush(&task, &mut out);
+                    seats[i].flush(&task, &mut out, None);
                     out.tally = keep;
                 }
                 holding[i] = Some((task, out, rest));
@@ -398,23 +448,23 @@ fn stress(e: &Engine, t: &Task) -> Outcome {
         Work::Walk { path: p, .. } => {
             let i: u64 = p.to_string()[1..].parse().unwrap();
             let leader = p.child(c"a");
-            if e.claim(group(i), 3, &leader, false) == Claim::Lead {
-                e.ready(group(i), Leader { path: leader, target: Some((1, i)), links: 1 });
+            if seat.registry().claim(group(i), 3, &leader, false) == Claim::Lead {
+                seat.registry().ready(group(i), Leader { path: leader, target: Some((1, i)), links: 1 });
                 out.released.push(group(i));
             }
             e.seen(group(i), false);
             for (j, name) in [(i, c"b"), ((i + 1) % 3000, c"c")] {
                 let path = p.child(name);
                 let link = NewTask::new(None, Work::Link { path, kind: Kind::File, group: group(j) });
-                match e.claim(group(j), 3, &p.child(name), j != i) {
+                match seat.registry().claim(group(j), 3, &p.child(name), j != i) {
                     Claim::Follow(_) => out.children.push(link),
                     _ => out.parked.push((group(j), link)),
                 }
             }
         }
         Work::Link { path, group, .. } => {
-            if e.claim(*group, 3, path, false) == Claim::Lead {
-                e.ready(*group, Leader { path: path.clone(), target: None, links: 1 });
+            if seat.registry().claim(*group, 3, path, false) == Claim::Lead {
+                seat.registry().ready(*group, Leader { path: path.clone(), target: None, links: 1 });
             }
             e.seen(*group, true);
             out.released.push(*group);

@@ -218,7 +218,7 @@ impl Worker {
         debug_assert!(old.is_some() || item != Item::Replaced(kind, Differs::default()));
         self.note(item, path, out);
         if let Some(g) = file.group {
-            self.engine.own_target(g, (made.dev, made.ino));
+            self.registry.own_target(g, (made.dev, made.ino));
         }
         let source = Source { name, meta, open: None, group: file.group, attempt: file.attempt };
         self.lead_done(dir, &source, Some((made.dev, made.ino)), 1, out);
@@ -228,8 +228,8 @@ impl Worker {
     /// The file will not be copied: if others wait for it, one of them leads now.
     fn give_up(&mut self, file: &StagedFile, out: &mut Outcome) {
         if let Some(g) = file.group {
-            self.engine.abandon(g);
-            self.engine.seen(g, false);
+            self.registry.abandon(g);
+            self.registry.seen(g, false);
             out.released.push(g);
         }
     }

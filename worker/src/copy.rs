@@ -107,7 +107,7 @@ impl Worker {
         out.counters.verified_files += u64::from(self.job.spec.verify);
         self.note_copied(&meta, dst, path, out);
         if let (Some(t), Some(g)) = (target, src.group) {
-            self.engine.own_target(g, t);
+            self.registry.own_target(g, t);
         }
         self.lead_done(dir, &src, target, 1, out);
         Ok(true)
@@ -256,7 +256,7 @@ impl Worker {
             if let Some(g) = src.group {
                 let m = stat(d, name).dst()?;
                 target = Some((m.dev, m.ino));
-                self.engine.own_target(g, (m.dev, m.ino));
+                self.registry.own_target(g, (m.dev, m.ino));
             }
         }
         match meta.kind {

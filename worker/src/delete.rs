@@ -142,7 +142,7 @@ impl Worker {
                 self.give(dir, work, out);
             }
             if out.children.len() >= BATCH_NAMES {
-                sink.flush(out);
+                sink.flush(out, None);
             }
             doubt.is_none() && !self.job.stop.is_set()
         });
@@ -277,7 +277,7 @@ impl Worker {
                 }
             }
             if out.children.len() >= BATCH_NAMES {
-                sink.flush(out);
+                sink.flush(out, None);
             }
             !self.job.stop.is_set()
         });
@@ -287,7 +287,7 @@ impl Worker {
             give(Work::Remove { path: path.child(&first) }, &mut join, out);
         }
         if !out.children.is_empty() && sink.hungry() {
-            sink.flush(out);
+            sink.flush(out, None);
         }
         self.remove_in(path, fd.as_fd(), &names, out);
         match (join, only) {

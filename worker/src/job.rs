@@ -23,6 +23,18 @@ pub enum OpenError {
     /// The request itself is wrong.
     #[error("{0}")]
     Usage(String),
+    /// Broker or ledger cannot be reached.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+/// What a node that joins a job must know of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// DST was made by this job.
+    pub made_target: bool,
+    /// Inode numbers of the roots, where the job began.
+    pub roots: (u64, u64),
 }
 
 /// Where deleted entries are moved.
@@ -40,6 +52,8 @@ pub struct Job {
     pub(crate) dst: Option<Root>,
     /// DST was made by this job.
     pub(crate) made_target: bool,
+    /// Other processes work on it too.
+    pub(crate) shared: bool,
     pub(crate) trash: Option<Trash>,
     pub(crate) filter: Filter,
     pub(crate) limits: Limits,
@@ -70,6 +84,16 @@ impl Job {
     /// Opens the roots and checks every guard. Makes DST if it is missing (its parent must exist), unless the
     /// job is a dry run.
     pub fn open(spec: JobSpec, stop: Stop) -> Result<Arc<Job>, OpenError> {
+        Job::open_as(spec, stop, None)
+    }
+
+    /// Opens the roots of a job that was begun by another process, elsewhere perhaps: they must be there, and be what
+    /// they were there.
+    pub fn join(spec: JobSpec, stop: Stop, member: &Member) -> Result<Arc<Job>, OpenError> {
+        Job::open_as(spec, stop, Some(member))
+    }
+
+    fn open_as(spec: JobSpec, stop: Stop, member: Option<&Member>) -> Result<Arc<Job>, OpenError> {
         if let Ok(rules) = std::env::var("TREEFERRY_FAULTS") {
             treeferry_fs::fault::arm(&rules)
                 .map_err(|e| OpenError::Usage(format!("TREEFERRY_FAULTS: {e}")))?;
@@ -79,7 +103,13 @@ impl Job {
         let mut filter = Filter::new(&spec.rules).map_err(|e| OpenError::Usage(e.to_string()))?;
         let src = Root::open(&spec.src).map_err(|e| unusable("SRC", &e))?.quietly();
         check_missing_target(&spec, &src, &mut filter)?;
-        let (dst, made) = open_target(&spec)?;
+        let (dst, made) = match member {
+            None => open_target(&spec)?,
+            Some(m) => (join_target(&spec)?, m.made_target),
+        };
+        if let Some(m) = member {
+            check_roots(&src, dst.as_ref(), m)?;
+        }
         if let Some(dst) = &dst {
             check_nesting(&spec, &src, dst, &mut filter)?;
         }
@@ -125,6 +155,7 @@ impl Job {
             live_entries: AtomicU64::new(0),
             rungs: Rungs::default(),
             made_target: made,
+            shared: member.is_some(),
             spec,
             src,
             dst,
@@ -141,7 +172,7 @@ impl Job {
     /// The first task: walk the root.
     pub fn first_task(&self) -> NewTask {
         let fresh = if self.made_target { Fresh::Made } else { Fresh::No };
-        NewTask::new(None, Work::Walk { path: RelPath::root(), fresh })
+        NewTask::new(None, Work::Walk { path: RelPath::root(), fresh, resume: None })
     }
 
     /// The request.
@@ -152,6 +183,16 @@ impl Job {
     /// The target root; `None` only in a dry run whose DST does not exist.
     pub fn target(&self) -> Option<&Root> {
         self.dst.as_ref()
+    }
+
+    /// Whether DST was made by this job.
+    pub fn made_target(&self) -> bool {
+        self.made_target
+    }
+
+    /// Inode numbers of SRC and DST; 0 for what is not there. (Device numbers differ from node to node.)
+    pub fn root_inodes(&self) -> (u64, u64) {
+        (self.src.identity().ino, self.dst.as_ref().map_or(0, |d| d.identity().ino))
     }
 
     /// The temporary names of this process.
@@ -267,6 +308,27 @@ fn open_target(spec: &JobSpec) -> Result<(Option<Root>, bool), OpenError> {
         OpenError::Unusable(format!("DST {} cannot be made: {e}{hint}", spec.dst.display()))
     })?;
     Root::open(&spec.dst).map(|r| (Some(r), true)).map_err(|e| unusable("DST", &e))
+}
+
+/// Opens a DST that must be there; in a dry run it may be missing.
+fn join_target(spec: &JobSpec) -> Result<Option<Root>, OpenError> {
+    match Root::open(&spec.dst) {
+        Ok(r) => Ok(Some(r)),
+        Err(treeferry_fs::RootError::Open(_, e)) if e.is_gone() && spec.dry_run => Ok(None),
+        Err(e) => Err(unusable("DST", &e)),
+    }
+}
+
+fn check_roots(src: &Root, dst: Option<&Root>, m: &Member) -> Result<(), OpenError> {
+    let found = (src.identity().ino, dst.map_or(0, |d| d.identity().ino));
+    for (name, here, there) in [("SRC", found.0, m.roots.0), ("DST", found.1, m.roots.1)] {
+        if here != there {
+            return Err(OpenError::Unusable(format!(
+                "{name} is not here what it is where the job began (inode {here}, not {there}): is it mounted?"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses roots that lie in each other, unless the inner one is excluded; then it is protected for good.

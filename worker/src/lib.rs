@@ -13,6 +13,7 @@ mod dir;
 mod dirtime;
 mod job;
 mod limit;
+mod node_pool;
 mod pool;
 mod reconcile;
 mod trouble;
@@ -20,5 +21,6 @@ mod walk;
 mod worker;
 mod xattrs;
 
-pub use job::{Job, OpenError};
-pub use pool::{Pool, PoolSize, Reporter, RunLinks};
+pub use job::{Job, Member, OpenError};
+pub use node_pool::{Jobs, NodePool};
+pub use pool::{Context, Pool, PoolSize, Reporter, RunLinks};

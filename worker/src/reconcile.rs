@@ -58,8 +58,8 @@ impl Worker {
                 }
                 if let Some(g) = group.filter(|_| verdict != Verdict::Drop) {
                     // the next of the group leads
-                    self.engine.abandon(g);
-                    self.engine.seen(g, false);
+                    self.registry.abandon(g);
+                    self.registry.seen(g, false);
                     out.released.push(g);
                 }
                 t.record(|| dir.child(name), out);
@@ -168,12 +168,12 @@ impl Worker {
         // not there yet, in a target that was there before us: a name that is there had better lead
         let right = dst.is_some_and(|d| d.kind == src.meta.kind && looks_unchanged(&self.job, &src.meta, d));
         let wavers = first && !right && !self.job.made_target;
-        let claim = self.engine.claim(key, src.meta.nlink, &path, wavers);
+        let claim = self.registry.claim(key, src.meta.nlink, &path, wavers);
         if let (Claim::Follow(Leader { target: Some(t), .. }), Some(d)) = (&claim, dst)
             && (d.dev, d.ino) == *t
         {
             out.counters.unchanged_files += u64::from(src.meta.kind == Kind::File);
-            self.engine.seen(key, false);
+            self.registry.seen(key, false);
             return Some(true);
         }
         let wait = match claim {
@@ -201,8 +201,8 @@ impl Worker {
         out: &mut Outcome,
     ) {
         if let Some(g) = src.group {
-            self.engine.ready(g, Leader { path: dir.child(src.name), target, links });
-            self.engine.seen(g, false);
+            self.registry.ready(g, Leader { path: dir.child(src.name), target, links });
+            self.registry.seen(g, false);
             out.released.push(g);
         }
     }
@@ -215,7 +215,7 @@ impl Worker {
             return true;
         }
         let key = GroupKey { dev: src.meta.dev, ino: src.meta.ino };
-        self.engine.own_target(key, (dst.dev, dst.ino))
+        self.registry.own_target(key, (dst.dev, dst.ino))
     }
 
     /// Whether content, link text or device number is the same.
@@ -365,7 +365,7 @@ impl Worker {
             true if dir.gives_nothing(&self.job) => Fresh::Plain,
             true => Fresh::Made,
         };
-        out.children.push(NewTask::new(join, Work::Walk { path: dir.child(name), fresh }));
+        out.children.push(NewTask::new(join, Work::Walk { path: dir.child(name), fresh, resume: None }));
         Ok(true)
     }
 

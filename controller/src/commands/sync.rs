@@ -1,6 +1,6 @@
 //! `treeferry sync`: the reason for everything else.
 
-use crate::args::{Attributes, Entries, Limits, Output, UsageError};
+use crate::args::{Attributes, Cluster, Entries, Limits, Output, UsageError};
 use crate::cli;
 use crate::job::{self, Purpose, Request};
 use std::path::PathBuf;
@@ -78,6 +78,8 @@ pub struct Args {
     #[command(flatten)]
     limits: Limits,
     #[command(flatten)]
+    cluster: Cluster,
+    #[command(flatten)]
     output: Output,
 }
 
@@ -117,7 +119,8 @@ pub fn run(args: Args) -> Exit {
 impl Args {
     fn request(&self) -> Result<Request, UsageError> {
         let config = self.limits.config()?;
-        Ok(Request { spec: self.spec(&config)?, pool: self.limits.pool(&config) })
+        let site = self.cluster.site(&config)?;
+        Ok(Request { spec: self.spec(&config)?, pool: self.limits.pool(&config), site })
     }
 
     fn spec(&self, config: &Config) -> Result<JobSpec, UsageError> {

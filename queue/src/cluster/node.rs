@@ -1,0 +1,527 @@
+//! This process's place in the cluster: its connections, what runs beside the worker threads, and the synchronous
+//! face of it all. Threads that do file work wait for the kernel; what waits for peers is asynchronous, in here.
+
+use super::bundle::{Commit, Lane};
+use crate::engine::Status;
+use crate::groups::Claim;
+use crate::rabbitmq::{Arrival, Broker, Errand};
+use crate::redis::{Begin, Committed, Ledger, LedgerError, Receipt, now_ms, prefix};
+use lapin::acker::Acker;
+use redis::AsyncCommands;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use treeferry_core::job::JobState;
+use treeferry_core::wire::{self, MessageKind};
+use treeferry_core::{Change, Counters, Failure, GroupKey, JobId, JobSpec, NewTask, Notice, RelPath, TaskId};
+
+/// How often a process says how many idle threads it has, and asks how many there are.
+const PULSE: Duration = Duration::from_millis(50);
+/// How often somebody looks for tasks that the broker has lost.
+const REAP: Duration = Duration::from_secs(2);
+/// A task that is neither queued nor held nor in the outbox at so many looks in a row is published again.
+const LOOKS: u32 = 3;
+/// What the outbox holds for so long (ms) is published again.
+const STALE_MS: u64 = 3000;
+
+/// Where broker and ledger are.
+#[derive(Clone)]
+pub struct Site {
+    /// `amqp://` or `amqps://`.
+    pub broker: String,
+    /// `redis://` or `rediss://`.
+    pub ledger: String,
+}
+
+/// Why the cluster cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteError {
+    /// The broker does not answer, or refuses us.
+    #[error("the broker: {0}")]
+    Broker(#[from] lapin::Error),
+    /// The ledger does not answer, or refuses us.
+    #[error("{0}")]
+    Ledger(#[from] LedgerError),
+    /// No runtime.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// What everybody who works for a job has to know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobRecord {
+    /// What was asked for.
+    pub spec: JobSpec,
+    /// DST was made by this job.
+    pub made_target: bool,
+    /// Inode numbers of the roots.
+    pub roots: (u64, u64),
+}
+
+impl JobRecord {
+    fn fields(&self) -> Vec<(&'static str, Vec<u8>)> {
+        vec![
+            ("spec", wire::encode(MessageKind::Spec, &self.spec)),
+            ("made_target", u8::from(self.made_target).to_string().into_bytes()),
+            ("src_ino", self.roots.0.to_string().into_bytes()),
+            ("dst_ino", self.roots.1.to_string().into_bytes()),
+            ("created", now_ms().to_string().into_bytes()),
+        ]
+    }
+
+    fn read(fields: &HashMap<String, Vec<u8>>) -> Option<JobRecord> {
+        let number = |k: &str| std::str::from_utf8(fields.get(k)?).ok()?.parse::<u64>().ok();
+        Some(JobRecord {
+            spec: wire::decode(MessageKind::Spec, fields.get("spec")?).ok()?,
+            made_target: number("made_target")? == 1,
+            roots: (number("src_ino")?, number("dst_ino")?),
+        })
+    }
+}
+
+/// This process in the cluster.
+pub struct Node {
+    rt: Runtime,
+    shared: Arc<Shared>,
+    arrivals: Mutex<mpsc::Receiver<Arrival>>,
+    sender: mpsc::Sender<Arrival>,
+}
+
+struct Shared {
+    name: String,
+    ledger: Ledger,
+    broker: Broker,
+    idle: AtomicUsize,
+    hungry: AtomicUsize,
+    states: Mutex<HashMap<JobId, JobState>>,
+    held: Mutex<BTreeSet<(JobId, TaskId)>>,
+    gone: AtomicBool,
+    posting: AtomicUsize,
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Node {
+    /// Connects to both; either may go away and come back later.
+    pub fn connect(site: &Site, name: &str) -> Result<Arc<Node>, SiteError> {
+        let rt = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("tf-cluster")
+            .enable_all()
+            .build()?;
+        let (ledger, broker) = rt.block_on(async {
+            let ledger = Ledger::connect(&site.ledger).await?;
+            let broker = Broker::connect(&site.broker).await?;
+            Ok::<_, SiteError>((ledger, broker))
+        })?;
+        let shared = Arc::new(Shared {
+            name: name.to_owned(),
+            ledger,
+            broker,
+            idle: AtomicUsize::new(0),
+            hungry: AtomicUsize::new(0),
+            states: Mutex::default(),
+            held: Mutex::default(),
+            gone: AtomicBool::new(false),
+            posting: AtomicUsize::new(0),
+        });
+        rt.spawn(pulse(Arc::clone(&shared)));
+        rt.spawn(reap(Arc::clone(&shared)));
+        let (sender, arrivals) = mpsc::channel(1);
+        Ok(Arc::new(Node { rt, shared, arrivals: Mutex::new(arrivals), sender }))
+    }
+
+    /// Begins to take messages of these lanes, at most `prefetch` of each at once.
+    pub fn listen(&self, lanes: &[Lane], prefetch: u16) {
+        let _in = self.rt.enter();
+        for lane in lanes {
+            self.shared.broker.listen(*lane, prefetch, self.sender.clone());
+        }
+    }
+
+    /// The next message, if one comes within that time.
+    pub fn next(&self, patience: Duration) -> Option<Arrival> {
+        let mut arrivals = lock(&self.arrivals);
+        let next = async { tokio::time::timeout(patience, arrivals.recv()).await };
+        self.rt.block_on(next).ok().flatten()
+    }
+
+    /// The next message, begun: a seat that works it off and is then over. `None`: none came in that time.
+    pub fn next_seat(self: &Arc<Node>, patience: Duration) -> Option<(JobId, crate::Seat)> {
+        self.idle(true);
+        let arrival = self.next(patience);
+        self.idle(false);
+        let arrival = arrival?;
+        let job = arrival.errand.job;
+        Some((job, crate::Seat::of_message(Arc::clone(self), arrival)))
+    }
+
+    /// Whether a job is running, as of the last pulse.
+    pub fn is_running(&self, job: JobId) -> bool {
+        self.state(job) == Some(JobState::Running)
+    }
+
+    /// Registers a job and gives it its first task.
+    pub fn create_job(&self, job: JobId, record: &JobRecord, first: NewTask) {
+        self.create(job, &record.fields(), first);
+    }
+
+    /// What was asked for; `None`: there is no such job.
+    pub fn record(&self, job: JobId) -> Option<JobRecord> {
+        let key = format!("{}job", prefix(job));
+        let fields = self.rt.block_on(self.shared.ledger.stubborn(|mut c| {
+            let key = key.clone();
+            async move { c.hgetall::<_, HashMap<String, Vec<u8>>>(key).await }
+        }));
+        JobRecord::read(&fields.ok()?)
+    }
+
+    /// What is to be said of a job, once for each kind.
+    pub fn notices(&self, job: JobId) -> Vec<Notice> {
+        let key = format!("{}notices", prefix(job));
+        let names = self.rt.block_on(self.shared.ledger.stubborn(|mut c| {
+            let key = key.clone();
+            async move { c.smembers::<_, Vec<String>>(key).await }
+        }));
+        names.unwrap_or_default().iter().filter_map(|n| Notice::from_name(n)).collect()
+    }
+
+    /// Waits a little for what is still on its way to the broker.
+    pub fn close(&self) {
+        self.rt.block_on(async {
+            let sent = async {
+                while self.shared.posting.load(Relaxed) > 0 {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            let _ = tokio::time::timeout(Duration::from_secs(5), sent).await;
+        });
+    }
+
+    /// Takes changes of a job that nobody has read yet, at most `most`.
+    pub fn changes(&self, job: JobId, most: usize) -> Vec<Change> {
+        let key = format!("{}changes", prefix(job));
+        let some = self.rt.block_on(self.shared.ledger.stubborn(|mut c| {
+            let key = key.clone();
+            async move { c.lpop::<_, Option<Vec<Vec<u8>>>>(key, std::num::NonZeroUsize::new(most)).await }
+        }));
+        let some = some.ok().flatten().unwrap_or_default();
+        some.iter().filter_map(|b| wire::decode(MessageKind::Change, b).ok()).collect()
+    }
+
+    pub(super) fn create(&self, job: JobId, fields: &[(&str, Vec<u8>)], first: NewTask) {
+        let made = self.rt.block_on(self.shared.ledger.create(job, fields, first));
+        lock(&self.shared.states).insert(job, JobState::Running);
+        if let Ok(made) = made {
+            self.publish(job, made);
+        }
+    }
+
+    pub(super) fn begin(&self, job: JobId, task: TaskId) -> Result<Begin, LedgerError> {
+        self.rt.block_on(self.shared.ledger.begin(job, task))
+    }
+
+    pub(super) fn commit(&self, job: JobId, task: TaskId, version: u64, c: &Commit) -> Result<Receipt, LedgerError> {
+        let r = self.rt.block_on(self.shared.ledger.commit(job, task, version, c))?;
+        if r.outstanding == 0 && r.what == Committed::Done {
+            lock(&self.shared.states).remove(&job);
+        }
+        Ok(r)
+    }
+
+    /// Publishes new tasks, and takes them out of the outbox when the broker has them.
+    pub(super) fn publish(&self, job: JobId, made: Vec<(Lane, TaskId)>) {
+        if !made.is_empty() {
+            self.rt.spawn(post_all(Arc::clone(&self.shared), job, made));
+        }
+    }
+
+    /// Publishes new tasks and then acknowledges the message of the one that they came from.
+    pub(super) fn post_and_ack(&self, job: JobId, made: Vec<(Lane, TaskId)>, acker: Acker) {
+        let shared = Arc::clone(&self.shared);
+        shared.posting.fetch_add(1, Relaxed);
+        self.rt.spawn(async move {
+            if post_all(Arc::clone(&shared), job, made).await {
+                // a false answer, or an error: the message will come again, and be found done
+                let _ = acker.ack(Default::default()).await;
+            }
+            shared.posting.fetch_sub(1, Relaxed);
+        });
+    }
+
+    pub(super) fn ack(&self, arrival: Arrival, job: JobId, made: Vec<(Lane, TaskId)>) {
+        self.post_and_ack(job, made, arrival.acker);
+    }
+
+    /// Gives a message back for somebody else.
+    pub(super) fn refuse(&self, arrival: Arrival) {
+        self.rt.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let requeue = lapin::options::BasicRejectOptions { requeue: true };
+            let _ = arrival.acker.reject(requeue).await;
+        });
+    }
+
+    pub(super) fn hold(&self, job: JobId, task: TaskId, held: bool) {
+        let mut all = lock(&self.shared.held);
+        if held {
+            all.insert((job, task));
+        } else {
+            all.remove(&(job, task));
+        }
+    }
+
+    pub(super) fn idle(&self, idle: bool) {
+        if idle {
+            self.shared.idle.fetch_add(1, Relaxed);
+        } else {
+            self.shared.idle.fetch_sub(1, Relaxed);
+        }
+    }
+
+    pub(super) fn hungry(&self) -> usize {
+        self.shared.hungry.load(Relaxed)
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.shared.broker.blocked.load(Relaxed)
+    }
+
+    /// The state of a job as of the last pulse; `None`: not known here.
+    pub(super) fn state(&self, job: JobId) -> Option<JobState> {
+        lock(&self.shared.states).get(&job).copied()
+    }
+
+    pub(super) fn claim(
+        &self,
+        job: JobId,
+        key: GroupKey,
+        nlink: u32,
+        path: &RelPath,
+        wavers: bool,
+        abandoned: bool,
+    ) -> Claim {
+        let claim = self.rt.block_on(self.shared.ledger.claim(job, key, nlink, path, wavers, abandoned));
+        claim.unwrap_or_else(|e| {
+            self.end(job, JobState::Aborted, &e.to_string());
+            Claim::Wait
+        })
+    }
+
+    pub(super) fn own_target(&self, job: JobId, key: GroupKey, target: (u64, u64)) -> bool {
+        let own = self.rt.block_on(self.shared.ledger.own_target(job, key, target));
+        own.unwrap_or_else(|e| {
+            self.end(job, JobState::Aborted, &e.to_string());
+            false
+        })
+    }
+
+    /// Ends a job before its time.
+    pub(super) fn end(&self, job: JobId, state: JobState, why: &str) {
+        let key = format!("{}job", prefix(job));
+        lock(&self.shared.states).insert(job, state);
+        let ended = self.rt.block_on(self.shared.ledger.stubborn(|mut c| {
+            let (key, why) = (key.clone(), why.to_owned());
+            async move {
+                let now: Option<String> = c.hget(&key, "state").await?;
+                if now.as_deref() == Some("running") {
+                    let fields = [("state", state.name().to_owned()), ("why", why), ("ended", now_ms().to_string())];
+                    c.hset_multiple::<_, _, _, ()>(&key, &fields).await?;
+                }
+                Ok(())
+            }
+        }));
+        if let Err(e) = ended {
+            tracing::error!("cannot end job {job}: {e}");
+        }
+    }
+
+    /// Where a job stands; `None`: there is no such job.
+    pub(crate) fn status(&self, job: JobId) -> Option<Status> {
+        let p = prefix(job);
+        type Answer =
+            (HashMap<String, Vec<u8>>, HashMap<String, u64>, Vec<Vec<u8>>, u64, Option<u64>);
+        let answer = self.rt.block_on(self.shared.ledger.stubborn(|mut c| {
+            let p = p.clone();
+            async move {
+                let mut pipe = redis::pipe();
+                pipe.atomic();
+                pipe.hgetall(format!("{p}job")).hgetall(format!("{p}counters"));
+                pipe.lrange(format!("{p}failures"), 0, Status::MAX_FAILURES as isize - 1);
+                pipe.hlen(format!("{p}open")).get(format!("{p}parked"));
+                pipe.query_async::<Answer>(&mut c).await
+            }
+        }));
+        let (job, counted, failures, open, parked) = answer.ok()?;
+        let word = |k: &str| job.get(k).map(|v| String::from_utf8_lossy(v).into_owned());
+        let state = JobState::from_name(&word("state")?)?;
+        let mut counters = Counters::default();
+        for (name, n) in &counted {
+            counters.set(name, *n);
+        }
+        let failures =
+            failures.iter().filter_map(|f| wire::decode::<Failure>(MessageKind::Failure, f).ok()).collect();
+        Some(Status {
+            state,
+            outstanding: open + parked.unwrap_or(0),
+            counters,
+            failures,
+            aborted: word("why").filter(|w| state == JobState::Aborted && !w.is_empty()),
+        })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.shared.gone.store(true, Relaxed);
+    }
+}
+
+/// Publishes, waits for the confirms, and takes what was confirmed out of the outbox. What was not stays there, and is
+/// published again later by whoever looks after the outbox.
+async fn post_all(s: Arc<Shared>, job: JobId, made: Vec<(Lane, TaskId)>) -> bool {
+    let mut posts = Vec::new();
+    for (lane, task) in made {
+        let s = Arc::clone(&s);
+        posts.push(tokio::spawn(async move { (task, s.broker.post(lane, Errand { job, task }).await) }));
+    }
+    let (mut sent, mut all) = (Vec::new(), true);
+    for p in posts {
+        match p.await {
+            Ok((task, true)) => sent.push(task),
+            _ => all = false,
+        }
+    }
+    if !sent.is_empty() && s.ledger.published(job, &sent).await.is_err() {
+        return false;
+    }
+    all
+}
+
+/// Says how many idle threads there are here, and hears how many there are everywhere, and how jobs stand.
+async fn pulse(s: Arc<Shared>) {
+    let script = redis::Script::new(include_str!("../redis/pulse.lua"));
+    while !s.gone.load(Relaxed) {
+        let idle = s.idle.load(Relaxed);
+        let answer = s
+            .ledger
+            .stubborn(|mut c| {
+                let (script, name) = (&script, &s.name);
+                async move {
+                    let mut call = script.key("treeferry:");
+                    call.arg(name).arg(idle).arg(now_ms()).invoke_async::<Vec<redis::Value>>(&mut c).await
+                }
+            })
+            .await;
+        match answer {
+            Ok(values) => hear(&s, &values),
+            Err(e) => tracing::error!("{e}"),
+        }
+        tokio::time::sleep(PULSE).await;
+    }
+}
+
+fn hear(s: &Shared, values: &[redis::Value]) {
+    let text = |v: &redis::Value| match v {
+        redis::Value::BulkString(b) => String::from_utf8_lossy(b).into_owned(),
+        _ => String::new(),
+    };
+    if let Some(redis::Value::Int(n)) = values.first() {
+        s.hungry.store(*n as usize, Relaxed);
+    }
+    let mut states = lock(&s.states);
+    for three in values.get(1..).unwrap_or_default().chunks_exact(3) {
+        if let (Ok(job), Some(state)) = (text(&three[0]).parse(), JobState::from_name(&text(&three[1]))) {
+            states.insert(job, state);
+        }
+    }
+}
+
+/// Looks after tasks that nobody has: those that were never confirmed, and those that a broker has lost. One process
+/// at a time does.
+async fn reap(s: Arc<Shared>) {
+    let mut missing: HashMap<(JobId, u64), u32> = HashMap::new();
+    while !s.gone.load(Relaxed) {
+        tokio::time::sleep(REAP).await;
+        if let Err(e) = reap_once(&s, &mut missing).await {
+            tracing::debug!("looking for lost tasks: {e}");
+        }
+    }
+}
+
+async fn reap_once(s: &Arc<Shared>, missing: &mut HashMap<(JobId, u64), u32>) -> Result<(), SiteError> {
+    let mut c = s.ledger.conn();
+    let err = |e: redis::RedisError| SiteError::Ledger(e.into());
+    let held: Vec<String> = lock(&s.held).iter().map(|(j, t)| format!("{j}:{}", t.0)).collect();
+    let mut pipe = redis::pipe();
+    let key = format!("treeferry:held:{}", s.name);
+    pipe.atomic().del(&key).ignore();
+    if !held.is_empty() {
+        pipe.sadd(&key, &held).ignore().expire(&key, 15).ignore();
+    }
+    pipe.sadd("treeferry:workers", &s.name).ignore();
+    pipe.query_async::<()>(&mut c).await.map_err(err)?;
+    let lease = redis::SetOptions::default()
+        .conditional_set(redis::ExistenceCheck::NX)
+        .with_expiration(redis::SetExpiry::PX(REAP.as_millis() as u64 * 2));
+    let mine: Option<String> = c.set_options("treeferry:reaper", &s.name, lease).await.map_err(err)?;
+    let owner: Option<String> = c.get("treeferry:reaper").await.map_err(err)?;
+    if mine.is_none() && owner.as_deref() != Some(&s.name) {
+        missing.clear();
+        return Ok(());
+    }
+    let _: () = c.pexpire("treeferry:reaper", REAP.as_millis() as i64 * 2).await.map_err(err)?;
+    if s.broker.blocked.load(Relaxed) {
+        return Ok(());
+    }
+    let queued: u32 = s.broker.ready(&Lane::ALL).await?.iter().sum();
+    let mut everybody: BTreeSet<String> = BTreeSet::new();
+    for w in c.smembers::<_, Vec<String>>("treeferry:workers").await.map_err(err)? {
+        everybody.extend(c.smembers::<_, Vec<String>>(format!("treeferry:held:{w}")).await.map_err(err)?);
+    }
+    let running: Vec<String> = c.smembers("treeferry:running").await.map_err(err)?;
+    let mut still: HashMap<(JobId, u64), u32> = HashMap::new();
+    for job in running.iter().filter_map(|j| j.parse::<JobId>().ok()) {
+        let p = prefix(job);
+        let before = now_ms().saturating_sub(STALE_MS);
+        let outbox: Vec<u64> = c.zrangebyscore(format!("{p}outbox"), 0, before).await.map_err(err)?;
+        let mut again: BTreeSet<u64> = outbox.into_iter().collect();
+        if queued == 0 {
+            let open: Vec<u64> = c.hkeys(format!("{p}open")).await.map_err(err)?;
+            let waiting: BTreeSet<u64> =
+                c.zrange::<_, Vec<u64>>(format!("{p}outbox"), 0, -1).await.map_err(err)?.into_iter().collect();
+            for t in open {
+                if waiting.contains(&t) || everybody.contains(&format!("{job}:{t}")) {
+                    continue;
+                }
+                let looks = missing.get(&(job, t)).copied().unwrap_or(0) + 1;
+                if looks >= LOOKS {
+                    again.insert(t);
+                } else {
+                    still.insert((job, t), looks);
+                }
+            }
+        }
+        let mut made = Vec::new();
+        for t in again {
+            let body: Option<Vec<u8>> = c.hget(format!("{p}open"), t).await.map_err(err)?;
+            match body.as_deref().and_then(|b| b.first()).and_then(|b| Lane::from_code(*b)) {
+                Some(lane) => made.push((lane, TaskId(t))),
+                None => {
+                    let _: () = c.zrem(format!("{p}outbox"), t).await.map_err(err)?;
+                }
+            }
+        }
+        if !made.is_empty() {
+            tracing::info!("publishing {} tasks of job {job} again", made.len());
+            post_all(Arc::clone(s), job, made).await;
+        }
+    }
+    *missing = still;
+    Ok(())
+}

@@ -1,0 +1,78 @@
+-- The ledger of one job. KEYS[1] is its prefix, treeferry:{JOB}: -- everything else is found below it, in one hash
+-- slot. Every script is one atomic step (Redis runs one script at a time) and may be repeated without harm.
+--
+--   job        hash: what was asked for, state, the number of the next task
+--   open       hash: task -> lane, kind and body; a task is here until it is done
+--   begun      hash: task -> how often somebody has begun it; the last one owns it
+--   outbox     sorted set: tasks that the broker has not confirmed yet, by time (ms)
+--   joins:n :t :f   hashes: join -> count, tally, what it releases
+--   groups     hash: hard-link group -> state (cmsgpack)
+--   targets    hash: inode of the target -> the group that has taken it
+--   parked:G   list: what waits for the first copy of group G;  parked: how many there are over all groups
+--   waiting    set: groups for which something waits
+--   counters   hash;  failures, changes  lists;  notices  set
+local P = KEYS[1]
+local job, open, begun, outbox = P .. 'job', P .. 'open', P .. 'begun', P .. 'outbox'
+local groups, targets, waiting = P .. 'groups', P .. 'targets', P .. 'waiting'
+
+local function add_open(now, body, made)
+  local id = tostring(redis.call('HINCRBY', job, 'next', 1))
+  redis.call('HSET', open, id, body)
+  redis.call('ZADD', outbox, now, id)
+  made[#made + 1] = id
+  made[#made + 1] = string.sub(body, 1, 1)
+end
+
+local function group(key)
+  local s = redis.call('HGET', groups, key)
+  if s then return cmsgpack.unpack(s) end
+end
+
+local function keep(key, g)
+  redis.call('HSET', groups, key, cmsgpack.pack(g))
+end
+
+local function netstring(s) return tostring(#s) .. ':' .. s end
+
+-- up to 256 tasks that waited for a group become one
+local function release(now, key, most, made)
+  local list = P .. 'parked:' .. key
+  local body, n, total = {}, 0, 0
+  while total < most do
+    local t = redis.call('LPOP', list)
+    if not t then break end
+    n, total = n + 1, total + 1
+    body[n] = netstring(t)
+    if n == 256 then
+      add_open(now, 'lP' .. table.concat(body), made)
+      body, n = {}, 0
+    end
+  end
+  if n > 0 then add_open(now, 'lP' .. table.concat(body), made) end
+  if total > 0 then redis.call('DECRBY', P .. 'parked', total) end
+  if redis.call('EXISTS', list) == 0 then redis.call('SREM', waiting, key) end
+end
+
+-- there is nothing else to do: one of each group that still waits is to lead
+local function settle(now, made)
+  if redis.call('HLEN', open) > 0 then return end
+  for _, key in ipairs(redis.call('SMEMBERS', waiting)) do
+    local g = group(key)
+    if g then
+      g.s = 'A'
+      keep(key, g)
+    end
+    release(now, key, 1, made)
+  end
+end
+
+local function outstanding()
+  return redis.call('HLEN', open) + tonumber(redis.call('GET', P .. 'parked') or '0')
+end
+
+local function finish(now)
+  if outstanding() == 0 and redis.call('HGET', job, 'state') == 'running' then
+    local failed = tonumber(redis.call('HGET', P .. 'counters', 'failures') or '0') > 0
+    redis.call('HSET', job, 'state', failed and 'failed' or 'done', 'ended', now)
+  end
+end
