@@ -32,7 +32,9 @@ pub fn run(
 ) -> Result<End, OpenError> {
     let began = Instant::now();
     if request.spec.max_delete.is_some() {
-        return Err(OpenError::Usage("--max-delete cannot be used with a cluster: nobody counts for all nodes".into()));
+        return Err(OpenError::Usage(
+            "--max-delete cannot be used with a cluster: nobody counts for all nodes".into(),
+        ));
     }
     let node = connect(site, "controller")?;
     let job = Job::open(request.spec.clone(), stop.clone())?;

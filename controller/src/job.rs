@@ -1,14 +1,14 @@
 //! What a job has around it, whichever engine runs it: log, signals, console, summary, exit code.
 
 use crate::args::Output;
-use crate::{cluster, local};
 use crate::output::{Console, Report, Summary, complain, harmless};
+use crate::{cluster, local};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 use std::sync::{Arc, Once};
 use std::time::Instant;
-use treeferry_queue::Site;
 use treeferry_core::{JobId, JobSpec, Stop, escape};
+use treeferry_queue::Site;
 use treeferry_service::{Exit, logging, signals};
 use treeferry_worker::{OpenError, PoolSize};
 

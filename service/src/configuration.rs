@@ -43,7 +43,8 @@ pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
         std::fs::read_to_string(path).map_err(|why| ConfigError::Read { path: path.to_owned(), why })?;
     let config = Config::parse(&text)
         .map_err(|why| ConfigError::Parse { path: path.to_owned(), why: why.trim_end().to_owned() })?;
-    let mode = std::fs::metadata(path).map_err(|why| ConfigError::Read { path: path.to_owned(), why })?.mode();
+    let mode =
+        std::fs::metadata(path).map_err(|why| ConfigError::Read { path: path.to_owned(), why })?.mode();
     if config.cluster.is_secret() && mode & 0o077 != 0 {
         return Err(ConfigError::Exposed { path: path.to_owned() });
     }

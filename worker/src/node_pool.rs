@@ -36,7 +36,12 @@ pub struct NodePool {
 
 impl NodePool {
     /// Starts so many threads.
-    pub fn start(node: &Arc<Node>, jobs: Box<dyn Jobs>, stop: &Stop, size: usize) -> std::io::Result<NodePool> {
+    pub fn start(
+        node: &Arc<Node>,
+        jobs: Box<dyn Jobs>,
+        stop: &Stop,
+        size: usize,
+    ) -> std::io::Result<NodePool> {
         let shared = Arc::new(Shared {
             node: Arc::clone(node),
             jobs,
@@ -85,7 +90,9 @@ fn work(s: &Shared) {
         };
         s.busy.fetch_add(1, Relaxed);
         if catch_unwind(AssertUnwindSafe(|| bundle(s, &context, seat))).is_err() {
-            context.engine.abort("internal error in a worker thread: please report the message above as a bug");
+            context
+                .engine
+                .abort("internal error in a worker thread: please report the message above as a bug");
         }
         s.busy.fetch_sub(1, Relaxed);
     }

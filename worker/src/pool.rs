@@ -173,7 +173,9 @@ fn spawn(shared: &Arc<Shared>, number: usize) -> Option<JoinHandle<()>> {
         .stack_size(STACK_BYTES)
         .spawn(move || {
             if catch_unwind(AssertUnwindSafe(|| work(&s, number))).is_err() {
-                s.context.engine.abort("internal error in a worker thread: please report the message above as a bug");
+                s.context
+                    .engine
+                    .abort("internal error in a worker thread: please report the message above as a bug");
             }
         })
         .inspect_err(|e| {

@@ -51,7 +51,9 @@ impl Worker {
         let mut out = Outcome::default();
         self.at(task.work.path());
         let r = match &task.work {
-            Work::Walk { path, fresh, resume } => self.walk(task, path, *fresh, resume.as_deref(), sink, &mut out),
+            Work::Walk { path, fresh, resume } => {
+                self.walk(task, path, *fresh, resume.as_deref(), sink, &mut out)
+            }
             Work::Files { dir, fresh, names } => self.files(task, dir, *fresh, names, sink, &mut out),
             Work::FinishDir { path, listed, fresh, mode } => {
                 self.finish_dir(task, path, *listed, *fresh, *mode, sink, &mut out)

@@ -46,7 +46,9 @@ pub fn run(args: &Args) -> Exit {
         Ok::<_, UsageError>((site, pool))
     })();
     match started {
-        Ok((site, pool)) => daemon::run("worker", &site, &[Lane::Dirtime, Lane::Copy, Lane::Walk], pool, &args.daemon),
+        Ok((site, pool)) => {
+            daemon::run("worker", &site, &[Lane::Dirtime, Lane::Copy, Lane::Walk], pool, &args.daemon)
+        }
         Err(e) => cli::refuse("worker", &e),
     }
 }

@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 use treeferry_core::task::tries;
-use treeferry_core::{Change, Counters, Failure, GroupKey, JoinId, NewTask, Notice, Outcome, RelPath, Task, TaskId, Work};
+use treeferry_core::{
+    Change, Counters, Failure, GroupKey, JoinId, NewTask, Notice, Outcome, RelPath, Task, TaskId, Work,
+};
 
 /// How long a task that failed and may not next time is left alone: this, and four times as long after each
 /// further failure.
@@ -149,15 +151,13 @@ pub struct Commit {
     pub changes: Vec<Change>,
 }
 
-impl Commit {
-    /// Whether it would change nothing but the holder's own record.
-    pub fn is_quiet(&self) -> bool {
-        self.children.is_empty()
-            && self.joins.is_empty()
-            && self.parked.is_empty()
-            && self.groups.is_empty()
-            && self.released.is_empty()
-    }
+/// A task that was handed out and is not done.
+#[derive(Debug)]
+struct Running {
+    /// What is to be run should this process not live to end it. `None`: it has told a part of what it has found, and
+    /// cannot say how it is to be gone on with; until its end nothing can be committed.
+    instead: Option<Task>,
+    id: TaskId,
 }
 
 /// A bundle that is being worked on.
@@ -167,6 +167,7 @@ pub struct Holding {
     links_here: bool,
     tasks: VecDeque<Task>,
     later: Vec<(Instant, Task)>,
+    running: Vec<Running>,
     /// Of the other kind: links where files are copied, and files where links are made.
     foreign: Vec<Task>,
     joins: HashMap<JoinId, LocalJoin>,
@@ -174,8 +175,6 @@ pub struct Holding {
     next_id: u64,
     /// Joins that nobody has ever opened: a bug, or a broken ledger.
     lost: Option<JoinId>,
-    /// Joins that are the ledger's, as far as this bundle has met them.
-    known: HashMap<JoinId, ()>,
 }
 
 impl Holding {
@@ -185,12 +184,12 @@ impl Holding {
             links_here,
             tasks: VecDeque::new(),
             later: Vec::new(),
+            running: Vec::new(),
             foreign: Vec::new(),
             joins: bundle.joins.into_iter().map(|j| (j.id, j)).collect(),
             pending: Commit::default(),
             next_id: 0,
             lost: None,
-            known: HashMap::new(),
         };
         for mut t in bundle.tasks {
             if again {
@@ -217,10 +216,20 @@ impl Holding {
     /// The newest task.
     pub fn next(&mut self) -> Option<Task> {
         let now = Instant::now();
-        if let Some(i) = self.later.iter().position(|(at, _)| *at <= now) {
-            return Some(self.later.swap_remove(i).1);
-        }
-        self.tasks.pop_back()
+        let due = self.later.iter().position(|(at, _)| *at <= now).map(|i| self.later.swap_remove(i).1);
+        let task = due.or_else(|| self.tasks.pop_back())?;
+        self.running.push(Running { instead: Some(task.clone()), id: task.id });
+        Some(task)
+    }
+
+    /// Whether a commit can be made now: of every task that runs it is known how it would be gone on with.
+    pub fn is_committable(&self) -> bool {
+        self.running.iter().all(|r| r.instead.is_some())
+    }
+
+    /// Whether a task that was handed out is not done.
+    pub fn is_running(&self) -> bool {
+        !self.running.is_empty()
     }
 
     /// How long until a task is due that has to wait; `None`: there is none.
@@ -235,22 +244,12 @@ impl Holding {
 
     /// Whether nothing is left to be run here.
     pub fn is_done(&self) -> bool {
-        self.tasks.is_empty() && self.later.is_empty()
-    }
-
-    /// How much would be lost with this process, in a way: tasks and changes that the ledger does not know.
-    pub fn weight(&self) -> usize {
-        self.foreign.len() + self.pending.groups.len() + self.pending.parked.len() + self.pending.failures.len()
+        self.tasks.is_empty() && self.later.is_empty() && self.running.is_empty()
     }
 
     /// A join of which there is no trace.
     pub fn lost(&self) -> Option<JoinId> {
         self.lost
-    }
-
-    /// Counts files and directories that the ledger does not know of yet.
-    pub fn uncommitted_entries(&self) -> u64 {
-        self.pending.counters.files + self.pending.counters.dirs
     }
 
     fn count_in(&mut self, j: JoinId) {
@@ -285,13 +284,28 @@ impl Holding {
         }
     }
 
-    /// Takes in what a task has found; `last`: it is done.
-    pub fn apply(&mut self, task: &Task, out: Outcome, last: bool) {
+    /// Takes in what a task has found so far. `instead`: how it is to be gone on with.
+    pub fn flush(&mut self, task: &Task, out: Outcome, instead: Option<Task>) {
+        self.apply(task, out, false);
+        if let Some(r) = self.running.iter_mut().find(|r| r.id == task.id) {
+            r.instead = instead;
+        }
+    }
+
+    /// Takes in what a task has found; it is done.
+    pub fn end(&mut self, task: &Task, out: Outcome) {
+        self.apply(task, out, true);
+        self.running.retain(|r| r.id != task.id);
+    }
+
+    fn apply(&mut self, task: &Task, out: Outcome, last: bool) {
         for id in out.opened {
             self.joins.insert(id, LocalJoin { id, count: 1, tally: 0, follow_up: None });
         }
         let parked = out.parked.iter().map(|(_, t)| t);
-        for j in out.children.iter().chain(&out.later).chain(parked).filter_map(|t| t.join).collect::<Vec<_>>() {
+        for j in
+            out.children.iter().chain(&out.later).chain(parked).filter_map(|t| t.join).collect::<Vec<_>>()
+        {
             self.count_in(j);
         }
         for t in out.children {
@@ -350,18 +364,17 @@ impl Holding {
     }
 
     /// What the ledger is to write now. `give`: into how many bundles what is given away is divided at most, 0 for
-    /// nothing; `all`: nothing is kept. `running`: what is to be run in the place of the task that is running, should
-    /// this process not live to end it.
-    pub fn commit(&mut self, give: usize, all: bool, running: Option<Task>) -> Commit {
+    /// nothing; `all`: nothing is kept. Only when [`Holding::is_committable`].
+    pub fn commit(&mut self, give: usize, all: bool) -> Commit {
         let mut away: Vec<Task> = Vec::new();
         if all {
             away.extend(self.tasks.drain(..));
             away.extend(self.later.drain(..).map(|(_, t)| t));
         } else if give > 0 {
             // the oldest lie nearest to the root, and lead to most; half of them, and all but one of a few
-            let keep = match running {
-                Some(_) => self.tasks.len() / (give + 1),
-                None => (self.tasks.len() / (give + 1)).max(1),
+            let keep = match self.is_running() {
+                true => self.tasks.len() / (give + 1),
+                false => (self.tasks.len() / (give + 1)).max(1),
             };
             let n = self.tasks.len().saturating_sub(keep);
             away.extend(self.tasks.drain(..n));
@@ -387,7 +400,7 @@ impl Holding {
             .iter()
             .map(|(_, t)| t.clone())
             .chain(self.tasks.iter().cloned())
-            .chain(running)
+            .chain(self.running.iter().filter_map(|r| r.instead.clone()))
             .collect();
         if !kept.is_empty() {
             c.rest = Some(Bundle { tasks: kept, joins: self.joins.values().cloned().collect() });

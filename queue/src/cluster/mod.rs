@@ -156,13 +156,13 @@ impl Hand {
     }
 
     /// Commits; `all`: nothing is kept. Returns whether the bundle is still ours.
-    fn commit(&self, held: &mut Held, give: usize, all: bool, running: Option<Task>) -> bool {
+    fn commit(&self, held: &mut Held, give: usize, all: bool) -> bool {
         if let Some(j) = held.holding.lost() {
             let why = format!("the ledger has no join {}: please report this as a bug", j.0);
             self.node.end(self.job, JobState::Aborted, &why);
             return false;
         }
-        let c = held.holding.commit(give, all, running);
+        let c = held.holding.commit(give, all);
         held.committed = Instant::now();
         match self.node.commit(self.job, held.task, held.version, &c) {
             Ok(r) if r.what == Committed::Done => {
@@ -193,15 +193,18 @@ impl Hand {
     /// What is due between two tasks. Returns whether the bundle is still ours.
     fn between(&self, held: &mut Held) -> bool {
         if held.holding.is_done() {
-            return self.commit(held, 0, true, None);
+            return self.commit(held, 0, true);
+        }
+        if !held.holding.is_committable() {
+            return true;
         }
         let since = held.committed.elapsed();
-        if held.since.elapsed() > SLICE {
-            return self.commit(held, 1, true, None);
+        if held.since.elapsed() > SLICE && !held.holding.is_running() {
+            return self.commit(held, 1, true);
         }
         let give = self.wanted(held);
         if give > 0 || since > CHECKPOINT || (held.holding.has_news() && since > NEWS) {
-            return self.commit(held, give, false, None);
+            return self.commit(held, give, false);
         }
         true
     }
@@ -252,7 +255,7 @@ impl BackendSeat for ClusterSeat {
                     self.set_idle(false);
                     return Take::Task(t);
                 }
-                let wait = h.holding.until_due().unwrap_or_default();
+                let wait = h.holding.until_due().unwrap_or(Duration::from_millis(1));
                 drop(held);
                 let left = until.saturating_duration_since(Instant::now());
                 std::thread::sleep(wait.min(left));
@@ -301,14 +304,14 @@ impl BackendSeat for ClusterSeat {
         outcome.notices = notices;
         let mut held = lock(&self.hand.held);
         let Some(h) = held.as_mut() else { return };
-        h.holding.apply(task, out, false);
-        if instead.is_none() {
+        h.holding.flush(task, out, instead);
+        if !h.holding.is_committable() {
             return;
         }
         let give = self.hand.wanted(h);
         if give > 0 || h.committed.elapsed() > CHECKPOINT {
             // whether it is still ours shows at the next commit, which is none if it is not
-            let _ = self.hand.commit(h, give, false, instead);
+            let _ = self.hand.commit(h, give, false);
         }
     }
 
@@ -316,7 +319,7 @@ impl BackendSeat for ClusterSeat {
         let mut held = lock(&self.hand.held);
         let Some(h) = held.as_mut() else { return Vec::new() };
         let said = outcome.notices.clone();
-        h.holding.apply(task, outcome, true);
+        h.holding.end(task, outcome);
         said
     }
 
@@ -337,7 +340,12 @@ impl Drop for ClusterSeat {
     fn drop(&mut self) {
         self.set_idle(false);
         if let Some(mut h) = lock(&self.hand.held).take() {
-            self.hand.commit(&mut h, 1, true, None);
+            // a task that is not done, after a panic or a stop, comes again with its message
+            if h.holding.is_running() {
+                self.hand.node.refuse(h.arrival);
+            } else {
+                self.hand.commit(&mut h, 1, true);
+            }
             self.hand.node.hold(self.hand.job, h.task, false);
         }
     }

@@ -6,7 +6,7 @@ use crate::engine::Status;
 use crate::groups::Claim;
 use crate::rabbitmq::{Arrival, Broker, Errand};
 use crate::redis::{Begin, Committed, Ledger, LedgerError, Receipt, now_ms, prefix};
-use lapin::acker::Acker;
+use lapin::Acker;
 use redis::AsyncCommands;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -226,10 +226,17 @@ impl Node {
         self.rt.block_on(self.shared.ledger.begin(job, task))
     }
 
-    pub(super) fn commit(&self, job: JobId, task: TaskId, version: u64, c: &Commit) -> Result<Receipt, LedgerError> {
+    pub(super) fn commit(
+        &self,
+        job: JobId,
+        task: TaskId,
+        version: u64,
+        c: &Commit,
+    ) -> Result<Receipt, LedgerError> {
         let r = self.rt.block_on(self.shared.ledger.commit(job, task, version, c))?;
         if r.outstanding == 0 && r.what == Committed::Done {
-            lock(&self.shared.states).remove(&job);
+            // over, in whatever way: the next pulse knows no more of it
+            lock(&self.shared.states).insert(job, JobState::Done);
         }
         Ok(r)
     }
@@ -330,7 +337,8 @@ impl Node {
             async move {
                 let now: Option<String> = c.hget(&key, "state").await?;
                 if now.as_deref() == Some("running") {
-                    let fields = [("state", state.name().to_owned()), ("why", why), ("ended", now_ms().to_string())];
+                    let fields =
+                        [("state", state.name().to_owned()), ("why", why), ("ended", now_ms().to_string())];
                     c.hset_multiple::<_, _, _, ()>(&key, &fields).await?;
                 }
                 Ok(())
@@ -344,8 +352,7 @@ impl Node {
     /// Where a job stands; `None`: there is no such job.
     pub(crate) fn status(&self, job: JobId) -> Option<Status> {
         let p = prefix(job);
-        type Answer =
-            (HashMap<String, Vec<u8>>, HashMap<String, u64>, Vec<Vec<u8>>, u64, Option<u64>);
+        type Answer = (HashMap<String, Vec<u8>>, HashMap<String, u64>, Vec<Vec<u8>>, u64, Option<u64>);
         let answer = self.rt.block_on(self.shared.ledger.stubborn(|mut c| {
             let p = p.clone();
             async move {
@@ -437,7 +444,11 @@ fn hear(s: &Shared, values: &[redis::Value]) {
     let mut states = lock(&s.states);
     for three in values.get(1..).unwrap_or_default().chunks_exact(3) {
         if let (Ok(job), Some(state)) = (text(&three[0]).parse(), JobState::from_name(&text(&three[1]))) {
-            states.insert(job, state);
+            // an end is never left, whatever was on its way when it came
+            let known = states.entry(job).or_insert(state);
+            if *known == JobState::Running {
+                *known = state;
+            }
         }
     }
 }
@@ -493,8 +504,12 @@ async fn reap_once(s: &Arc<Shared>, missing: &mut HashMap<(JobId, u64), u32>) ->
         let mut again: BTreeSet<u64> = outbox.into_iter().collect();
         if queued == 0 {
             let open: Vec<u64> = c.hkeys(format!("{p}open")).await.map_err(err)?;
-            let waiting: BTreeSet<u64> =
-                c.zrange::<_, Vec<u64>>(format!("{p}outbox"), 0, -1).await.map_err(err)?.into_iter().collect();
+            let waiting: BTreeSet<u64> = c
+                .zrange::<_, Vec<u64>>(format!("{p}outbox"), 0, -1)
+                .await
+                .map_err(err)?
+                .into_iter()
+                .collect();
             for t in open {
                 if waiting.contains(&t) || everybody.contains(&format!("{job}:{t}")) {
                     continue;

@@ -5,7 +5,7 @@
 
 use crate::cluster::bundle::Lane;
 use futures_util::StreamExt;
-use lapin::acker::Acker;
+use lapin::Acker;
 use lapin::message::Delivery;
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, BasicRejectOptions, ConfirmSelectOptions,
@@ -115,7 +115,9 @@ impl Broker {
         let mut out = Vec::new();
         for lane in lanes {
             let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
-            out.push(ch.queue_declare(lane.queue().into(), passive, FieldTable::default()).await?.message_count());
+            out.push(
+                ch.queue_declare(lane.queue().into(), passive, FieldTable::default()).await?.message_count(),
+            );
         }
         conn.close(200, "done".into()).await?;
         Ok(out)
@@ -179,7 +181,8 @@ async fn publish(
             let payload = wire::encode(MessageKind::Errand, &post.errand);
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
             let persistent = BasicProperties::default().with_delivery_mode(2);
-            let sent = ch.basic_publish("".into(), post.lane.queue().into(), options, &payload, persistent).await;
+            let sent =
+                ch.basic_publish("".into(), post.lane.queue().into(), options, &payload, persistent).await;
             match sent {
                 Ok(confirm) => {
                     tokio::spawn(async move {
@@ -209,7 +212,8 @@ async fn consume(url: String, lane: Lane, prefetch: u16, to: mpsc::Sender<Arriva
         let began = async {
             ch.basic_qos(prefetch, BasicQosOptions::default()).await?;
             let tag = "".into();
-            ch.basic_consume(lane.queue().into(), tag, BasicConsumeOptions::default(), FieldTable::default()).await
+            ch.basic_consume(lane.queue().into(), tag, BasicConsumeOptions::default(), FieldTable::default())
+                .await
         };
         if let Ok(mut consumer) = began.await {
             while let Some(Ok(delivery)) = consumer.next().await {
@@ -242,8 +246,9 @@ async fn bury(ch: &Channel, delivery: Delivery, why: &str) {
     let mut headers = FieldTable::default();
     headers.insert("treeferry-reason".into(), AMQPValue::LongString(why.into()));
     let properties = BasicProperties::default().with_delivery_mode(2).with_headers(headers);
-    let sent =
-        ch.basic_publish("".into(), DEAD.into(), BasicPublishOptions::default(), &delivery.data, properties).await;
+    let sent = ch
+        .basic_publish("".into(), DEAD.into(), BasicPublishOptions::default(), &delivery.data, properties)
+        .await;
     match sent {
         Ok(_) => drop(delivery.acker.ack(Default::default()).await),
         Err(_) => drop(delivery.acker.reject(BasicRejectOptions { requeue: true }).await),

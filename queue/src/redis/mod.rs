@@ -7,13 +7,12 @@ use crate::cluster::bundle::{Bundle, Commit, GroupChange, Lane};
 use crate::groups::{Claim, Leader};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncCommands, Client, ErrorKind, RedisError, Script, ServerErrorKind, Value};
-use serde::{Serialize, Serializer};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use treeferry_core::wire::{self, WireError};
-use treeferry_core::{Failure, GroupKey, JobId, NewTask, RelPath, Task, TaskId};
+use treeferry_core::{GroupKey, JobId, NewTask, RelPath, Task, TaskId};
 
 /// Between two attempts to reach Redis: from this, doubled, to [`MOST_PATIENCE`].
 const FIRST_PATIENCE: Duration = Duration::from_millis(50);
@@ -151,7 +150,12 @@ impl Ledger {
     }
 
     /// Gives a job its first task, and its record if it has none.
-    pub async fn create(&self, job: JobId, fields: &[(&str, Vec<u8>)], first: NewTask) -> Res<Vec<(Lane, TaskId)>> {
+    pub async fn create(
+        &self,
+        job: JobId,
+        fields: &[(&str, Vec<u8>)],
+        first: NewTask,
+    ) -> Res<Vec<(Lane, TaskId)>> {
         let key = format!("{}job", prefix(job));
         let bundle = Bundle { tasks: vec![as_task(first, 0)], joins: Vec::new() };
         let body = body(Lane::Walk, &bundle);
@@ -266,7 +270,8 @@ impl Ledger {
             ("lead", _) => Ok(Claim::Lead),
             ("wait", _) => Ok(Claim::Wait),
             ("follow", [_, Value::BulkString(path), Value::BulkString(target), Value::Int(links)]) => {
-                let path = RelPath::new(path).map_err(|_| LedgerError::Strange("a leader without a path"))?;
+                let path =
+                    RelPath::new(&path[..]).map_err(|_| LedgerError::Strange("a leader without a path"))?;
                 let target = inode(std::str::from_utf8(target).unwrap_or_default());
                 Ok(Claim::Follow(Leader { path, target, links: *links as u32 }))
             }
@@ -296,7 +301,9 @@ fn may_pass(e: &RedisError) -> bool {
         || e.is_connection_refusal()
         || matches!(
             e.kind(),
-            ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain | ServerErrorKind::MasterDown)
+            ErrorKind::Server(
+                ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain | ServerErrorKind::MasterDown
+            )
         )
 }
 
@@ -352,8 +359,9 @@ fn read_body(b: &[u8]) -> Res<Bundle> {
             let (mut tasks, mut rest) = (Vec::new(), rest);
             while !rest.is_empty() {
                 let (len, more) = until_colon(rest).ok_or(LedgerError::Strange("a length that is none"))?;
-                let (one, more) =
-                    more.split_at_checked(len as usize).ok_or(LedgerError::Strange("a task that is cut off"))?;
+                let (one, more) = more
+                    .split_at_checked(len as usize)
+                    .ok_or(LedgerError::Strange("a task that is cut off"))?;
                 tasks.push(as_task(wire::decode::<NewTask>(wire::MessageKind::NewTask, one)?, 0));
                 rest = more;
             }
@@ -372,78 +380,88 @@ fn new_task(t: &NewTask) -> Vec<u8> {
     wire::encode(wire::MessageKind::NewTask, t)
 }
 
-/// Bytes, as msgpack knows them.
-struct Bytes(Vec<u8>);
-impl Serialize for Bytes {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_bytes(&self.0)
+/// Writes msgpack as Redis's cmsgpack reads it, which knows no bytes: they are texts that need not be UTF-8.
+#[derive(Default)]
+struct Pack(Vec<u8>);
+
+impl Pack {
+    fn list<T>(&mut self, items: impl ExactSizeIterator<Item = T>, mut each: impl FnMut(&mut Pack, T)) {
+        // writing into memory cannot fail
+        let _ = rmp::encode::write_array_len(&mut self.0, items.len() as u32);
+        items.for_each(|t| each(self, t));
+    }
+    fn tuple(&mut self, n: u32) -> &mut Pack {
+        let _ = rmp::encode::write_array_len(&mut self.0, n);
+        self
+    }
+    fn text(&mut self, b: impl AsRef<[u8]>) -> &mut Pack {
+        let b = b.as_ref();
+        let _ = rmp::encode::write_str_len(&mut self.0, b.len() as u32);
+        self.0.extend_from_slice(b);
+        self
+    }
+    fn number(&mut self, n: i64) -> &mut Pack {
+        let _ = rmp::encode::write_sint(&mut self.0, n);
+        self
+    }
+    fn flag(&mut self, f: bool) -> &mut Pack {
+        let _ = rmp::encode::write_bool(&mut self.0, f);
+        self
     }
 }
 
-#[derive(Serialize)]
-struct Packed {
-    rest: Bytes,
-    children: Vec<Bytes>,
-    joins: Vec<(String, bool, i64, u64, Bytes)>,
-    parked: Vec<(String, Bytes)>,
-    groups: Vec<PackedGroup>,
-    released: Vec<String>,
-    led: Vec<(String, Bytes)>,
-    counters: Vec<(&'static str, u64)>,
-    failures: Vec<Bytes>,
-    notices: Vec<String>,
-    changes: Vec<Bytes>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum PackedGroup {
-    Ready(String, &'static str, Bytes, String, u32),
-    Abandon(String, &'static str),
-    Seen(String, &'static str, u32, u32),
-}
-
+/// A commit as `commit.lua` takes it.
 fn pack(c: &Commit) -> Vec<u8> {
-    let packed = Packed {
-        rest: Bytes(c.rest.as_ref().map(|b| body(lane_of(b), b)).unwrap_or_default()),
-        children: c.children.iter().map(|(lane, b)| Bytes(body(*lane, b))).collect(),
-        joins: c
-            .joins
-            .iter()
-            .map(|(j, x)| {
-                let follow_up = x.follow_up.as_ref().map(|f| {
-                    let mut b = vec![Lane::of(&f.work).code()];
-                    b.extend(new_task(f));
-                    b
-                });
-                (format!("{:x}", j.0), x.opened, x.count, x.tally, Bytes(follow_up.unwrap_or_default()))
-            })
-            .collect(),
-        parked: c.parked.iter().map(|(k, t)| (group(*k), Bytes(new_task(t)))).collect(),
-        groups: c
-            .groups
-            .iter()
-            .map(|(k, change)| match change {
-                GroupChange::Ready(l) => PackedGroup::Ready(
-                    group(*k),
-                    "R",
-                    Bytes(l.path.as_bytes().to_vec()),
-                    l.target.map(|(d, i)| format!("{d}:{i}")).unwrap_or_default(),
-                    l.links,
-                ),
-                GroupChange::Abandon => PackedGroup::Abandon(group(*k), "A"),
-                GroupChange::Seen(linked) => PackedGroup::Seen(group(*k), "S", 1, u32::from(*linked)),
-            })
-            .collect(),
-        released: c.released.iter().map(|k| group(*k)).collect(),
-        led: c.led.iter().map(|(k, p)| (group(*k), Bytes(p.as_bytes().to_vec()))).collect(),
-        counters: c.counters.iter().filter(|(_, n)| *n > 0).collect(),
-        failures: c.failures.iter().map(|f: &Failure| Bytes(wire::encode(wire::MessageKind::Failure, f))).collect(),
-        notices: c.notices.iter().map(|n| format!("{n:?}")).collect(),
-        changes: c.changes.iter().map(|x| Bytes(wire::encode(wire::MessageKind::Change, x))).collect(),
-    };
-    // writing into memory cannot fail: no type in here refuses to be written
-    rmp_serde::to_vec_named(&packed).unwrap_or_default()
+    let mut p = Pack::default();
+    let _ = rmp::encode::write_map_len(&mut p.0, 11);
+    p.text("rest").text(c.rest.as_ref().map(|b| body(lane_of(b), b)).unwrap_or_default());
+    p.text("children").list(c.children.iter(), |p, (lane, b)| {
+        p.text(body(*lane, b));
+    });
+    p.text("joins").list(c.joins.iter(), |p, (j, x)| {
+        let follow_up = x.follow_up.as_ref().map(|f| {
+            let mut b = vec![Lane::of(&f.work).code()];
+            b.extend(new_task(f));
+            b
+        });
+        p.tuple(5).text(format!("{:x}", j.0)).flag(x.opened).number(x.count).number(x.tally as i64);
+        p.text(follow_up.unwrap_or_default());
+    });
+    p.text("parked").list(c.parked.iter(), |p, (k, t)| {
+        p.tuple(2).text(group(*k)).text(new_task(t));
+    });
+    p.text("groups").list(c.groups.iter(), |p, (k, change)| match change {
+        GroupChange::Ready(l) => {
+            let target = l.target.map(|(d, i)| format!("{d}:{i}")).unwrap_or_default();
+            p.tuple(5).text(group(*k)).text("R").text(l.path.as_bytes()).text(target).number(l.links.into());
+        }
+        GroupChange::Abandon => {
+            p.tuple(2).text(group(*k)).text("A");
+        }
+        GroupChange::Seen(linked) => {
+            p.tuple(4).text(group(*k)).text("S").number(1).number((*linked).into());
+        }
+    });
+    p.text("released").list(c.released.iter(), |p, k| {
+        p.text(group(*k));
+    });
+    p.text("led").list(c.led.iter(), |p, (k, path)| {
+        p.tuple(2).text(group(*k)).text(path.as_bytes());
+    });
+    let counted: Vec<_> = c.counters.iter().filter(|(_, n)| *n > 0).collect();
+    p.text("counters").list(counted.iter(), |p, (name, n)| {
+        p.tuple(2).text(name).number(*n as i64);
+    });
+    p.text("failures").list(c.failures.iter(), |p, f| {
+        p.text(wire::encode(wire::MessageKind::Failure, f));
+    });
+    p.text("notices").list(c.notices.iter(), |p, n| {
+        p.text(format!("{n:?}"));
+    });
+    p.text("changes").list(c.changes.iter(), |p, x| {
+        p.text(wire::encode(wire::MessageKind::Change, x));
+    });
+    p.0
 }
 
 /// The lane of what a holder keeps, for the case that somebody else must go on.

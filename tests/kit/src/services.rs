@@ -24,7 +24,8 @@ impl Services {
         let dir = tempfile::Builder::new().prefix("kit-services-").tempdir().expect("a temporary directory");
         let mut s = Services { script, dir, broker: String::new(), ledger: String::new() };
         s.call("start");
-        let config = std::fs::read_to_string(s.config()).expect("scripts/services has written its configuration");
+        let config =
+            std::fs::read_to_string(s.config()).expect("scripts/services has written its configuration");
         let value = |key: &str| {
             let line = config.lines().find(|l| l.starts_with(key)).expect("both keys are there");
             line.split('"').nth(1).expect("a text in quotes").to_owned()
