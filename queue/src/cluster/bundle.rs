@@ -393,7 +393,6 @@ impl Holding {
         for j in parents {
             self.hand_over(j, &mut c);
         }
-        c.joins.retain(|_, x| *x != JoinChange::default());
         c.children = children;
         let kept: Vec<Task> = self
             .later

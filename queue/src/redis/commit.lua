@@ -58,6 +58,7 @@ end
 for _, b in ipairs(c.children) do add_open(now, b, made) end
 
 for _, j in ipairs(c.joins) do
+  -- also by 0: what was opened and emptied in one step is still to be released
   redis.call('HINCRBY', P .. 'joins:n', j[1], j[3])
   if j[4] ~= 0 then redis.call('HINCRBY', P .. 'joins:t', j[1], j[4]) end
   if j[5] ~= '' then redis.call('HSET', P .. 'joins:f', j[1], j[5]) end
