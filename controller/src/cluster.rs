@@ -1,48 +1,75 @@
 //! A job with the cluster engine: this process opens the roots, registers the job and seeds its first task, and then
 //! waits and tells. The work is done by `treeferry worker` and `treeferry hardlinker`, here and elsewhere.
 
-use crate::job::Request;
+use crate::args::daemon::host;
+use crate::job::{Request, Start};
 use crate::output::{Console, End, Reading};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use treeferry_core::{JobId, Stop};
-use treeferry_queue::{Engine, JobRecord, Node, Site};
+use treeferry_core::{JobId, JobSpec, RelPath, Stop};
+use treeferry_queue::{Control, Engine, JobRecord, Node, Site};
 use treeferry_worker::{Job, OpenError, Reporter};
 
 /// How often the ledger is asked how the job stands.
 const TICK: Duration = Duration::from_millis(200);
-/// Changes that are fetched at once.
-const MOST_CHANGES: usize = 10_000;
+/// Changes, or failures, that are fetched at once.
+const AT_ONCE: usize = 10_000;
 
 /// Connects to broker and ledger.
-pub fn connect(site: &Site, what: &str) -> Result<Arc<Node>, OpenError> {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = format!("{what}-{}-{}", host.trim(), std::process::id());
-    Node::connect(site, &name).map_err(|e| OpenError::Unreachable(e.to_string()))
+pub fn connect(site: &Site, name: &str) -> Result<Arc<Node>, OpenError> {
+    Node::connect(site, name).map_err(|e| OpenError::Unreachable(e.to_string()))
 }
 
-/// Registers the job, and says how it ended.
+/// Registers the job, and says how it ended; `None`: nobody wants to wait for that.
 pub fn run(
     site: &Site,
     id: JobId,
     request: &Request,
     stop: &Stop,
     console: &Arc<Console>,
-) -> Result<End, OpenError> {
-    let began = Instant::now();
-    if request.spec.max_delete.is_some() {
-        return Err(OpenError::Usage(
-            "--max-delete cannot be used with a cluster: nobody counts for all nodes".into(),
-        ));
-    }
-    let node = connect(site, "controller")?;
+) -> Result<Option<End>, OpenError> {
+    let node = connect(site, &format!("controller-{}", host()))?;
     let job = Job::open(request.spec.clone(), stop.clone())?;
-    let roots = job.root_inodes();
-    let record = JobRecord { spec: absolute(&request.spec), made_target: job.made_target(), roots };
-    node.create_job(id, &record, job.first_task());
+    let record = JobRecord {
+        spec: absolute(&request.spec),
+        made_target: job.made_target(),
+        roots: job.root_inodes(),
+        created_ms: Control::now_ms(),
+    };
+    match request.start {
+        Start::Whole => node.create_job(id, &record, job.first_task()),
+        Start::Again(old) => {
+            let control = Control::connect(site).map_err(|e| OpenError::Unreachable(e.to_string()))?;
+            let failed = failed_paths(&control, old).map_err(|e| OpenError::Unreachable(e.to_string()))?;
+            let begun = control.begin(id, &record, job.again(failed));
+            begun.map_err(|e| OpenError::Unreachable(e.to_string()))?;
+        }
+    }
     tracing::info!(passes = %request.spec.passes, job = %id, "job registered");
-    let engine = Engine::cluster(&node, id);
+    if request.detach {
+        node.close();
+        return Ok(None);
+    }
+    Ok(Some(follow(&node, id, request.spec.itemize, stop, console)))
+}
+
+fn failed_paths(control: &Control, job: JobId) -> Result<Vec<RelPath>, impl std::error::Error + use<>> {
+    let mut all = Vec::new();
+    loop {
+        let some = control.failures(job, all.len(), AT_ONCE)?;
+        let end = some.len() < AT_ONCE;
+        all.extend(some.into_iter().map(|f| f.path));
+        if end {
+            return Ok::<_, treeferry_queue::LedgerError>(all);
+        }
+    }
+}
+
+/// Waits for the end of a job, and tells what happens.
+fn follow(node: &Arc<Node>, id: JobId, itemize: bool, stop: &Stop, console: &Arc<Console>) -> End {
+    let began = Instant::now();
+    let engine = Engine::cluster(node, id);
     let (mut told, mut said) = (0, BTreeSet::new());
     loop {
         let over = engine.wait(TICK);
@@ -56,17 +83,17 @@ pub fn run(
                 console.notice(n);
             }
         }
-        while request.spec.itemize {
-            let some = node.changes(id, MOST_CHANGES);
+        while itemize {
+            let some = node.changes(id, AT_ONCE);
             console.changes(&some);
-            if some.len() < MOST_CHANGES {
+            if some.len() < AT_ONCE {
                 break;
             }
         }
         if over {
             tracing::info!(state = now.state.name(), outstanding = now.outstanding, "job ended");
             let (state, counters) = (now.state, now.counters);
-            return Ok(End { state, counters, failures: now.failures, aborted: now.aborted });
+            return End { state, counters, failures: now.failures, aborted: now.aborted };
         }
         if stop.is_set() {
             engine.cancel();
@@ -82,7 +109,7 @@ pub fn run(
 }
 
 /// Other processes have other working directories.
-fn absolute(spec: &treeferry_core::JobSpec) -> treeferry_core::JobSpec {
+fn absolute(spec: &JobSpec) -> JobSpec {
     let whole = |p: &std::path::Path| std::path::absolute(p).unwrap_or_else(|_| p.to_owned());
     let mut spec = spec.clone();
     spec.src = whole(&spec.src);

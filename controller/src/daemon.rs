@@ -7,15 +7,17 @@ use crate::output::complain;
 use std::sync::Arc;
 use std::time::Duration;
 use treeferry_core::{Change, Failure, JobId, Notice, Stop};
-use treeferry_queue::{Engine, Lane, Node, Site};
+use treeferry_queue::{Control, Engine, Lane, Node, NodeReport, Shutdown, Site};
 use treeferry_service::{Exit, logging, signals};
 use treeferry_worker::{Context, Job, Jobs, Member, NodePool, Reporter};
 
-/// How often a daemon looks whether it is to stop; by eye.
-const TICK: Duration = Duration::from_millis(100);
+/// How often a daemon looks what it is told.
+const TICK: Duration = Duration::from_millis(50);
+/// How long a task may take to its end when a daemon is to stop; then it is cut short, and done by others.
+const BUDGET: Duration = Duration::from_secs(30);
 
-/// Runs until a signal.
-pub fn run(what: &str, site: &Site, lanes: &[Lane], pool: usize, args: &Daemon) -> Exit {
+/// Runs until a signal, or until it is told to end.
+pub fn run(what: &'static str, site: &Site, lanes: &[Lane], threads: usize, args: &Daemon) -> Exit {
     let sink = |line: &[u8]| {
         use std::io::Write;
         let _ = std::io::stderr().write_all(line);
@@ -28,30 +30,77 @@ pub fn run(what: &str, site: &Site, lanes: &[Lane], pool: usize, args: &Daemon) 
     if let Err(e) = signals::watch(&stop, || complain(signals::STOPPING)) {
         tracing::warn!("signals end this process at once: {e}");
     }
-    let node = match connect(site, what) {
+    let node = match connect(site, &args.name()) {
         Ok(n) => n,
         Err(e) => {
             complain(&e.to_string());
             return Exit::Unreachable;
         }
     };
-    // what is under way is handed back at the end of its present task, which the job's own stop would cut short
-    let jobs = Box::new(Here { node: Arc::clone(&node) });
-    let pool = match NodePool::start(&node, jobs, &stop, pool) {
-        Ok(p) => p,
+    let pool = match NodePool::start(&node, Box::new(Here { node: Arc::clone(&node) }), threads) {
+        Ok(p) => Arc::new(p),
         Err(e) => {
             complain(&format!("cannot start a thread: {e}"));
             return Exit::Unusable;
         }
     };
-    node.listen(lanes, u16::try_from(pool.size()).unwrap_or(u16::MAX));
-    complain(&format!("{what} is ready, with {} threads", pool.size()));
-    while !stop.is_set() {
+    node.report(reporting(what, &node, &pool));
+    node.listen(lanes, prefetch(threads));
+    complain(&format!("{what} is ready, with {threads} threads"));
+    let links = lanes.contains(&Lane::Links);
+    let exit = loop {
+        let wanted = node.wanted();
+        if wanted.shutdown == Some(Shutdown::Now) {
+            // others do again what was begun: nothing is lost by leaving like this
+            complain("told to end at once");
+            return Exit::Done;
+        }
+        if stop.is_set() || wanted.shutdown.is_some() {
+            break Exit::Done;
+        }
+        pool.pause(wanted.paused);
+        // links are made one by one, whatever the size of other pools
+        let size = wanted.pool.filter(|_| !links).unwrap_or(threads);
+        if size != pool.size()
+            && let Err(e) = pool.resize(size)
+        {
+            tracing::error!("cannot start a thread: {e}");
+        }
         std::thread::sleep(TICK);
-    }
-    pool.join();
+    };
+    node.report(Box::new(|| NodeReport { stopping: true, ..NodeReport::default() }));
+    pool.stop(BUDGET);
     node.close();
-    Exit::Done
+    exit
+}
+
+/// Messages that the broker may send ahead. Also as many as a pool that grows later needs.
+fn prefetch(threads: usize) -> u16 {
+    u16::try_from(threads.max(8)).unwrap_or(u16::MAX)
+}
+
+fn reporting(what: &'static str, node: &Arc<Node>, pool: &Arc<NodePool>) -> Box<dyn Fn() -> NodeReport + Send + Sync> {
+    // weak: the node keeps this, and the pool keeps the node
+    let (node, pool) = (Arc::downgrade(node), Arc::downgrade(pool));
+    let started_ms = Control::now_ms();
+    Box::new(move || {
+        let (Some(node), Some(pool)) = (node.upgrade(), pool.upgrade()) else { return NodeReport::default() };
+        NodeReport {
+            worker: node.worker().to_owned(),
+            node: node.name().to_owned(),
+            kind: what.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pool: pool.size(),
+            busy: pool.busy(),
+            paused: node.wanted().paused,
+            stopping: false,
+            started_ms,
+            seen_ms: Control::now_ms(),
+            unacked: node.unacked(),
+            tasks: pool.running(),
+            refused: pool.refused(),
+        }
+    })
 }
 
 /// Opens jobs on this node.
@@ -62,8 +111,10 @@ struct Here {
 impl Jobs for Here {
     fn open(&self, id: JobId) -> Result<Context, String> {
         let record = self.node.record(id).ok_or("the ledger has no such job")?;
-        let member = Member { made_target: record.made_target, roots: record.roots };
+        let began = Duration::from_millis(record.created_ms);
+        let member = Member { made_target: record.made_target, roots: record.roots, began };
         let job = Job::join(record.spec, Stop::default(), &member).map_err(|e| e.to_string())?;
+        self.node.enroll(id, &job.temp_names().own_maker()).map_err(|e| e.to_string())?;
         Ok(Context {
             engine: Engine::cluster(&self.node, id),
             links: linker(&job),

@@ -20,6 +20,19 @@ pub struct Request {
     pub pool: PoolSize,
     /// By whom instead, if there is a cluster.
     pub site: Option<Site>,
+    /// With a cluster: what is done of it.
+    pub start: Start,
+    /// With a cluster: register the job, say its id, and leave it to the workers.
+    pub detach: bool,
+}
+
+/// What of a job is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// All of it.
+    Whole,
+    /// What failed in another job.
+    Again(JobId),
 }
 
 /// What the job is for; it decides what counts as success and how the summary speaks.
@@ -50,7 +63,7 @@ pub fn run(purpose: Purpose, request: Request, output: &Output) -> Exit {
 
     // the engine is chosen here
     let ended = is_usable(purpose, &request).and_then(|()| match &request.site {
-        None => local::run(&request, &stop, &console),
+        None => local::run(&request, &stop, &console).map(Some),
         Some(site) => cluster::run(site, id, &request, &stop, &console),
     });
 
@@ -60,7 +73,15 @@ pub fn run(purpose: Purpose, request: Request, output: &Output) -> Exit {
     }
     let elapsed = began.elapsed();
     let summary = match ended {
-        Ok(end) => {
+        Ok(None) => {
+            console.close();
+            match output.json {
+                true => console.print(&format!("{}\n", serde_json::json!({ "job": id.to_string() }))),
+                false => console.print(&format!("{id}\n")),
+            }
+            return Exit::Done;
+        }
+        Ok(Some(end)) => {
             if let Some(why) = &end.aborted {
                 console.say(&harmless(why, ""));
             }
@@ -133,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_verification_without_a_target_is_not_a_success() {
-        let request = Request { spec: JobSpec::new("/", "/nonexistent/x"), pool: PoolSize::Auto, site: None };
+        let request = Request { spec: JobSpec::new("/", "/nonexistent/x"), pool: PoolSize::Auto, site: None, start: Start::Whole, detach: false };
         assert!(is_usable(Purpose::Sync, &request).is_ok());
         let e = is_usable(Purpose::Verify, &request).unwrap_err();
         assert_eq!(explain(Purpose::Verify, &e).0, Exit::Unusable);

@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 use std::sync::Arc;
 use treeferry_core::{JoinId, Outcome, RelPath, Task};
-use treeferry_fs::{Root, TempNames};
+use treeferry_fs::{Meta, Root, TempNames};
 use treeferry_hardlinker::{Hardlinker, LinkJob};
 use treeferry_queue::Registry;
 use treeferry_worker::{Job, RunLinks};
@@ -46,6 +46,9 @@ impl LinkJob for Open {
     }
     fn counts_deletions(&self) -> bool {
         self.0.counts_deletions()
+    }
+    fn target_id(&self, m: &Meta) -> (u64, u64) {
+        self.0.target_id(m)
     }
     fn new_join(&self) -> JoinId {
         self.0.new_join()

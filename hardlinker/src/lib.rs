@@ -12,7 +12,7 @@ use treeferry_core::{
     Failure, Fresh, GroupKey, Item, Kind, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work,
 };
 use treeferry_fs::meta::{fstat, stat_if_there};
-use treeferry_fs::{AsFd, Error, Root, TempNames, attr, entry, fault};
+use treeferry_fs::{AsFd, Error, Meta, Root, TempNames, attr, entry, fault};
 use treeferry_queue::{Claim, Leader, Registry};
 
 // error numbers of errno(3)
@@ -37,6 +37,8 @@ pub trait LinkJob: Send + Sync {
     fn is_protected(&self, dir: &RelPath, name: &CStr, is_dir: bool) -> bool;
     /// Also an empty directory is removed by the delete pass alone, which counts it or moves it to the trash.
     fn counts_deletions(&self) -> bool;
+    /// What tells a file of the target from every other.
+    fn target_id(&self, m: &Meta) -> (u64, u64);
     /// A new number for a join.
     fn new_join(&self) -> treeferry_core::JoinId;
 }
@@ -175,7 +177,7 @@ impl Hardlinker {
             // the first copy is not there: a dry run would make it, a real run has left it out
             return Ok(if self.job.dry_run() { End::Linked(there.is_none()) } else { End::NotKept });
         };
-        if there.is_some_and(|m| (m.dev, m.ino) == want) {
+        if there.is_some_and(|m| self.job.target_id(&m) == want) {
             return Ok(End::Right);
         }
         if there.is_some_and(|m| m.kind == treeferry_fs::Kind::Dir && self.job.is_protected(dir, name, true))
@@ -191,7 +193,7 @@ impl Hardlinker {
             r => r?,
         };
         let m = fstat(from.as_fd())?;
-        if (m.dev, m.ino) != want {
+        if self.job.target_id(&m) != want {
             return Ok(End::NoLeader);
         }
         match there {

@@ -78,7 +78,6 @@ pub(crate) trait BackendSeat: Send {
     fn flush(&mut self, task: &Task, outcome: &mut Outcome, instead: Option<Task>);
     fn commit(&mut self, task: &Task, outcome: Outcome) -> Vec<Notice>;
     fn registry(&self) -> Arc<dyn Groups>;
-    fn refuse(&mut self) {}
 }
 
 /// What an engine implements of the inode registry.
@@ -88,6 +87,8 @@ pub(crate) trait Groups: Send + Sync {
     fn ready(&self, key: GroupKey, leader: Leader);
     fn abandon(&self, key: GroupKey);
     fn seen(&self, key: GroupKey, linked: bool);
+    fn may_delete(&self, most: u64, take: bool) -> bool;
+    fn is_left(&self, maker: &str) -> bool;
 }
 
 /// The inode registry, as a thread sees it: what it says here is told the ledger with the commit of the task that the
@@ -166,17 +167,23 @@ impl Registry {
     pub fn seen(&self, key: GroupKey, linked: bool) {
         self.0.seen(key, linked);
     }
+
+    /// Whether one more of the job's `most` deletions is left; `take`: it is taken then.
+    pub fn may_delete(&self, most: u64, take: bool) -> bool {
+        self.0.may_delete(most, take)
+    }
+
+    /// Whether a process of that name (see `treeferry_fs::temp::maker_part`) works, or has worked, for this job, and
+    /// so cannot be at work in a directory that everything else is done in. Never for the embedded engine.
+    pub fn is_left(&self, maker: &str) -> bool {
+        self.0.is_left(maker)
+    }
 }
 
 impl Seat {
     /// A seat that works off one message.
     pub(crate) fn of_message(node: Arc<Node>, arrival: Arrival) -> Seat {
         Seat(Box::new(ClusterSeat::with(node, arrival)))
-    }
-
-    /// Hands back what the seat has, unbegun, for somebody else.
-    pub fn refuse(mut self) {
-        self.0.refuse();
     }
 
     /// The next task; waits for at most `patience`.

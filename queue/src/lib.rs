@@ -12,6 +12,10 @@ mod rabbitmq;
 mod redis;
 
 pub use cluster::bundle::Lane;
-pub use cluster::{JobRecord, Node, Site, SiteError};
+pub use cluster::{
+    Control, JobRecord, JobRow, Node, NodeReport, Offer, QueueRow, Refusal, RunningTask, Shutdown, Site, SiteError, Wanted,
+    Which,
+};
 pub use engine::{Engine, Registry, Seat, Status, Take};
 pub use groups::{Claim, Leader};
+pub use redis::LedgerError;

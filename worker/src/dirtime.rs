@@ -102,7 +102,8 @@ impl Worker {
         out: &mut Outcome,
     ) -> Res<()> {
         self.at(&dir.path);
-        if let Err(t) = self.tidy(dir, listed, matched, src_empty, sink, out) {
+        let given_away = matches!(task.work, Work::FinishDir { .. });
+        if let Err(t) = self.tidy(dir, listed, matched, src_empty, given_away, sink, out) {
             t.record(|| dir.path.clone(), out);
         }
         let again =

@@ -9,6 +9,7 @@ mod chunk;
 mod compare;
 mod copy;
 mod delete;
+mod devices;
 mod dir;
 mod dirtime;
 mod job;

@@ -229,7 +229,9 @@ pub(crate) fn run(s: &Context, seat: &mut Seat, workers: &mut Vec<Worker>, level
         // not done, so not committed: only what it has counted and named is kept
         let mut rest = Outcome { counters: out.counters, failures: out.failures, ..Outcome::default() };
         seat.flush(&task, &mut rest, None);
-        s.engine.cancel();
+        if !s.job.shared {
+            s.engine.cancel();
+        }
         return;
     }
     for n in seat.commit(&task, out) {

@@ -117,7 +117,7 @@ impl Worker {
         let mut dst = if new { None } else { stat_if_there(dir.d()?, name).dst()? };
         let mut src = Source { name, meta, open, group: None, attempt };
         if meta.nlink > 1 && self.job.spec.hardlinks {
-            let key = GroupKey { dev: meta.dev, ino: meta.ino };
+            let key = self.job.group_of(&meta);
             if let Some(there) = self.follow(dir, &src, key, dst.as_ref(), first, out) {
                 return Ok(there);
             }
@@ -136,7 +136,7 @@ impl Worker {
             && self.links_right(&src, &d)
             && self.fix(dir, &src, &d, out)?
         {
-            self.lead_done(dir, &src, Some((d.dev, d.ino)), d.nlink, out);
+            self.lead_done(dir, &src, Some(self.job.target_id(&d)), d.nlink, out);
             return Ok(true);
         }
         if meta.kind == Kind::File && !alone && meta.size > ALONE_FROM_BYTES && !self.job.spec.dry_run {
@@ -170,7 +170,7 @@ impl Worker {
         let wavers = first && !right && !self.job.made_target;
         let claim = self.registry.claim(key, src.meta.nlink, &path, wavers);
         if let (Claim::Follow(Leader { target: Some(t), .. }), Some(d)) = (&claim, dst)
-            && (d.dev, d.ino) == *t
+            && self.job.target_id(d) == *t
         {
             out.counters.unchanged_files += u64::from(src.meta.kind == Kind::File);
             self.registry.seen(key, false);
@@ -214,8 +214,8 @@ impl Worker {
         if !self.job.spec.hardlinks || (dst.nlink <= 1 && src.group.is_none()) {
             return true;
         }
-        let key = GroupKey { dev: src.meta.dev, ino: src.meta.ino };
-        self.registry.own_target(key, (dst.dev, dst.ino))
+        let key = self.job.group_of(&src.meta);
+        self.registry.own_target(key, self.job.target_id(dst))
     }
 
     /// Whether content, link text or device number is the same.

@@ -2,6 +2,7 @@
 
 pub mod attributes;
 pub mod cluster;
+pub mod control;
 pub mod daemon;
 pub mod entries;
 pub mod limits;
@@ -59,4 +60,10 @@ pub enum UsageError {
         /// What is wrong with that.
         why: String,
     },
+}
+
+/// Reads the configuration file, if one is named.
+pub fn config_of(file: Option<&std::ffi::OsStr>) -> Result<treeferry_core::config::Config, UsageError> {
+    let path = file.filter(|p| !p.is_empty());
+    Ok(treeferry_service::configuration::load(path.map(std::path::Path::new))?)
 }

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 use treeferry_core::task::tries;
 use treeferry_core::{
-    Change, Counters, Failure, GroupKey, JoinId, NewTask, Notice, Outcome, RelPath, Task, TaskId, Work,
+    Change, Counters, Failure, GroupKey, JoinId, NewTask, Notice, Outcome, RelPath, Side, Task, TaskId, Work,
 };
 
 /// How long a task that failed and may not next time is left alone: this, and four times as long after each
@@ -45,6 +45,14 @@ pub struct Bundle {
     pub tasks: Vec<Task>,
     /// The joins that only these tasks count out of.
     pub joins: Vec<LocalJoin>,
+}
+
+impl Bundle {
+    /// One task alone.
+    pub fn of(t: NewTask) -> Bundle {
+        let task = Task { id: TaskId(0), join: t.join, attempt: t.attempt, tally: 0, work: t.work };
+        Bundle { tasks: vec![task], joins: Vec::new() }
+    }
 }
 
 /// Which kind of worker a bundle is for: the queues of the broker.
@@ -198,6 +206,15 @@ impl Holding {
             h.push(t);
         }
         h
+    }
+
+    /// Gives up the task that would be run next: it becomes a named failure, and is done.
+    pub fn poison(&mut self, tries: u64) {
+        let Some(t) = self.next() else { return };
+        let text = format!("given up: it was begun {tries} times, and never ended");
+        let mut out = Outcome::default();
+        out.fail(Failure::finding(t.work.path().clone(), Side::Target, t.work.name(), text));
+        self.end(&t, out);
     }
 
     fn push(&mut self, mut t: Task) {

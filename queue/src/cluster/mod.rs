@@ -7,14 +7,18 @@
 //! Whoever begins a task owns it, and all who have begun it before own it no more: their commits change nothing.
 
 pub mod bundle;
+mod control;
 mod node;
+mod report;
 
 use crate::engine::{Backend, BackendSeat, Groups, Status, Take};
 use crate::groups::{Claim, Leader};
 use crate::rabbitmq::{Arrival, Errand};
 use crate::redis::{Begin, Committed};
 use bundle::{GroupChange, Holding};
-pub use node::{JobRecord, Node, Site, SiteError};
+pub use control::{Control, JobRow, QueueRow, Which};
+pub use node::{JobRecord, Node, Offer, Site, SiteError};
+pub use report::{NodeReport, Refusal, RunningTask, Shutdown, Wanted};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use treeferry_core::job::JobState;
@@ -28,6 +32,10 @@ const NEWS: Duration = Duration::from_millis(100);
 const GIVE: Duration = Duration::from_millis(20);
 /// After this a message is handed back, so that jobs take turns, and long before the broker's consumer timeout.
 const SLICE: Duration = Duration::from_secs(120);
+/// After this, when another job has fewer threads than its share.
+const TURN: Duration = Duration::from_secs(1);
+/// A task that was begun so often, and of which nothing was ever done, is given up: it may be what kills the workers.
+const MOST_TRIES: u64 = 20;
 /// Bundles that one seat gives away at once, at most.
 const MOST_GIVEN: usize = 32;
 /// A holder of so many tasks gives some away also when nobody asks: this bounds what a process keeps.
@@ -51,7 +59,7 @@ impl Cluster {
 
 impl Backend for Cluster {
     fn begin(&self, first: NewTask) {
-        self.node.create(self.job, &[], first);
+        self.node.create(self.job, &[], vec![bundle::Bundle::of(first)]);
     }
 
     fn seat(self: Arc<Self>) -> Box<dyn BackendSeat> {
@@ -138,12 +146,20 @@ impl Hand {
             self.node.refuse(arrival);
             return;
         }
+        if self.node.is_paused(job) {
+            self.node.shelve(arrival);
+            return;
+        }
         match self.node.begin(job, task) {
             Ok(Begin::Yours(b)) => {
                 let links = arrival.lane == bundle::Lane::Links;
-                let holding = Holding::new(b.bundle, links, b.version > 1);
+                let mut holding = Holding::new(b.bundle, links, b.version > 1);
+                if b.tries > MOST_TRIES {
+                    tracing::error!("job {job}: task {} was begun {MOST_TRIES} times and never ended", task.0);
+                    holding.poison(MOST_TRIES);
+                }
                 let now = Instant::now();
-                self.node.hold(job, task, true);
+                self.node.hold(job, task, &arrival.acker);
                 *lock(&self.held) =
                     Some(Held { holding, task, version: b.version, arrival, since: now, committed: now });
             }
@@ -176,7 +192,7 @@ impl Hand {
             }
             Ok(r) if r.what == Committed::Fenced => {
                 // somebody else leads a group that we have led: all of it is run again, and finds that out
-                self.node.publish(self.job, vec![(held.arrival.lane, held.task)]);
+                self.node.post_and_ack(self.job, vec![(held.arrival.lane, held.task)], held.arrival.acker.clone());
                 false
             }
             Ok(_) => {
@@ -199,7 +215,7 @@ impl Hand {
             return true;
         }
         let since = held.committed.elapsed();
-        if held.since.elapsed() > SLICE && !held.holding.is_running() {
+        if !held.holding.is_running() && self.gives_way(held) {
             return self.commit(held, 1, true);
         }
         let give = self.wanted(held);
@@ -207,6 +223,12 @@ impl Hand {
             return self.commit(held, give, false);
         }
         true
+    }
+
+    /// Whether all that is left is to go back to the broker: others are to have their turn, or the job is paused.
+    fn gives_way(&self, held: &Held) -> bool {
+        let since = held.since.elapsed();
+        since > SLICE || self.node.is_paused(self.job) || (since > TURN && self.node.has_too_much(self.job))
     }
 
     /// Into how many bundles to divide what is given away now.
@@ -234,7 +256,7 @@ impl BackendSeat for ClusterSeat {
             let mut held = lock(&hand.held);
             if state.is_some_and(|s| s != JobState::Running) {
                 if let Some(h) = held.take() {
-                    hand.node.hold(hand.job, h.task, false);
+                    hand.node.unhold(hand.job, h.task);
                     hand.node.ack(h.arrival, hand.job, Vec::new());
                 }
                 drop(held);
@@ -243,7 +265,7 @@ impl BackendSeat for ClusterSeat {
             }
             if let Some(h) = held.as_mut() {
                 if !hand.between(h) {
-                    hand.node.hold(hand.job, h.task, false);
+                    hand.node.unhold(hand.job, h.task);
                     *held = None;
                     if !self.asks {
                         return Take::Over;
@@ -323,13 +345,6 @@ impl BackendSeat for ClusterSeat {
         said
     }
 
-    fn refuse(&mut self) {
-        if let Some(h) = lock(&self.hand.held).take() {
-            self.hand.node.hold(self.hand.job, h.task, false);
-            self.hand.node.refuse(h.arrival);
-        }
-    }
-
     fn registry(&self) -> Arc<dyn Groups> {
         Arc::clone(&self.hand) as Arc<dyn Groups>
     }
@@ -346,7 +361,7 @@ impl Drop for ClusterSeat {
             } else {
                 self.hand.commit(&mut h, 1, true);
             }
-            self.hand.node.hold(self.hand.job, h.task, false);
+            self.hand.node.unhold(self.hand.job, h.task);
         }
     }
 }
@@ -384,6 +399,15 @@ impl Groups for Hand {
 
     fn seen(&self, key: GroupKey, linked: bool) {
         self.change(key, GroupChange::Seen(linked));
+    }
+
+    fn may_delete(&self, most: u64, take: bool) -> bool {
+        self.node.may_delete(self.job, most, take)
+    }
+
+    fn is_left(&self, maker: &str) -> bool {
+        let mine = lock(&self.held).as_ref().map(|h| (h.task, h.version));
+        mine.is_some_and(|(task, version)| self.node.is_left(self.job, maker, task, version))
     }
 }
 

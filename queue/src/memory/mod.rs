@@ -45,6 +45,7 @@ pub(crate) struct Memory {
     wake: Condvar,
     ended: Condvar,
     cancelled: AtomicBool,
+    deleted: AtomicU64,
 }
 
 #[derive(Default)]
@@ -239,6 +240,13 @@ impl Groups for Memory {
     }
     fn seen(&self, key: GroupKey, linked: bool) {
         lock(&self.groups).seen(key, linked);
+    }
+    fn may_delete(&self, most: u64, take: bool) -> bool {
+        let next = |n| (n < most).then_some(n + u64::from(take));
+        self.deleted.fetch_update(Relaxed, Relaxed, next).is_ok()
+    }
+    fn is_left(&self, _maker: &str) -> bool {
+        false
     }
 }
 

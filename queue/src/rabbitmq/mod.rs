@@ -14,7 +14,8 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use treeferry_core::wire::{self, MessageKind};
@@ -26,6 +27,10 @@ pub const DEAD: &str = "treeferry.dead";
 const OUTSTANDING: usize = 200;
 /// How long a confirm may take before the publication counts as failed; the ledger remembers it.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
+/// How long a message waits for a thread while others elsewhere have nothing to do.
+const HOARD: Duration = Duration::from_millis(300);
+/// How long the broker may take to answer a request.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const FIRST_PATIENCE: Duration = Duration::from_millis(100);
 const MOST_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -47,6 +52,10 @@ pub struct Arrival {
     pub lane: Lane,
     /// Acknowledges it.
     pub acker: Acker,
+    /// It has been somewhere before.
+    pub redelivered: bool,
+    /// As long as it is here.
+    pub counted: Counted,
 }
 
 /// Something to be published.
@@ -65,6 +74,28 @@ pub struct Broker {
     posts: mpsc::Sender<Post>,
     /// It does not take messages at the moment: it is away, or short of memory or disk.
     pub blocked: Arc<AtomicBool>,
+    /// Threads of other processes that have nothing to do.
+    pub elsewhere: Arc<AtomicUsize>,
+    /// Messages that have arrived and are not settled, by lane.
+    held: Arc<[AtomicU64; 4]>,
+}
+
+/// Counts a message from its arrival until it is dropped, which is when it is settled.
+#[derive(Debug)]
+pub struct Counted(Arc<[AtomicU64; 4]>, usize);
+
+impl Counted {
+    fn new(all: &Arc<[AtomicU64; 4]>, lane: Lane) -> Counted {
+        let place = Lane::ALL.iter().position(|l| *l == lane).unwrap_or_default();
+        all[place].fetch_add(1, Relaxed);
+        Counted(Arc::clone(all), place)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0[self.1].fetch_sub(1, Relaxed);
+    }
 }
 
 fn properties(what: &str) -> ConnectionProperties {
@@ -92,7 +123,13 @@ impl Broker {
         let (posts, queue) = mpsc::channel(10_000);
         let blocked = Arc::new(AtomicBool::new(false));
         tokio::spawn(publish(url.to_owned(), first, queue, Arc::clone(&blocked)));
-        Ok(Broker { url: url.to_owned(), posts, blocked })
+        Ok(Broker {
+            url: url.to_owned(),
+            posts,
+            blocked,
+            elsewhere: Arc::default(),
+            held: Arc::default(),
+        })
     }
 
     /// Publishes; the answer comes with the broker's confirm.
@@ -106,22 +143,34 @@ impl Broker {
 
     /// Brings what arrives by a lane, for ever, as long as somebody listens.
     pub fn listen(&self, lane: Lane, prefetch: u16, to: mpsc::Sender<Arrival>) {
-        tokio::spawn(consume(self.url.clone(), lane, prefetch, to));
+        let consumer = Consumer { lane, to, elsewhere: Arc::clone(&self.elsewhere), held: Arc::clone(&self.held) };
+        tokio::spawn(consume(self.url.clone(), prefetch, consumer));
     }
 
-    /// How many messages wait in a lane, as far as the broker tells.
-    pub async fn ready(&self, lanes: &[Lane]) -> lapin::Result<Vec<u32>> {
-        let (conn, ch) = open(&self.url, "look").await?;
-        let mut out = Vec::new();
-        for lane in lanes {
-            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
-            out.push(
-                ch.queue_declare(lane.queue().into(), passive, FieldTable::default()).await?.message_count(),
-            );
-        }
-        conn.close(200, "done".into()).await?;
-        Ok(out)
+    /// Messages that have arrived here and are not settled, by queue.
+    pub fn unacked(&self) -> BTreeMap<String, u64> {
+        let count = |(i, l): (usize, &Lane)| (l.queue().to_owned(), self.held[i].load(Relaxed));
+        Lane::ALL.iter().enumerate().map(count).filter(|(_, n)| *n > 0).collect()
     }
+
+    /// How many messages wait in some lanes.
+    pub async fn ready(&self, lanes: &[Lane]) -> lapin::Result<u32> {
+        let all = look(&self.url, lanes).await?;
+        Ok(all.iter().filter(|(name, ..)| *name != DEAD).map(|(_, ready, _)| ready).sum())
+    }
+}
+
+/// The queues of some lanes: name, messages that wait, consumers.
+pub async fn look(url: &str, lanes: &[Lane]) -> lapin::Result<Vec<(&'static str, u32, u32)>> {
+    let (conn, ch) = open(url, "look").await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+    let mut out = Vec::new();
+    for name in lanes.iter().map(|l| l.queue()).chain([DEAD]) {
+        let q = ch.queue_declare(name.into(), passive, FieldTable::default()).await?;
+        out.push((name, q.message_count(), q.consumer_count()));
+    }
+    conn.close(200, "done".into()).await?;
+    Ok(out)
 }
 
 async fn open(url: &str, what: &str) -> lapin::Result<(Connection, Channel)> {
@@ -135,7 +184,9 @@ async fn open(url: &str, what: &str) -> lapin::Result<(Connection, Channel)> {
 async fn open_at_last(url: &str, what: &str) -> (Connection, Channel) {
     let (mut patience, mut said) = (FIRST_PATIENCE, false);
     loop {
-        match open(url, what).await {
+        let opened = tokio::time::timeout(ANSWER_WITHIN, open(url, what)).await;
+        let silent = || std::io::Error::from(std::io::ErrorKind::TimedOut);
+        match opened.unwrap_or_else(|_| Err(silent().into())) {
             Ok(c) => {
                 if said {
                     tracing::warn!("the broker is back ({what})");
@@ -161,6 +212,8 @@ async fn publish(
     blocked: Arc<AtomicBool>,
 ) {
     let mut open = Some(first);
+    // found the connection dead, and is sent by the next
+    let mut unsent: Option<Post> = None;
     let permits = Arc::new(tokio::sync::Semaphore::new(OUTSTANDING));
     loop {
         let (conn, ch) = match open.take() {
@@ -175,7 +228,14 @@ async fn publish(
             tokio::time::sleep(FIRST_PATIENCE).await;
             continue;
         }
-        while let Some(post) = queue.recv().await {
+        while let Some(post) = match unsent.take() {
+            Some(p) => Some(p),
+            None => queue.recv().await,
+        } {
+            if !conn.status().connected() {
+                unsent = Some(post);
+                break;
+            }
             blocked.store(conn.status().blocked(), Relaxed);
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             let payload = wire::encode(MessageKind::Errand, &post.errand);
@@ -192,12 +252,9 @@ async fn publish(
                     });
                 }
                 Err(_) => {
-                    let _ = post.done.send(false);
+                    unsent = Some(post);
                     break;
                 }
-            }
-            if !conn.status().connected() {
-                break;
             }
         }
         if queue.is_closed() {
@@ -206,37 +263,76 @@ async fn publish(
     }
 }
 
-async fn consume(url: String, lane: Lane, prefetch: u16, to: mpsc::Sender<Arrival>) {
+/// One lane of one process.
+struct Consumer {
+    lane: Lane,
+    to: mpsc::Sender<Arrival>,
+    elsewhere: Arc<AtomicUsize>,
+    held: Arc<[AtomicU64; 4]>,
+}
+
+async fn consume(url: String, prefetch: u16, c: Consumer) {
     loop {
-        let (conn, ch) = open_at_last(&url, lane.queue()).await;
+        let (conn, ch) = open_at_last(&url, c.lane.queue()).await;
         let began = async {
             ch.basic_qos(prefetch, BasicQosOptions::default()).await?;
-            let tag = "".into();
-            ch.basic_consume(lane.queue().into(), tag, BasicConsumeOptions::default(), FieldTable::default())
-                .await
+            let (queue, tag) = (c.lane.queue().into(), "".into());
+            ch.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default()).await
         };
-        if let Ok(mut consumer) = began.await {
+        if let Ok(Ok(mut consumer)) = tokio::time::timeout(ANSWER_WITHIN, began).await {
+            // the first that nobody here has time for waits a while, those behind it have waited as long
+            let mut patience = HOARD;
             while let Some(Ok(delivery)) = consumer.next().await {
                 // what a dead channel had buffered will come again by another
                 if !delivery.acker.usable() {
                     break;
                 }
                 match wire::decode::<Errand>(MessageKind::Errand, &delivery.data) {
-                    Ok(errand) => {
-                        if to.send(Arrival { errand, lane, acker: delivery.acker }).await.is_err() {
+                    Ok(errand) => match c.pass_on(errand, delivery.acker, delivery.redelivered, patience).await {
+                        Passed::On => patience = HOARD,
+                        Passed::Back => patience = Duration::from_millis(10),
+                        Passed::Closed => {
                             let _ = conn.close(200, "done".into()).await;
                             return;
                         }
-                    }
+                    },
                     Err(e) => bury(&ch, delivery, &e.to_string()).await,
                 }
             }
         }
-        if to.is_closed() {
+        if c.to.is_closed() {
             return;
         }
         drop(conn);
         tokio::time::sleep(FIRST_PATIENCE).await;
+    }
+}
+
+enum Passed {
+    On,
+    Back,
+    Closed,
+}
+
+impl Consumer {
+    /// Gives a message to whichever thread asks; back to the broker if none does and others would.
+    async fn pass_on(&self, errand: Errand, acker: Acker, redelivered: bool, patience: Duration) -> Passed {
+        let counted = Counted::new(&self.held, self.lane);
+        loop {
+            match tokio::time::timeout(patience, self.to.reserve()).await {
+                Ok(Ok(place)) => {
+                    place.send(Arrival { errand, lane: self.lane, acker, redelivered, counted });
+                    return Passed::On;
+                }
+                Ok(Err(_)) => return Passed::Closed,
+                Err(_) if self.lane != Lane::Links && self.elsewhere.load(Relaxed) > 0 => {
+                    let _ = acker.reject(BasicRejectOptions { requeue: true }).await;
+                    return Passed::Back;
+                }
+                Err(_) if !acker.usable() => return Passed::Back,
+                Err(_) => {}
+            }
+        }
     }
 }
 

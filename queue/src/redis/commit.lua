@@ -12,8 +12,7 @@ for _, l in ipairs(c.led) do
 end
 for _, j in ipairs(c.joins) do
   if not j[2] and redis.call('HEXISTS', P .. 'joins:n', j[1]) == 0 then
-    redis.call('HSET', job, 'state', 'aborted', 'ended', now, 'why',
-      'the ledger has no join ' .. j[1] .. ': please report this as a bug')
+    close(now, 'aborted', 'the ledger has no join ' .. j[1] .. ': please report this as a bug')
     return {'aborted', outstanding()}
   end
 end
@@ -77,8 +76,11 @@ end
 for _, n in ipairs(c.counters) do redis.call('HINCRBY', P .. 'counters', n[1], n[2]) end
 for _, f in ipairs(c.failures) do redis.call('RPUSH', P .. 'failures', f) end
 for _, f in ipairs(c.changes) do redis.call('RPUSH', P .. 'changes', f) end
+-- whoever wanted to read them may be gone
+if #c.changes > 0 then redis.call('LTRIM', P .. 'changes', -1000000, -1) end
 for _, n in ipairs(c.notices) do redis.call('SADD', P .. 'notices', n) end
 
+redis.call('HDEL', P .. 'tries', id)
 if c.rest ~= '' then
   redis.call('HSET', open, id, c.rest)
 else

@@ -1,15 +1,19 @@
 -- The ledger of one job. KEYS[1] is its prefix, treeferry:{JOB}: -- everything else is found below it, in one hash
 -- slot. Every script is one atomic step (Redis runs one script at a time) and may be repeated without harm.
 --
---   job        hash: what was asked for, state, the number of the next task
+--   job        hash: what was asked for, state, wanted (run, pause), the number of the next task, links_queued (tasks
+--              for the hardlinker that nobody has begun)
 --   open       hash: task -> lane, kind and body; a task is here until it is done
 --   begun      hash: task -> how often somebody has begun it; the last one owns it
---   outbox     sorted set: tasks that the broker has not confirmed yet, by time (ms)
+--   tries      hash: task -> how often it was begun since something of it was last done
+--   outbox     sorted set: tasks that the broker has not confirmed yet, by time (ms); later
+--              than any: it waits for its job to be resumed, or its message was given up and it is being worked on
 --   joins:n :t :f   hashes: join -> count, tally, what it releases
 --   groups     hash: hard-link group -> state (cmsgpack)
 --   targets    hash: inode of the target -> the group that has taken it
 --   parked:G   list: what waits for the first copy of group G;  parked: how many there are over all groups
 --   waiting    set: groups for which something waits
+--   makers     set: processes that work for the job, as temporary names have them;  deletions: how many were allowed
 --   counters   hash;  failures, changes  lists;  notices  set
 local P = KEYS[1]
 local job, open, begun, outbox = P .. 'job', P .. 'open', P .. 'begun', P .. 'outbox'
@@ -19,6 +23,7 @@ local function add_open(now, body, made)
   local id = tostring(redis.call('HINCRBY', job, 'next', 1))
   redis.call('HSET', open, id, body)
   redis.call('ZADD', outbox, now, id)
+  if string.sub(body, 1, 1) == 'l' then redis.call('HINCRBY', job, 'links_queued', 1) end
   made[#made + 1] = id
   made[#made + 1] = string.sub(body, 1, 1)
 end
@@ -70,9 +75,20 @@ local function outstanding()
   return redis.call('HLEN', open) + tonumber(redis.call('GET', P .. 'parked') or '0')
 end
 
+-- ends the job: what served the work goes, what tells of it stays for 30 days
+local function close(now, state, why)
+  redis.call('HSET', job, 'state', state, 'ended', now, 'why', why)
+  for _, key in ipairs(redis.call('SMEMBERS', waiting)) do redis.call('UNLINK', P .. 'parked:' .. key) end
+  for _, k in ipairs({'open', 'begun', 'tries', 'outbox', 'joins:n', 'joins:t', 'joins:f', 'groups', 'targets',
+    'waiting', 'parked', 'makers', 'deletions'}) do redis.call('UNLINK', P .. k) end
+  for _, k in ipairs({'job', 'counters', 'failures', 'changes', 'notices'}) do
+    redis.call('EXPIRE', P .. k, 30 * 24 * 3600)
+  end
+end
+
 local function finish(now)
   if outstanding() == 0 and redis.call('HGET', job, 'state') == 'running' then
     local failed = tonumber(redis.call('HGET', P .. 'counters', 'failures') or '0') > 0
-    redis.call('HSET', job, 'state', failed and 'failed' or 'done', 'ended', now)
+    close(now, failed and 'failed' or 'done', '')
   end
 end

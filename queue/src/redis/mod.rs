@@ -41,6 +41,8 @@ pub struct Begun {
     pub bundle: Bundle,
     /// Distinguishes this beginning from every other of the same task.
     pub version: u64,
+    /// How often it was begun since something of it was last done.
+    pub tries: u64,
 }
 
 /// What became of the wish to begin a task.
@@ -91,6 +93,8 @@ struct Scripts {
     commit: Script,
     claim: Script,
     own: Script,
+    may_delete: Script,
+    end: Script,
 }
 
 macro_rules! script {
@@ -113,6 +117,8 @@ impl Ledger {
             commit: script!("commit.lua"),
             claim: script!("claim.lua"),
             own: script!("own.lua"),
+            may_delete: script!("may_delete.lua"),
+            end: script!("end.lua"),
         };
         Ok(Ledger { conn, scripts: Arc::new(scripts), away: Arc::default() })
     }
@@ -149,36 +155,37 @@ impl Ledger {
         }
     }
 
-    /// Gives a job its first task, and its record if it has none.
+    /// Gives a job its first tasks, and its record if it has none.
     pub async fn create(
         &self,
         job: JobId,
         fields: &[(&str, Vec<u8>)],
-        first: NewTask,
+        first: &[Bundle],
     ) -> Res<Vec<(Lane, TaskId)>> {
-        let key = format!("{}job", prefix(job));
-        let bundle = Bundle { tasks: vec![as_task(first, 0)], joins: Vec::new() };
-        let body = body(Lane::Walk, &bundle);
         let p = prefix(job);
+        let key = format!("{p}job");
+        let mut pipe = redis::pipe();
+        pipe.atomic();
+        for (name, value) in fields {
+            pipe.hset(&key, *name, value).ignore();
+        }
+        let mut made = Vec::new();
+        for (n, bundle) in (1..).zip(first) {
+            let lane = lane_of(bundle);
+            pipe.hset(format!("{p}open"), n, body(lane, bundle)).ignore();
+            pipe.zadd(format!("{p}outbox"), n, now_ms()).ignore();
+            made.push((lane, TaskId(n)));
+        }
+        pipe.hset(&key, "next", made.len()).ignore();
+        pipe.hset(&key, "state", "running").ignore();
+        pipe.sadd("treeferry:running", job.to_string()).ignore();
+        pipe.zadd("treeferry:jobs", job.to_string(), now_ms()).ignore();
         self.stubborn(|mut c| {
-            let (key, body, p) = (key.clone(), body.clone(), p.clone());
-            async move {
-                let mut pipe = redis::pipe();
-                pipe.atomic();
-                for (name, value) in fields {
-                    pipe.hset(&key, *name, value).ignore();
-                }
-                pipe.hset(&key, "state", "running").ignore();
-                pipe.hset(&key, "next", 1).ignore();
-                pipe.hset(format!("{p}open"), "1", body).ignore();
-                pipe.zadd(format!("{p}outbox"), "1", now_ms()).ignore();
-                pipe.sadd("treeferry:running", job.to_string()).ignore();
-                pipe.zadd("treeferry:jobs", job.to_string(), now_ms()).ignore();
-                pipe.query_async::<()>(&mut c).await
-            }
+            let pipe = pipe.clone();
+            async move { pipe.query_async::<()>(&mut c).await }
         })
         .await?;
-        Ok(vec![(Lane::Walk, TaskId(1))])
+        Ok(made)
     }
 
     /// Begins a task: whoever has begun it before owns it no more.
@@ -190,11 +197,12 @@ impl Ledger {
                 async move { self.scripts.begin.key(p).arg(task.0).invoke_async(&mut c).await }
             })
             .await?;
-        match (word(answer.first()), answer.get(1), answer.get(2)) {
-            ("gone", ..) => Ok(Begin::Gone),
-            ("over", ..) => Ok(Begin::Over),
-            ("yours", Some(Value::BulkString(body)), Some(Value::Int(v))) => {
-                Ok(Begin::Yours(Begun { bundle: read_body(body)?, version: *v as u64 }))
+        match (word(answer.first()), answer.get(1..).unwrap_or_default()) {
+            ("gone", _) => Ok(Begin::Gone),
+            ("over", _) => Ok(Begin::Over),
+            ("yours", [Value::BulkString(body), Value::Int(version), Value::Int(tries)]) => {
+                let (version, tries) = (*version as u64, *tries as u64);
+                Ok(Begin::Yours(Begun { bundle: read_body(body)?, version, tries }))
             }
             _ => Err(LedgerError::Strange("an answer that no script gives")),
         }
@@ -245,7 +253,7 @@ impl Ledger {
         .await
     }
 
-    /// See [`crate::Engine::claim`]. `abandoned`: the asker knows that the leader has failed.
+    /// See [`crate::Registry::claim`]. `abandoned`: the asker knows that the leader has failed.
     pub async fn claim(
         &self,
         job: JobId,
@@ -279,7 +287,38 @@ impl Ledger {
         }
     }
 
-    /// See [`crate::Engine::own_target`].
+    /// Ends a job before its time; `false`: it was not running.
+    pub async fn end(&self, job: JobId, state: &str, why: &str) -> Res<bool> {
+        let p = prefix(job);
+        let n: i64 = self
+            .stubborn(|mut c| {
+                let p = p.clone();
+                async move {
+                    let mut call = self.scripts.end.key(p);
+                    call.arg(state).arg(why).arg(now_ms()).invoke_async(&mut c).await
+                }
+            })
+            .await?;
+        Ok(n == 1)
+    }
+
+    /// See [`crate::Registry::may_delete`].
+    pub async fn may_delete(&self, job: JobId, most: u64, take: bool) -> Res<bool> {
+        let p = prefix(job);
+        let n: i64 = self
+            .stubborn(|mut c| {
+                let p = p.clone();
+                let call = async move {
+                    let mut call = self.scripts.may_delete.key(p);
+                    call.arg(most).arg(u8::from(take)).invoke_async(&mut c).await
+                };
+                call
+            })
+            .await?;
+        Ok(n == 1)
+    }
+
+    /// See [`crate::Registry::own_target`].
     pub async fn own_target(&self, job: JobId, key: GroupKey, target: (u64, u64)) -> Res<bool> {
         let p = prefix(job);
         let n: i64 = self

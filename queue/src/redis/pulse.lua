@@ -1,30 +1,32 @@
--- ARGV: our name, how many of our threads are idle, now (ms). Returns how many idle threads of all workers nobody has
--- work for yet, and job, state, wanted of every running job. KEYS[1]: treeferry:
+-- ARGV: our name, how many of our threads are idle and could walk or copy ('-': we do neither), now (ms). Returns how
+-- many idle threads of all workers nobody has work for yet, how many are idle, how many processes there are, the
+-- control fields and their values, and for each running job: id, state, wanted, queued, running. KEYS[1]: treeferry:
 local P = KEYS[1]
+local now = tonumber(ARGV[3])
 redis.call('HSET', P .. 'idle', ARGV[1], ARGV[2] .. ':' .. ARGV[3])
-local idle = 0
+local idle, nodes = 0, 0
 local all = redis.call('HGETALL', P .. 'idle')
 for i = 1, #all, 2 do
-  local n, at = string.match(all[i + 1], '^(%d+):(%d+)$')
-  if not at or tonumber(ARGV[3]) - tonumber(at) > 15000 then
+  local n, at = string.match(all[i + 1], '^([%d-]+):(%d+)$')
+  if not at or now - tonumber(at) > 15000 then
     redis.call('HDEL', P .. 'idle', all[i])
-  elseif tonumber(ARGV[3]) - tonumber(at) < 3000 then
-    idle = idle + tonumber(n)
+  elseif now - tonumber(at) < 3000 then
+    idle = idle + (tonumber(n) or 0)
+    nodes = nodes + 1
   end
 end
-local out = {0}
-local queued = 0
+local jobs, waiting = {}, 0
 for _, job in ipairs(redis.call('SMEMBERS', P .. 'running')) do
   local p = P .. '{' .. job .. '}:'
-  local state = redis.call('HGET', p .. 'job', 'state') or 'gone'
+  local f = redis.call('HMGET', p .. 'job', 'state', 'wanted', 'links_queued')
+  local state, wanted = f[1] or 'gone', f[2] or 'run'
+  local begun = redis.call('HLEN', p .. 'begun')
+  local queued = redis.call('HLEN', p .. 'open') - begun - (tonumber(f[3] or '0') or 0)
   if state ~= 'running' then
     redis.call('SREM', P .. 'running', job)
-  else
-    queued = queued + redis.call('HLEN', p .. 'open') - redis.call('HLEN', p .. 'begun')
+  elseif wanted == 'run' then
+    waiting = waiting + math.max(0, queued)
   end
-  out[#out + 1] = job
-  out[#out + 1] = state
-  out[#out + 1] = redis.call('HGET', p .. 'job', 'wanted') or 'run'
+  for _, x in ipairs({job, state, wanted, math.max(0, queued), begun}) do jobs[#jobs + 1] = x end
 end
-out[1] = math.max(0, idle - queued)
-return out
+return {math.max(0, idle - waiting), idle, nodes, redis.call('HGETALL', P .. 'control'), jobs}
