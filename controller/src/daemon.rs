@@ -5,9 +5,10 @@ use crate::cluster::connect;
 use crate::links::linker;
 use crate::output::complain;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use treeferry_core::{Change, Failure, JobId, Notice, Stop};
-use treeferry_queue::{Control, Engine, Lane, Node, NodeReport, Shutdown, Site};
+use treeferry_queue::{Control, Engine, Lane, Node, NodeReport, Reporting, Shutdown, Site};
 use treeferry_service::{Exit, logging, signals};
 use treeferry_worker::{Context, Job, Jobs, Member, NodePool, Reporter};
 
@@ -44,7 +45,8 @@ pub fn run(what: &'static str, site: &Site, lanes: &[Lane], threads: usize, args
             return Exit::Unusable;
         }
     };
-    node.report(reporting(what, &node, &pool));
+    let stopping = Arc::new(AtomicBool::new(false));
+    node.report(reporting(what, &node, &pool, &stopping));
     node.listen(lanes, prefetch(threads));
     complain(&format!("{what} is ready, with {threads} threads"));
     let links = lanes.contains(&Lane::Links);
@@ -68,7 +70,7 @@ pub fn run(what: &'static str, site: &Site, lanes: &[Lane], threads: usize, args
         }
         std::thread::sleep(TICK);
     };
-    node.report(Box::new(|| NodeReport { stopping: true, ..NodeReport::default() }));
+    stopping.store(true, Relaxed);
     pool.stop(BUDGET);
     node.close();
     exit
@@ -79,9 +81,16 @@ fn prefetch(threads: usize) -> u16 {
     u16::try_from(threads.max(8)).unwrap_or(u16::MAX)
 }
 
-fn reporting(what: &'static str, node: &Arc<Node>, pool: &Arc<NodePool>) -> Box<dyn Fn() -> NodeReport + Send + Sync> {
+/// What the daemon says of itself, whenever it is asked.
+fn reporting(
+    what: &'static str,
+    node: &Arc<Node>,
+    pool: &Arc<NodePool>,
+    stopping: &Arc<AtomicBool>,
+) -> Reporting {
     // weak: the node keeps this, and the pool keeps the node
     let (node, pool) = (Arc::downgrade(node), Arc::downgrade(pool));
+    let stopping = Arc::clone(stopping);
     let started_ms = Control::now_ms();
     Box::new(move || {
         let (Some(node), Some(pool)) = (node.upgrade(), pool.upgrade()) else { return NodeReport::default() };
@@ -93,7 +102,7 @@ fn reporting(what: &'static str, node: &Arc<Node>, pool: &Arc<NodePool>) -> Box<
             pool: pool.size(),
             busy: pool.busy(),
             paused: node.wanted().paused,
-            stopping: false,
+            stopping: stopping.load(Relaxed),
             started_ms,
             seen_ms: Control::now_ms(),
             unacked: node.unacked(),
@@ -110,7 +119,7 @@ struct Here {
 
 impl Jobs for Here {
     fn open(&self, id: JobId) -> Result<Context, String> {
-        let record = self.node.record(id).ok_or("the ledger has no such job")?;
+        let record = self.node.record(id).map_err(|e| e.to_string())?.ok_or("the ledger has no such job")?;
         let began = Duration::from_millis(record.created_ms);
         let member = Member { made_target: record.made_target, roots: record.roots, began };
         let job = Job::join(record.spec, Stop::default(), &member).map_err(|e| e.to_string())?;

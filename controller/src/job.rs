@@ -154,7 +154,13 @@ mod tests {
 
     #[test]
     fn a_verification_without_a_target_is_not_a_success() {
-        let request = Request { spec: JobSpec::new("/", "/nonexistent/x"), pool: PoolSize::Auto, site: None, start: Start::Whole, detach: false };
+        let request = Request {
+            spec: JobSpec::new("/", "/nonexistent/x"),
+            pool: PoolSize::Auto,
+            site: None,
+            start: Start::Whole,
+            detach: false,
+        };
         assert!(is_usable(Purpose::Sync, &request).is_ok());
         let e = is_usable(Purpose::Verify, &request).unwrap_err();
         assert_eq!(explain(Purpose::Verify, &e).0, Exit::Unusable);

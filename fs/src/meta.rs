@@ -146,4 +146,3 @@ pub fn stat_if_there(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<Meta>> {
 pub fn device_name(dev: u64) -> String {
     format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev))
 }
-

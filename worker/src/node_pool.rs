@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use treeferry_core::{JobId, RelPath, escape};
+use treeferry_core::{JobId, RelPath};
 use treeferry_queue::{Node, Offer, Refusal, RunningTask, Take};
 
 /// How long an idle thread waits before it looks around.
@@ -113,7 +113,7 @@ impl NodePool {
             .map(|s| RunningTask {
                 job: s.job.to_string(),
                 work: s.work.to_owned(),
-                path: escape::bytes(s.path.as_bytes()).to_string(),
+                path: s.path.to_string(),
                 age_ms: s.since.elapsed().as_millis() as u64,
             })
             .collect();

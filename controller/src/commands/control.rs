@@ -2,8 +2,8 @@
 //! so that a worker that comes later obeys too.
 
 use super::status::{explain, told};
-use crate::args::control::{Ask, AskError, job_id};
 use crate::args::Output;
+use crate::args::control::{Ask, AskError, job_id};
 use crate::job::{self, Purpose, Request, Start};
 use crate::output::put;
 use serde_json::{Value, json};
@@ -170,7 +170,9 @@ fn goes_by(n: &NodeReport, name: &str) -> bool {
 
 fn must_be_known(nodes: &[NodeReport], names: &[String]) -> Result<(), AskError> {
     match names.iter().find(|name| !nodes.iter().any(|n| goes_by(n, name))) {
-        Some(name) => Err(AskError::Unknown(format!("no worker goes by {name}; 'treeferry status' shows who runs"))),
+        Some(name) => {
+            Err(AskError::Unknown(format!("no worker goes by {name}; 'treeferry status' shows who runs")))
+        }
         None => Ok(()),
     }
 }

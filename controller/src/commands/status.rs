@@ -298,7 +298,9 @@ fn show_json(v: &View, before: Option<&View>) -> Value {
         Err(_) => Value::Null,
         Ok(all) => all
             .iter()
-            .map(|q| json!({"name": q.name, "ready": q.ready, "unacked": q.unacked, "consumers": q.consumers}))
+            .map(
+                |q| json!({"name": q.name, "ready": q.ready, "unacked": q.unacked, "consumers": q.consumers}),
+            )
             .collect(),
     };
     json!({ "jobs": jobs, "workers": v.nodes, "queues": queues })

@@ -50,7 +50,13 @@ pub fn run(args: Args) -> Exit {
 impl Args {
     fn request(&self) -> Result<Request, UsageError> {
         let config = self.limits.config()?;
-        Ok(Request { spec: self.spec(&config)?, pool: self.limits.pool(&config), site: None, start: Start::Whole, detach: false })
+        Ok(Request {
+            spec: self.spec(&config)?,
+            pool: self.limits.pool(&config),
+            site: None,
+            start: Start::Whole,
+            detach: false,
+        })
     }
 
     fn spec(&self, config: &Config) -> Result<JobSpec, UsageError> {

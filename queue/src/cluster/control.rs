@@ -165,7 +165,8 @@ impl Control {
 
     /// The queues, or why the broker does not tell.
     pub fn queues(&self) -> Result<Vec<QueueRow>, String> {
-        let ask = async { tokio::time::timeout(BROKER_WITHIN, rabbitmq::look(&self.site.broker, &QUEUES)).await };
+        let ask =
+            async { tokio::time::timeout(BROKER_WITHIN, rabbitmq::look(&self.site.broker, &QUEUES)).await };
         let found = match self.rt.block_on(ask) {
             Ok(Ok(found)) => found,
             Ok(Err(e)) => return Err(e.to_string()),

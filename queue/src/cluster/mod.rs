@@ -17,7 +17,7 @@ use crate::rabbitmq::{Arrival, Errand};
 use crate::redis::{Begin, Committed};
 use bundle::{GroupChange, Holding};
 pub use control::{Control, JobRow, QueueRow, Which};
-pub use node::{JobRecord, Node, Offer, Site, SiteError};
+pub use node::{JobRecord, Node, Offer, Reporting, Site, SiteError};
 pub use report::{NodeReport, Refusal, RunningTask, Shutdown, Wanted};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -155,7 +155,10 @@ impl Hand {
                 let links = arrival.lane == bundle::Lane::Links;
                 let mut holding = Holding::new(b.bundle, links, b.version > 1);
                 if b.tries > MOST_TRIES {
-                    tracing::error!("job {job}: task {} was begun {MOST_TRIES} times and never ended", task.0);
+                    tracing::error!(
+                        "job {job}: task {} was begun {MOST_TRIES} times and never ended",
+                        task.0
+                    );
                     holding.poison(MOST_TRIES);
                 }
                 let now = Instant::now();
@@ -192,7 +195,11 @@ impl Hand {
             }
             Ok(r) if r.what == Committed::Fenced => {
                 // somebody else leads a group that we have led: all of it is run again, and finds that out
-                self.node.post_and_ack(self.job, vec![(held.arrival.lane, held.task)], held.arrival.acker.clone());
+                self.node.post_and_ack(
+                    self.job,
+                    vec![(held.arrival.lane, held.task)],
+                    held.arrival.acker.clone(),
+                );
                 false
             }
             Ok(_) => {

@@ -292,13 +292,13 @@ impl Node {
     }
 
     /// What was asked for; `None`: there is no such job.
-    pub fn record(&self, job: JobId) -> Option<JobRecord> {
+    pub fn record(&self, job: JobId) -> Result<Option<JobRecord>, LedgerError> {
         let key = format!("{}job", prefix(job));
         let fields = self.rt.block_on(self.shared.ledger.stubborn(|mut c| {
             let key = key.clone();
             async move { c.hgetall::<_, HashMap<String, Vec<u8>>>(key).await }
         }));
-        JobRecord::read(&fields.ok()?)
+        Ok(JobRecord::read(&fields?))
     }
 
     /// What is to be said of a job, once for each kind.
@@ -520,7 +520,10 @@ impl Node {
                 pipe.query_async::<Answer>(&mut c).await
             }
         }));
-        let (job, counted, failures, open, parked) = answer.ok()?;
+        let (job, counted, failures, open, parked) = match answer {
+            Ok(a) => a,
+            Err(e) => return Some(Status::lost(&e.to_string())),
+        };
         let word = |k: &str| job.get(k).map(|v| String::from_utf8_lossy(v).into_owned());
         let state = JobState::from_name(&word("state")?)?;
         let mut counters = Counters::default();

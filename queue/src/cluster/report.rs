@@ -142,7 +142,13 @@ mod tests {
 
     #[test]
     fn the_more_exact_name_wins() {
-        let f = fields(&[("pause", "1"), ("pause:b", "0"), ("pool", "3"), ("pool:a-1", "5"), ("stop:a-1", "now")]);
+        let f = fields(&[
+            ("pause", "1"),
+            ("pause:b", "0"),
+            ("pool", "3"),
+            ("pool:a-1", "5"),
+            ("stop:a-1", "now"),
+        ]);
         let a = Wanted::read(&f, "a-1", "a");
         assert_eq!(a, Wanted { paused: true, pool: Some(5), shutdown: Some(Shutdown::Now) });
         let b = Wanted::read(&f, "b-7", "b");

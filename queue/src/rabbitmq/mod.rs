@@ -13,8 +13,8 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
-use std::sync::Arc;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -123,13 +123,7 @@ impl Broker {
         let (posts, queue) = mpsc::channel(10_000);
         let blocked = Arc::new(AtomicBool::new(false));
         tokio::spawn(publish(url.to_owned(), first, queue, Arc::clone(&blocked)));
-        Ok(Broker {
-            url: url.to_owned(),
-            posts,
-            blocked,
-            elsewhere: Arc::default(),
-            held: Arc::default(),
-        })
+        Ok(Broker { url: url.to_owned(), posts, blocked, elsewhere: Arc::default(), held: Arc::default() })
     }
 
     /// Publishes; the answer comes with the broker's confirm.
@@ -143,7 +137,8 @@ impl Broker {
 
     /// Brings what arrives by a lane, for ever, as long as somebody listens.
     pub fn listen(&self, lane: Lane, prefetch: u16, to: mpsc::Sender<Arrival>) {
-        let consumer = Consumer { lane, to, elsewhere: Arc::clone(&self.elsewhere), held: Arc::clone(&self.held) };
+        let consumer =
+            Consumer { lane, to, elsewhere: Arc::clone(&self.elsewhere), held: Arc::clone(&self.held) };
         tokio::spawn(consume(self.url.clone(), prefetch, consumer));
     }
 
@@ -288,14 +283,16 @@ async fn consume(url: String, prefetch: u16, c: Consumer) {
                     break;
                 }
                 match wire::decode::<Errand>(MessageKind::Errand, &delivery.data) {
-                    Ok(errand) => match c.pass_on(errand, delivery.acker, delivery.redelivered, patience).await {
-                        Passed::On => patience = HOARD,
-                        Passed::Back => patience = Duration::from_millis(10),
-                        Passed::Closed => {
-                            let _ = conn.close(200, "done".into()).await;
-                            return;
+                    Ok(errand) => {
+                        match c.pass_on(errand, delivery.acker, delivery.redelivered, patience).await {
+                            Passed::On => patience = HOARD,
+                            Passed::Back => patience = Duration::from_millis(10),
+                            Passed::Closed => {
+                                let _ = conn.close(200, "done".into()).await;
+                                return;
+                            }
                         }
-                    },
+                    }
                     Err(e) => bury(&ch, delivery, &e.to_string()).await,
                 }
             }

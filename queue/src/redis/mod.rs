@@ -6,7 +6,7 @@
 use crate::cluster::bundle::{Bundle, Commit, GroupChange, Lane};
 use crate::groups::{Claim, Leader};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncCommands, Client, ErrorKind, RedisError, Script, ServerErrorKind, Value};
+use redis::{AsyncCommands, Client, RedisError, Script, Value};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -332,18 +332,28 @@ impl Ledger {
     }
 }
 
-/// Whether it may succeed when Redis is back, or has loaded its data.
+/// What Redis answers while it loads its data, has no room, cannot write to its disk, or runs a long script. While it
+/// loads, a transaction is refused as EXECABORT.
+const PASSING: &[&str] = &[
+    "LOADING",
+    "EXECABORT",
+    "OOM",
+    "MISCONF",
+    "READONLY",
+    "BUSY",
+    "TRYAGAIN",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "NOREPLICAS",
+];
+
+/// Whether it may succeed when Redis is back, has loaded its data, or has room again.
 fn may_pass(e: &RedisError) -> bool {
     e.is_io_error()
         || e.is_timeout()
         || e.is_connection_dropped()
         || e.is_connection_refusal()
-        || matches!(
-            e.kind(),
-            ErrorKind::Server(
-                ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain | ServerErrorKind::MasterDown
-            )
-        )
+        || e.code().is_some_and(|c| PASSING.contains(&c))
 }
 
 /// What a job's keys begin with.

@@ -23,7 +23,13 @@ impl Services {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/services");
         let dir = tempfile::Builder::new().prefix("kit-services-").tempdir().expect("a temporary directory");
         let mut s = Services { script, dir, broker: String::new(), ledger: String::new() };
-        s.call("start");
+        {
+            // ports are looked for and then taken: one after the other, whoever else starts some at this moment
+            let place = std::env::temp_dir().join("treeferry-kit-services.lock");
+            let lock = std::fs::File::create(&place).unwrap_or_else(|e| panic!("{}: {e}", place.display()));
+            rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("a lock");
+            s.call("start");
+        }
         let config =
             std::fs::read_to_string(s.config()).expect("scripts/services has written its configuration");
         let value = |key: &str| {
@@ -43,6 +49,49 @@ impl Services {
     /// Where they keep what is theirs.
     pub fn home(&self) -> PathBuf {
         self.dir.path().join("services")
+    }
+
+    /// Calls RabbitMQ's own tool, and returns what it says.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn rabbitmqctl(&self, words: &[&str]) -> String {
+        let out = Command::new(self.home().join("rabbitmqctl")).args(words).stdin(Stdio::null()).output();
+        let out = out.expect("scripts/services has made it");
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(
+            out.status.success(),
+            "rabbitmqctl {words:?}: {said}{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        said
+    }
+
+    /// Closes the connections of a process, as the broker does when it takes it for dead.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn close_connections_of(&self, pid: u32) {
+        let ports = ports_of(pid);
+        let said = self.rabbitmqctl(&["-q", "list_connections", "--no-table-headers", "pid", "peer_port"]);
+        let mut closed = 0;
+        for line in said.lines() {
+            let Some((id, port)) = line.split_once(char::is_whitespace) else { continue };
+            if ports.contains(&port.trim().parse().unwrap_or(0)) {
+                self.rabbitmqctl(&["close_connection", id, "taken for dead"]);
+                closed += 1;
+            }
+        }
+        assert!(closed > 0, "process {pid} has no connection to the broker: {said}");
+    }
+
+    /// Makes RabbitMQ, which must not run, forget all that it had.
+    ///
+    /// # Panics
+    /// When its data cannot be removed.
+    pub fn lose_queues(&self) {
+        let data = self.home().join("rabbitmq/data");
+        std::fs::remove_dir_all(&data).unwrap_or_else(|e| panic!("{}: {e}", data.display()));
     }
 
     /// Calls `scripts/services WHAT`.
@@ -77,4 +126,21 @@ impl Drop for Services {
             .stderr(Stdio::null())
             .status();
     }
+}
+
+/// Local ports of the TCP connections (IPv4) of a process: `/proc/PID/fd` has their inodes, `/proc/net/tcp` the rest
+/// (proc(5)).
+fn ports_of(pid: u32) -> Vec<u16> {
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let sockets: Vec<String> = fds
+        .filter_map(|fd| std::fs::read_link(fd.path()).ok()?.to_str().map(str::to_owned))
+        .filter_map(|to| Some(to.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let port = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let ours = sockets.iter().any(|s| fields.get(9) == Some(&s.as_str()));
+        ours.then(|| u16::from_str_radix(fields.get(1)?.split_once(':')?.1, 16).ok()).flatten()
+    };
+    table.lines().skip(1).filter_map(port).collect()
 }
