@@ -83,11 +83,13 @@ fn follow(node: &Arc<Node>, id: JobId, itemize: bool, stop: &Stop, console: &Arc
                 console.notice(n);
             }
         }
-        while itemize {
-            let some = node.changes(id, AT_ONCE);
-            console.changes(&some);
-            if some.len() < AT_ONCE {
-                break;
+        if itemize {
+            loop {
+                let some = node.changes(id, AT_ONCE);
+                console.changes(&some);
+                if some.len() < AT_ONCE {
+                    break;
+                }
             }
         }
         if over {

@@ -8,6 +8,8 @@
 
 pub mod bundle;
 mod control;
+#[cfg(test)]
+mod model;
 mod node;
 mod report;
 
@@ -97,7 +99,10 @@ impl Backend for Cluster {
 struct Held {
     holding: Holding,
     task: TaskId,
-    version: u64,
+    /// Of its beginning.
+    token: u64,
+    /// Commits since.
+    commits: u64,
     arrival: Arrival,
     since: Instant,
     committed: Instant,
@@ -150,10 +155,11 @@ impl Hand {
             self.node.shelve(arrival);
             return;
         }
-        match self.node.begin(job, task) {
+        let token = self.node.draw_token();
+        match self.node.begin(job, task, token) {
             Ok(Begin::Yours(b)) => {
                 let links = arrival.lane == bundle::Lane::Links;
-                let mut holding = Holding::new(b.bundle, links, b.version > 1);
+                let mut holding = Holding::new(b.bundle, links, b.again);
                 if b.tries > MOST_TRIES {
                     tracing::error!(
                         "job {job}: task {} was begun {MOST_TRIES} times and never ended",
@@ -164,7 +170,7 @@ impl Hand {
                 let now = Instant::now();
                 self.node.hold(job, task, &arrival.acker);
                 *lock(&self.held) =
-                    Some(Held { holding, task, version: b.version, arrival, since: now, committed: now });
+                    Some(Held { holding, task, token, commits: 0, arrival, since: now, committed: now });
             }
             Ok(Begin::Gone | Begin::Over) => self.node.ack(arrival, job, Vec::new()),
             Err(e) => {
@@ -183,8 +189,9 @@ impl Hand {
         }
         let c = held.holding.commit(give, all);
         held.committed = Instant::now();
-        match self.node.commit(self.job, held.task, held.version, &c) {
+        match self.node.commit(self.job, held.task, (held.token, held.commits + 1), &c) {
             Ok(r) if r.what == Committed::Done => {
+                held.commits += 1;
                 let made = r.made;
                 if c.rest.is_some() {
                     self.node.publish(self.job, made);
@@ -413,8 +420,8 @@ impl Groups for Hand {
     }
 
     fn is_left(&self, maker: &str) -> bool {
-        let mine = lock(&self.held).as_ref().map(|h| (h.task, h.version));
-        mine.is_some_and(|(task, version)| self.node.is_left(self.job, maker, task, version))
+        let mine = lock(&self.held).as_ref().map(|h| (h.task, (h.token, h.commits)));
+        mine.is_some_and(|(task, lease)| self.node.is_left(self.job, maker, task, lease))
     }
 }
 

@@ -10,7 +10,8 @@ use crate::redis::{Begin, Committed, Ledger, LedgerError, Receipt, now_ms, prefi
 use lapin::Acker;
 use redis::AsyncCommands;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -138,6 +139,8 @@ struct Shared {
     node: String,
     ledger: Ledger,
     broker: Broker,
+    /// From a place drawn at random, so that no two processes meet.
+    next_token: AtomicU64,
     idle: AtomicUsize,
     /// It takes messages of the lanes in which there is work for any idle thread.
     shares: AtomicBool,
@@ -182,6 +185,7 @@ impl Node {
             node: name.to_owned(),
             ledger,
             broker,
+            next_token: AtomicU64::new(RandomState::new().build_hasher().finish()),
             idle: AtomicUsize::new(0),
             shares: AtomicBool::new(false),
             hungry: AtomicUsize::new(0),
@@ -233,12 +237,18 @@ impl Node {
         self.create(job, &record.fields(), vec![Bundle::of(first)]);
     }
 
+    /// A number that nobody has drawn or will draw.
+    pub(super) fn draw_token(&self) -> u64 {
+        self.shared.next_token.fetch_add(1, Relaxed)
+    }
+
     /// NAME-PID, which no other process has.
     pub fn worker(&self) -> &str {
         &self.shared.name
     }
 
     /// The name of the node.
+    #[expect(clippy::misnamed_getters, reason = "the name of a worker and that of its node are two things")]
     pub fn name(&self) -> &str {
         &self.shared.node
     }
@@ -342,18 +352,18 @@ impl Node {
         }
     }
 
-    pub(super) fn begin(&self, job: JobId, task: TaskId) -> Result<Begin, LedgerError> {
-        self.rt.block_on(self.shared.ledger.begin(job, task))
+    pub(super) fn begin(&self, job: JobId, task: TaskId, token: u64) -> Result<Begin, LedgerError> {
+        self.rt.block_on(self.shared.ledger.begin(job, task, token))
     }
 
     pub(super) fn commit(
         &self,
         job: JobId,
         task: TaskId,
-        version: u64,
+        lease: (u64, u64),
         c: &Commit,
     ) -> Result<Receipt, LedgerError> {
-        let r = self.rt.block_on(self.shared.ledger.commit(job, task, version, c))?;
+        let r = self.rt.block_on(self.shared.ledger.commit(job, task, lease, c))?;
         if r.outstanding == 0 && r.what == Committed::Done {
             // over, in whatever way: the next pulse knows no more of it
             lock(&self.shared.states).insert(job, JobState::Done);
@@ -475,17 +485,17 @@ impl Node {
     }
 
     /// Whether a process of that name works for the job, and who asks still owns the task that it is at.
-    pub(super) fn is_left(&self, job: JobId, maker: &str, task: TaskId, version: u64) -> bool {
+    pub(super) fn is_left(&self, job: JobId, maker: &str, task: TaskId, lease: (u64, u64)) -> bool {
         let p = prefix(job);
         let answer = self.rt.block_on(self.shared.ledger.stubborn(|mut c| {
             let p = p.clone();
             async move {
                 let mut pipe = redis::pipe();
                 pipe.atomic().sismember(format!("{p}makers"), maker).hget(format!("{p}begun"), task.0);
-                pipe.query_async::<(bool, Option<u64>)>(&mut c).await
+                pipe.query_async::<(bool, Option<String>)>(&mut c).await
             }
         }));
-        matches!(answer, Ok((true, Some(v))) if v == version)
+        matches!(answer, Ok((true, Some(at))) if at == format!("{}:{}", lease.0, lease.1))
     }
 
     /// Notes that a process of that name (see `treeferry_fs::temp::maker_part`) works for a job.

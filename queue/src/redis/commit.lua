@@ -1,10 +1,12 @@
--- ARGV: task, version, now (ms), the commit (msgpack; see ledger.rs). Returns {status, outstanding, id, lane, ...}.
-local id, version, now = ARGV[1], ARGV[2], ARGV[3]
-local c = cmsgpack.unpack(ARGV[4])
+-- ARGV: task, token of its beginning, number of this commit since, now (ms), the commit (msgpack; see `pack`). Returns
+-- {status, outstanding, id, lane, ...}. The number tells a commit that is made again, its answer having been lost, and
+-- one before which the ledger has lost another.
+local id, token, number, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local c = cmsgpack.unpack(ARGV[5])
 local made = {}
-if redis.call('HGET', begun, id) ~= version or redis.call('HEXISTS', open, id) == 0 then
-  return {'gone', outstanding()}
-end
+local at = redis.call('HGET', begun, id)
+if at == token .. ':' .. number then return {'done', outstanding()} end
+if at ~= token .. ':' .. (number - 1) or redis.call('HEXISTS', open, id) == 0 then return {'gone', outstanding()} end
 -- whoever was thought to lead a group must still be the one
 for _, l in ipairs(c.led) do
   local g = group(l[1])
@@ -83,6 +85,7 @@ for _, n in ipairs(c.notices) do redis.call('SADD', P .. 'notices', n) end
 redis.call('HDEL', P .. 'tries', id)
 if c.rest ~= '' then
   redis.call('HSET', open, id, c.rest)
+  redis.call('HSET', begun, id, token .. ':' .. number)
 else
   redis.call('HDEL', open, id)
   redis.call('HDEL', begun, id)

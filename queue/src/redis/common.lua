@@ -4,7 +4,7 @@
 --   job        hash: what was asked for, state, wanted (run, pause), the number of the next task, links_queued (tasks
 --              for the hardlinker that nobody has begun)
 --   open       hash: task -> lane, kind and body; a task is here until it is done
---   begun      hash: task -> how often somebody has begun it; the last one owns it
+--   begun      hash: task -> token of the last one to begin it, who owns it, and how many commits of it were made since
 --   tries      hash: task -> how often it was begun since something of it was last done
 --   outbox     sorted set: tasks that the broker has not confirmed yet, by time (ms); later
 --              than any: it waits for its job to be resumed, or its message was given up and it is being worked on

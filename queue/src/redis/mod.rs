@@ -39,8 +39,8 @@ type Res<T> = Result<T, LedgerError>;
 pub struct Begun {
     /// What there is to do.
     pub bundle: Bundle,
-    /// Distinguishes this beginning from every other of the same task.
-    pub version: u64,
+    /// It was begun before, and may be done in part.
+    pub again: bool,
     /// How often it was begun since something of it was last done.
     pub tries: u64,
 }
@@ -61,7 +61,7 @@ pub enum Begin {
 pub enum Committed {
     /// It is written.
     Done,
-    /// The task was done, or was begun by another since: nothing was written.
+    /// The task was done, or was begun by another since, or the ledger has lost what came before: nothing was written.
     Gone,
     /// Another leads a group that this bundle has led: nothing was written, and it is to be run again.
     Fenced,
@@ -189,34 +189,41 @@ impl Ledger {
     }
 
     /// Begins a task: whoever has begun it before owns it no more.
-    pub async fn begin(&self, job: JobId, task: TaskId) -> Res<Begin> {
+    /// `token`: drawn by the asker, never twice.
+    pub async fn begin(&self, job: JobId, task: TaskId, token: u64) -> Res<Begin> {
         let p = prefix(job);
         let answer: Vec<Value> = self
             .stubborn(|mut c| {
                 let p = p.clone();
-                async move { self.scripts.begin.key(p).arg(task.0).invoke_async(&mut c).await }
+                async move { self.scripts.begin.key(p).arg(task.0).arg(token).invoke_async(&mut c).await }
             })
             .await?;
         match (word(answer.first()), answer.get(1..).unwrap_or_default()) {
             ("gone", _) => Ok(Begin::Gone),
             ("over", _) => Ok(Begin::Over),
-            ("yours", [Value::BulkString(body), Value::Int(version), Value::Int(tries)]) => {
-                let (version, tries) = (*version as u64, *tries as u64);
-                Ok(Begin::Yours(Begun { bundle: read_body(body)?, version, tries }))
+            ("yours", [Value::BulkString(body), Value::Int(again), Value::Int(tries)]) => {
+                let (again, tries) = (*again == 1, *tries as u64);
+                Ok(Begin::Yours(Begun { bundle: read_body(body)?, again, tries }))
             }
             _ => Err(LedgerError::Strange("an answer that no script gives")),
         }
     }
 
-    /// Writes a commit, all of it or nothing.
-    pub async fn commit(&self, job: JobId, task: TaskId, version: u64, commit: &Commit) -> Res<Receipt> {
+    /// Writes a commit, all of it or nothing, and once however often it is asked. `lease`: token and number.
+    pub async fn commit(&self, job: JobId, task: TaskId, lease: (u64, u64), commit: &Commit) -> Res<Receipt> {
         let (p, packed) = (prefix(job), pack(commit));
         let answer: Vec<Value> = self
             .stubborn(|mut c| {
                 let (p, packed) = (p.clone(), packed.clone());
                 async move {
                     let mut call = self.scripts.commit.key(p);
-                    call.arg(task.0).arg(version).arg(now_ms()).arg(packed).invoke_async(&mut c).await
+                    call.arg(task.0)
+                        .arg(lease.0)
+                        .arg(lease.1)
+                        .arg(now_ms())
+                        .arg(packed)
+                        .invoke_async(&mut c)
+                        .await
                 }
             })
             .await?;
@@ -308,11 +315,10 @@ impl Ledger {
         let n: i64 = self
             .stubborn(|mut c| {
                 let p = p.clone();
-                let call = async move {
+                async move {
                     let mut call = self.scripts.may_delete.key(p);
                     call.arg(most).arg(u8::from(take)).invoke_async(&mut c).await
-                };
-                call
+                }
             })
             .await?;
         Ok(n == 1)
