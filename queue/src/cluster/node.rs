@@ -292,11 +292,20 @@ impl Node {
                 if c.hexists(format!("{p}open"), task.0).await? {
                     c.zadd::<_, _, _, ()>(format!("{p}outbox"), task.0, until_ms).await?;
                 }
-                Ok(())
+                c.exists::<_, bool>(format!("{p}job")).await
             }
         }));
         match kept {
-            Ok(()) => self.ack(arrival, job, Vec::new()),
+            Ok(true) => self.ack(arrival, job, Vec::new()),
+            Ok(false) => {
+                let shared = Arc::clone(&self.shared);
+                self.rt.spawn(async move {
+                    let why = "it names a job that the ledger does not have";
+                    if shared.broker.bury(arrival.errand, why).await {
+                        let _ = arrival.acker.ack(Default::default()).await;
+                    }
+                });
+            }
             Err(_) => self.refuse(arrival),
         }
     }

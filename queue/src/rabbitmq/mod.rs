@@ -61,9 +61,11 @@ pub struct Arrival {
 /// Something to be published.
 pub struct Post {
     /// Where.
-    pub lane: Lane,
+    pub queue: &'static str,
     /// What.
     pub errand: Errand,
+    /// Why nobody can work on it, for [`DEAD`].
+    pub reason: Option<String>,
     /// Told whether the broker has confirmed it.
     pub done: tokio::sync::oneshot::Sender<bool>,
 }
@@ -128,8 +130,18 @@ impl Broker {
 
     /// Publishes; the answer comes with the broker's confirm.
     pub async fn post(&self, lane: Lane, errand: Errand) -> bool {
+        self.send(lane.queue(), errand, None).await
+    }
+
+    /// Puts a message that nobody can work on where somebody will look for it.
+    pub async fn bury(&self, errand: Errand, why: &str) -> bool {
+        tracing::warn!("a message went to {DEAD}: {why}");
+        self.send(DEAD, errand, Some(why.to_owned())).await
+    }
+
+    async fn send(&self, queue: &'static str, errand: Errand, reason: Option<String>) -> bool {
         let (done, answer) = tokio::sync::oneshot::channel();
-        if self.posts.send(Post { lane, errand, done }).await.is_err() {
+        if self.posts.send(Post { queue, errand, reason, done }).await.is_err() {
             return false;
         }
         answer.await.unwrap_or(false)
@@ -235,9 +247,11 @@ async fn publish(
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             let payload = wire::encode(MessageKind::Errand, &post.errand);
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            let persistent = BasicProperties::default().with_delivery_mode(2);
-            let sent =
-                ch.basic_publish("".into(), post.lane.queue().into(), options, &payload, persistent).await;
+            let persistent = match &post.reason {
+                None => BasicProperties::default().with_delivery_mode(2),
+                Some(why) => dead(why),
+            };
+            let sent = ch.basic_publish("".into(), post.queue.into(), options, &payload, persistent).await;
             match sent {
                 Ok(confirm) => {
                     tokio::spawn(async move {
@@ -333,14 +347,18 @@ impl Consumer {
     }
 }
 
+/// Properties of a dead letter.
+fn dead(why: &str) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    headers.insert("treeferry-reason".into(), AMQPValue::LongString(why.into()));
+    BasicProperties::default().with_delivery_mode(2).with_headers(headers)
+}
+
 /// Puts a message that nobody can read where somebody will look for it, with the reason.
 async fn bury(ch: &Channel, delivery: Delivery, why: &str) {
     tracing::warn!("a message that is not ours went to {DEAD}: {why}");
-    let mut headers = FieldTable::default();
-    headers.insert("treeferry-reason".into(), AMQPValue::LongString(why.into()));
-    let properties = BasicProperties::default().with_delivery_mode(2).with_headers(headers);
     let sent = ch
-        .basic_publish("".into(), DEAD.into(), BasicPublishOptions::default(), &delivery.data, properties)
+        .basic_publish("".into(), DEAD.into(), BasicPublishOptions::default(), &delivery.data, dead(why))
         .await;
     match sent {
         Ok(_) => drop(delivery.acker.ack(Default::default()).await),

@@ -8,6 +8,9 @@ use std::process::{Command, Stdio};
 pub struct Services {
     script: PathBuf,
     dir: tempfile::TempDir,
+    first_port: u16,
+    /// Locked as long as these servers live: they may be down for a while, and nobody is to take their ports then.
+    _ports: std::fs::File,
     /// URL of the broker.
     pub broker: String,
     /// URL of the ledger.
@@ -22,14 +25,10 @@ impl Services {
     pub fn start() -> Services {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/services");
         let dir = tempfile::Builder::new().prefix("kit-services-").tempdir().expect("a temporary directory");
-        let mut s = Services { script, dir, broker: String::new(), ledger: String::new() };
-        {
-            // ports are looked for and then taken: one after the other, whoever else starts some at this moment
-            let place = std::env::temp_dir().join("treeferry-kit-services.lock");
-            let lock = std::fs::File::create(&place).unwrap_or_else(|e| panic!("{}: {e}", place.display()));
-            rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("a lock");
-            s.call("start");
-        }
+        let (ports, first_port) = take_ports();
+        let mut s =
+            Services { script, dir, first_port, _ports: ports, broker: String::new(), ledger: String::new() };
+        s.call("start");
         let config =
             std::fs::read_to_string(s.config()).expect("scripts/services has written its configuration");
         let value = |key: &str| {
@@ -103,6 +102,11 @@ impl Services {
             .arg(what)
             .arg("--dir")
             .arg(self.home())
+            .args(if what == "start" {
+                vec!["--port".to_owned(), self.first_port.to_string()]
+            } else {
+                vec![]
+            })
             .stdin(Stdio::null())
             .output()
             .unwrap_or_else(|e| panic!("{}: {e}", self.script.display()));
@@ -143,4 +147,18 @@ fn ports_of(pid: u32) -> Vec<u16> {
         ours.then(|| u16::from_str_radix(fields.get(1)?.split_once(':')?.1, 16).ok()).flatten()
     };
     table.lines().skip(1).filter_map(port).collect()
+}
+
+/// Four ports in a row that nobody has, as far as servers of tests go and at this moment; the lock says so to others.
+fn take_ports() -> (std::fs::File, u16) {
+    let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+    for first in (22000..24000).step_by(4) {
+        let place = std::env::temp_dir().join(format!("treeferry-kit-ports-{first}.lock"));
+        let Ok(file) = std::fs::File::create(&place) else { continue };
+        let alone = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
+        if alone && (first..first + 4).all(is_free) {
+            return (file, first);
+        }
+    }
+    panic!("no four ports in a row are free between 22000 and 24000");
 }
