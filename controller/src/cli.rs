@@ -1,6 +1,6 @@
 //! The command line as a whole: which commands there are, and what becomes of one that is wrong.
 
-use crate::commands::{completions, man, sync, verify};
+use crate::commands::{completions, control, man, status, sync, verify, worker};
 use crate::output;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -23,6 +23,16 @@ pub struct Cli {
 enum Command {
     Sync(Box<sync::Args>),
     Verify(Box<verify::Args>),
+    Worker(worker::Args),
+    Hardlinker(worker::HardlinkerArgs),
+    Status(status::Args),
+    Jobs(status::JobsArgs),
+    Pause(control::PauseArgs),
+    Resume(control::ResumeArgs),
+    Cancel(control::CancelArgs),
+    Pool(control::PoolArgs),
+    Shutdown(control::ShutdownArgs),
+    Retry(control::RetryArgs),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -33,6 +43,16 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(cli) => match cli.command {
             Command::Sync(args) => sync::run(*args),
             Command::Verify(args) => verify::run(*args),
+            Command::Worker(args) => worker::run(&args),
+            Command::Hardlinker(args) => worker::run_hardlinker(&args),
+            Command::Status(args) => status::run(&args),
+            Command::Jobs(args) => status::run_jobs(&args),
+            Command::Pause(args) => control::run_pause(&args),
+            Command::Resume(args) => control::run_resume(&args),
+            Command::Cancel(args) => control::run_cancel(&args),
+            Command::Pool(args) => control::run_pool(&args),
+            Command::Shutdown(args) => control::run_shutdown(&args),
+            Command::Retry(args) => control::run_retry(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
         },

@@ -1,13 +1,14 @@
 //! What a job has around it, whichever engine runs it: log, signals, console, summary, exit code.
 
 use crate::args::Output;
-use crate::local;
 use crate::output::{Console, Report, Summary, complain, harmless};
+use crate::{cluster, local};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 use std::sync::{Arc, Once};
 use std::time::Instant;
 use treeferry_core::{JobId, JobSpec, Stop, escape};
+use treeferry_queue::Site;
 use treeferry_service::{Exit, logging, signals};
 use treeferry_worker::{OpenError, PoolSize};
 
@@ -17,6 +18,21 @@ pub struct Request {
     pub spec: JobSpec,
     /// By how many threads of this process.
     pub pool: PoolSize,
+    /// By whom instead, if there is a cluster.
+    pub site: Option<Site>,
+    /// With a cluster: what is done of it.
+    pub start: Start,
+    /// With a cluster: register the job, say its id, and leave it to the workers.
+    pub detach: bool,
+}
+
+/// What of a job is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// All of it.
+    Whole,
+    /// What failed in another job.
+    Again(JobId),
 }
 
 /// What the job is for; it decides what counts as success and how the summary speaks.
@@ -45,8 +61,11 @@ pub fn run(purpose: Purpose, request: Request, output: &Output) -> Exit {
         tracing::warn!("signals end this process at once: {e}");
     }
 
-    // the engine is chosen here: a second one is another arm with the same signature
-    let ended = is_usable(purpose, &request).and_then(|()| local::run(&request, &stop, &console));
+    // the engine is chosen here
+    let ended = is_usable(purpose, &request).and_then(|()| match &request.site {
+        None => local::run(&request, &stop, &console).map(Some),
+        Some(site) => cluster::run(site, id, &request, &stop, &console),
+    });
 
     if stop.is_set() {
         // the job may have ended before the thread of the signals had its turn
@@ -54,7 +73,15 @@ pub fn run(purpose: Purpose, request: Request, output: &Output) -> Exit {
     }
     let elapsed = began.elapsed();
     let summary = match ended {
-        Ok(end) => {
+        Ok(None) => {
+            console.close();
+            match output.json {
+                true => console.print(&format!("{}\n", serde_json::json!({ "job": id.to_string() }))),
+                false => console.print(&format!("{id}\n")),
+            }
+            return Exit::Done;
+        }
+        Ok(Some(end)) => {
             if let Some(why) = &end.aborted {
                 console.say(&harmless(why, ""));
             }
@@ -98,6 +125,9 @@ fn explain(purpose: Purpose, why: &OpenError) -> (Exit, &'static str) {
         (OpenError::Usage(_), Purpose::Verify) => {
             (Exit::Usage, "For more information, try 'treeferry verify --help'.")
         }
+        (OpenError::Unreachable(_), _) => {
+            (Exit::Unreachable, "Are RabbitMQ and Redis running, and do the URLs name them?")
+        }
         (OpenError::Unusable(_), Purpose::Sync) => (
             Exit::Unusable,
             "SRC must be a directory that you may read; DST one that you may write, or not there yet.",
@@ -124,7 +154,13 @@ mod tests {
 
     #[test]
     fn a_verification_without_a_target_is_not_a_success() {
-        let request = Request { spec: JobSpec::new("/", "/nonexistent/x"), pool: PoolSize::Auto };
+        let request = Request {
+            spec: JobSpec::new("/", "/nonexistent/x"),
+            pool: PoolSize::Auto,
+            site: None,
+            start: Start::Whole,
+            detach: false,
+        };
         assert!(is_usable(Purpose::Sync, &request).is_ok());
         let e = is_usable(Purpose::Verify, &request).unwrap_err();
         assert_eq!(explain(Purpose::Verify, &e).0, Exit::Unusable);

@@ -4,21 +4,21 @@
 use std::ffi::CStr;
 use std::sync::Arc;
 use treeferry_core::{JoinId, Outcome, RelPath, Task};
-use treeferry_fs::{Root, TempNames};
+use treeferry_fs::{Meta, Root, TempNames};
 use treeferry_hardlinker::{Hardlinker, LinkJob};
-use treeferry_queue::Engine;
+use treeferry_queue::Registry;
 use treeferry_worker::{Job, RunLinks};
 
 /// A hardlinker for an open job.
-pub fn linker(job: &Arc<Job>, engine: &Engine) -> Box<dyn RunLinks> {
-    Box::new(Links(Hardlinker::new(Arc::new(Open(Arc::clone(job))), engine.clone())))
+pub fn linker(job: &Arc<Job>) -> Box<dyn RunLinks> {
+    Box::new(Links(Hardlinker::new(Arc::new(Open(Arc::clone(job))))))
 }
 
 struct Links(Hardlinker);
 
 impl RunLinks for Links {
-    fn run(&self, task: &Task) -> Outcome {
-        self.0.run(task)
+    fn run(&self, task: &Task, registry: &Registry) -> Outcome {
+        self.0.run(task, registry)
     }
 }
 
@@ -46,6 +46,9 @@ impl LinkJob for Open {
     }
     fn counts_deletions(&self) -> bool {
         self.0.counts_deletions()
+    }
+    fn target_id(&self, m: &Meta) -> (u64, u64) {
+        self.0.target_id(m)
     }
     fn new_join(&self) -> JoinId {
         self.0.new_join()

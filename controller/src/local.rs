@@ -19,7 +19,7 @@ pub fn run(request: &Request, stop: &Stop, console: &Arc<Console>) -> Result<End
     let engine = Engine::memory();
     engine.begin(job.first_task());
     let reporter: Arc<dyn Reporter> = Arc::<Console>::clone(console);
-    let pool = Pool::start(&engine, &job, linker(&job, &engine), reporter, request.pool);
+    let pool = Pool::start(&engine, &job, linker(&job), reporter, request.pool);
     tracing::info!(passes = %request.spec.passes, "job begun");
     while !engine.wait(TICK) {
         if stop.is_set() {

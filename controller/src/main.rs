@@ -4,7 +4,9 @@
 
 mod args;
 mod cli;
+mod cluster;
 mod commands;
+mod daemon;
 mod job;
 mod links;
 mod local;

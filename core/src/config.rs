@@ -10,6 +10,36 @@ use serde::Deserialize;
 pub struct Config {
     /// Defaults of `treeferry sync`.
     pub sync: SyncConfig,
+    /// Where broker and ledger are.
+    pub cluster: ClusterConfig,
+}
+
+/// Section `[cluster]`.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct ClusterConfig {
+    /// As `--broker`.
+    pub broker: Option<String>,
+    /// As `--ledger`.
+    pub ledger: Option<String>,
+}
+
+impl std::fmt::Debug for ClusterConfig {
+    /// Without the URLs: there may be passwords in them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ClusterConfig {{ broker: {}, ledger: {} }}", self.broker.is_some(), self.ledger.is_some())
+    }
+}
+
+impl ClusterConfig {
+    /// Whether there is a password in it.
+    pub fn is_secret(&self) -> bool {
+        let has = |url: &Option<String>| {
+            let rest = url.as_deref().and_then(|u| u.split_once("://")).map(|u| u.1);
+            rest.and_then(|r| r.split_once('@')).is_some_and(|(user, _)| user.contains(':'))
+        };
+        has(&self.broker) || has(&self.ledger)
+    }
 }
 
 /// Section `[sync]`.
@@ -67,7 +97,9 @@ mod tests {
         assert_eq!(Config::parse(text).unwrap(), Config::default());
         let open: String =
             text.lines().map(|l| l.strip_prefix("#= ").unwrap_or(l)).collect::<Vec<_>>().join("\n");
-        let all = Config::parse(&open).unwrap().sync;
+        let all = Config::parse(&open).unwrap();
+        assert!(all.cluster.broker.is_some() && all.cluster.ledger.is_some());
+        let all = all.sync;
         assert!(
             all.pool.is_some() && all.chunk_size.is_some() && all.bwlimit.is_some() && all.iops.is_some()
         );

@@ -83,6 +83,24 @@ pub enum Notice {
 }
 
 impl Notice {
+    /// All of them.
+    const ALL: [Notice; 9] = [
+        Notice::OwnerLeftOut,
+        Notice::GroupLeftOut,
+        Notice::DevicesLeftOut,
+        Notice::XattrsLeftOut,
+        Notice::AclsUnsupported,
+        Notice::XattrsUnsupported,
+        Notice::TimesUnsupported,
+        Notice::SpecialsUnsupported,
+        Notice::SourceTemporaries,
+    ];
+
+    /// Reads back the name under which a ledger keeps it, that of its variant.
+    pub fn from_name(name: &str) -> Option<Notice> {
+        Notice::ALL.into_iter().find(|n| format!("{n:?}") == name)
+    }
+
     /// What to tell the user.
     pub fn text(self) -> &'static str {
         match self {

@@ -34,6 +34,12 @@ impl JobState {
         }
     }
 
+    /// Reads the word back.
+    pub fn from_name(name: &str) -> Option<JobState> {
+        use JobState::*;
+        [Running, Done, Failed, Interrupted, Aborted].into_iter().find(|s| s.name() == name)
+    }
+
     /// The word in summaries.
     pub fn name(self) -> &'static str {
         match self {

@@ -31,4 +31,4 @@ pub use pass::{Pass, PassSet};
 pub use path::RelPath;
 pub use spec::JobSpec;
 pub use stop::Stop;
-pub use task::{Fresh, NewTask, StagedFile, Task, Work};
+pub use task::{Fresh, NewTask, Resume, StagedFile, Task, Work};

@@ -49,6 +49,8 @@ pub enum Work {
         path: RelPath,
         /// What is known of it at the target.
         fresh: Fresh,
+        /// How far it came before, if it was interrupted in the middle of a big directory.
+        resume: Option<Box<Resume>>,
     },
     /// Reconcile these names of a directory.
     Files {
@@ -115,6 +117,22 @@ pub enum Work {
         /// And so many directories above it, each of which holds only the one below.
         above: u32,
     },
+}
+
+/// How far the walk of a big directory has come: so many of its names were seen to, or given away, and are not to be
+/// counted again. The listing is begun anew; the digest tells whether it begins with the same names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// How many names.
+    pub names: u64,
+    /// Digest of these names in their order (xxh3 of each, folded).
+    pub digest: u64,
+    /// How many of them are there at the target too.
+    pub matched: u64,
+    /// The join of what was given away.
+    pub join: Option<JoinId>,
+    /// The mode that the directory is to have at the target, as in `FinishDir`.
+    pub mode: Option<u32>,
 }
 
 /// A file that is being copied in chunks into one staged file.
@@ -197,6 +215,15 @@ impl Work {
             Work::Remove { .. } => "remove",
             Work::RemoveNames { .. } => "remove-names",
             Work::RemoveDir { .. } => "remove-dir",
+        }
+    }
+
+    /// It may have been begun before: nothing of what was known of its directory at the target holds any more.
+    pub fn forget_fresh(&mut self) {
+        match self {
+            Work::Walk { fresh, .. } | Work::Files { fresh, .. } => *fresh = Fresh::No,
+            // that it was made by this job, and has no final metadata yet, still holds
+            _ => {}
         }
     }
 

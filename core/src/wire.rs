@@ -21,6 +21,18 @@ pub enum MessageKind {
     Task = 1,
     /// An [`Outcome`].
     Outcome = 2,
+    /// Tasks that one worker runs, with the joins that only they know of.
+    Bundle = 3,
+    /// A [`NewTask`](crate::NewTask).
+    NewTask = 4,
+    /// A [`Failure`](crate::Failure).
+    Failure = 5,
+    /// What a message of the broker says: job and task.
+    Errand = 6,
+    /// A [`JobSpec`](crate::JobSpec).
+    Spec = 7,
+    /// A [`Change`](crate::Change).
+    Change = 8,
 }
 
 /// Why bytes are not a message of ours. Trying again never helps.
@@ -57,13 +69,15 @@ pub fn decode_outcome(b: &[u8]) -> Result<Outcome, WireError> {
     decode(MessageKind::Outcome, b)
 }
 
-fn encode<T: Serialize>(kind: MessageKind, body: &T) -> Vec<u8> {
+/// Writes a message of a kind.
+pub fn encode<T: Serialize>(kind: MessageKind, body: &T) -> Vec<u8> {
     let head = vec![MAGIC[0], MAGIC[1], kind as u8, VERSION];
     // writing into memory cannot fail: no type in here refuses to be written
     postcard::to_extend(body, head).unwrap_or_default()
 }
 
-fn decode<T: DeserializeOwned>(kind: MessageKind, b: &[u8]) -> Result<T, WireError> {
+/// Reads a message of a kind.
+pub fn decode<T: DeserializeOwned>(kind: MessageKind, b: &[u8]) -> Result<T, WireError> {
     let Some((&[m0, m1, k, v], body)) = b.split_first_chunk::<4>() else { return Err(WireError::NotOurs) };
     if [m0, m1] != MAGIC {
         return Err(WireError::NotOurs);

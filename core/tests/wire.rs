@@ -32,7 +32,7 @@ fn tasks() -> Vec<Task> {
     names.push(c"new\nline", Kind::Symlink);
     let dir = path(b"d/\xfe");
     let works = [
-        Work::Walk { path: RelPath::root(), fresh: Fresh::No },
+        Work::Walk { path: RelPath::root(), fresh: Fresh::No, resume: None },
         Work::Files { dir: dir.clone(), fresh: Fresh::Plain, names: names.clone() },
         Work::Chunk { file: staged(), offset: 1 << 33, len: 1 << 32 },
         Work::Publish { file: staged(), chunks: 4096 },

@@ -142,3 +142,7 @@ pub fn stat_if_there(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<Meta>> {
         Err(e) => Err(e),
     }
 }
+/// A device number as `/proc` writes it, `MAJOR:MINOR`.
+pub fn device_name(dev: u64) -> String {
+    format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev))
+}

@@ -62,6 +62,12 @@ impl TempNames {
         CString::new(s).unwrap_or_default()
     }
 
+    /// What the names of this process have in common: see [`maker_part`].
+    pub fn own_maker(&self) -> String {
+        let name = self.next();
+        maker_part(&name).unwrap_or_default().to_owned()
+    }
+
     /// Who made a name, or `None` if it is not a temporary name at all.
     pub fn maker(&self, name: &CStr) -> Option<Maker> {
         let n = name.to_bytes();
@@ -91,6 +97,12 @@ impl TempNames {
             (true, true, true) => Maker::Dead,
         })
     }
+}
+
+/// The part of a temporary name that says who made it: that process alone, of all machines and times, has it.
+pub fn maker_part(name: &CStr) -> Option<&str> {
+    let rest = std::str::from_utf8(name.to_bytes().strip_prefix(PREFIX)?).ok()?;
+    rest.rsplit_once('.').map(|(maker, _)| maker)
 }
 
 /// Start time of a process in clock ticks after boot: field 22 of `/proc/PID/stat` (proc_pid_stat(5)).

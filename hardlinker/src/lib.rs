@@ -12,8 +12,8 @@ use treeferry_core::{
     Failure, Fresh, GroupKey, Item, Kind, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work,
 };
 use treeferry_fs::meta::{fstat, stat_if_there};
-use treeferry_fs::{AsFd, Error, Root, TempNames, attr, entry, fault};
-use treeferry_queue::{Claim, Engine, Leader};
+use treeferry_fs::{AsFd, Error, Meta, Root, TempNames, attr, entry, fault};
+use treeferry_queue::{Claim, Leader, Registry};
 
 // error numbers of errno(3)
 const EPERM: i32 = 1;
@@ -37,6 +37,8 @@ pub trait LinkJob: Send + Sync {
     fn is_protected(&self, dir: &RelPath, name: &CStr, is_dir: bool) -> bool;
     /// Also an empty directory is removed by the delete pass alone, which counts it or moves it to the trash.
     fn counts_deletions(&self) -> bool;
+    /// What tells a file of the target from every other.
+    fn target_id(&self, m: &Meta) -> (u64, u64);
     /// A new number for a join.
     fn new_join(&self) -> treeferry_core::JoinId;
 }
@@ -44,7 +46,6 @@ pub trait LinkJob: Send + Sync {
 /// Makes links for one job.
 pub struct Hardlinker {
     job: Arc<dyn LinkJob>,
-    engine: Engine,
 }
 
 /// How a link task ended.
@@ -66,13 +67,13 @@ enum End {
 }
 
 impl Hardlinker {
-    /// A hardlinker for a job on an engine.
-    pub fn new(job: Arc<dyn LinkJob>, engine: Engine) -> Hardlinker {
-        Hardlinker { job, engine }
+    /// A hardlinker for a job.
+    pub fn new(job: Arc<dyn LinkJob>) -> Hardlinker {
+        Hardlinker { job }
     }
 
     /// Runs a link task.
-    pub fn run(&self, task: &Task) -> Outcome {
+    pub fn run(&self, task: &Task, registry: &Registry) -> Outcome {
         let mut out = Outcome::default();
         let Work::Link { path, kind, group } = &task.work else { return out };
         if fault::armed() {
@@ -80,7 +81,7 @@ impl Hardlinker {
         }
         let Some((dir, name)) = path.split() else { return out };
         let again = |work| NewTask { join: task.join, attempt: 0, work };
-        let leader = match self.engine.claim(*group, 0, path, false) {
+        let leader = match registry.claim(*group, 0, path, false) {
             Claim::Follow(l) => l,
             Claim::Wait => {
                 out.parked.push((*group, again(task.work.clone())));
@@ -100,7 +101,7 @@ impl Hardlinker {
         match end {
             Ok(End::Right) => {
                 out.counters.unchanged_files += u64::from(*kind == Kind::File);
-                self.settled(*group, false, &mut out);
+                settled(registry, *group, false, &mut out);
             }
             Ok(end @ (End::Linked(_) | End::LinkedForDir)) => {
                 let new = !matches!(end, End::Linked(false));
@@ -116,14 +117,14 @@ impl Hardlinker {
                     let item = Item::Linked(*kind, new);
                     out.changes.push(treeferry_core::Change { item, path: path.clone() });
                 }
-                self.settled(*group, true, &mut out);
+                settled(registry, *group, true, &mut out);
             }
             Ok(End::NotKept) => {
                 out.counters.skipped += 1;
-                self.engine.seen(*group, false);
+                registry.seen(*group, false);
             }
             Ok(End::NoLeader) => {
-                self.engine.abandon(*group);
+                registry.abandon(*group);
                 out.children.push(copy_it(task, &dir, &name));
             }
             Ok(End::Blocked) if self.job.may_clear() && task.attempt < CLEARED => {
@@ -141,12 +142,12 @@ impl Hardlinker {
                     }
                 };
                 out.fail(Failure::finding(path.clone(), Side::Target, "rmdir", text));
-                self.engine.seen(*group, false);
+                registry.seen(*group, false);
             }
             Ok(End::Protected) => {
                 let text = "an excluded entry of another kind is in the way";
                 out.fail(Failure::finding(path.clone(), Side::Target, "replace", text));
-                self.engine.seen(*group, false);
+                registry.seen(*group, false);
             }
             Err(e) if (e.retryable() || e.is_gone() || e.is_exists()) && more => {
                 out.counters.retried += 1;
@@ -158,16 +159,10 @@ impl Hardlinker {
                     f.error.push_str(": the target holds no such link; --no-hardlinks copies each name");
                 }
                 out.fail(f);
-                self.engine.seen(*group, false);
+                registry.seen(*group, false);
             }
         }
         out
-    }
-
-    /// The name is there, for the count of its directory, and for its group.
-    fn settled(&self, group: GroupKey, linked: bool, out: &mut Outcome) {
-        out.tally = 1;
-        self.engine.seen(group, linked);
     }
 
     fn link(&self, dir: &RelPath, name: &CStr, leader: &Leader) -> Result<End, Error> {
@@ -182,7 +177,7 @@ impl Hardlinker {
             // the first copy is not there: a dry run would make it, a real run has left it out
             return Ok(if self.job.dry_run() { End::Linked(there.is_none()) } else { End::NotKept });
         };
-        if there.is_some_and(|m| (m.dev, m.ino) == want) {
+        if there.is_some_and(|m| self.job.target_id(&m) == want) {
             return Ok(End::Right);
         }
         if there.is_some_and(|m| m.kind == treeferry_fs::Kind::Dir && self.job.is_protected(dir, name, true))
@@ -198,7 +193,7 @@ impl Hardlinker {
             r => r?,
         };
         let m = fstat(from.as_fd())?;
-        if (m.dev, m.ino) != want {
+        if self.job.target_id(&m) != want {
             return Ok(End::NoLeader);
         }
         match there {
@@ -240,6 +235,12 @@ impl Hardlinker {
         fstat(fd.as_fd())
             .is_ok_and(|m| m.mode & 0o700 != 0o700 && attr::set_mode(fd.as_fd(), m.mode | 0o700).is_ok())
     }
+}
+
+/// The name is there, for the count of its directory, and for its group.
+fn settled(registry: &Registry, group: GroupKey, linked: bool, out: &mut Outcome) {
+    out.tally = 1;
+    registry.seen(group, linked);
 }
 
 /// The task that copies a name itself.

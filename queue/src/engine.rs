@@ -1,11 +1,13 @@
 //! The verbs of an engine, and the only place that names the engines.
 
+use crate::cluster::{Cluster, ClusterSeat, Node};
 use crate::groups::{Claim, Leader};
 use crate::memory::Memory;
+use crate::rabbitmq::Arrival;
 use std::sync::Arc;
 use std::time::Duration;
 use treeferry_core::job::JobState;
-use treeferry_core::{Counters, Failure, GroupKey, NewTask, Notice, Outcome, RelPath, Task};
+use treeferry_core::{Counters, Failure, GroupKey, JobId, NewTask, Notice, Outcome, RelPath, Task};
 
 /// A broker, a ledger and an inode registry for one job. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +34,17 @@ pub struct Status {
 impl Status {
     /// How many failures are kept in memory; each one is also told as it happens.
     pub const MAX_FAILURES: usize = 10_000;
+
+    /// Of a job that nobody knows any more.
+    pub(crate) fn lost(why: &str) -> Status {
+        Status {
+            state: JobState::Aborted,
+            outstanding: 0,
+            counters: Counters::default(),
+            failures: Vec::new(),
+            aborted: Some(why.to_owned()),
+        }
+    }
 }
 
 /// What a seat gets when it asks for work.
@@ -53,11 +66,6 @@ pub(crate) trait Backend: Send + Sync {
     fn cancel(&self);
     fn abort(&self, why: &str);
     fn status(&self) -> Status;
-    fn claim(&self, key: GroupKey, nlink: u32, path: &RelPath, wavers: bool) -> Claim;
-    fn own_target(&self, key: GroupKey, target: (u64, u64)) -> bool;
-    fn ready(&self, key: GroupKey, leader: Leader);
-    fn abandon(&self, key: GroupKey);
-    fn seen(&self, key: GroupKey, linked: bool);
 }
 
 /// What an engine implements for a thread.
@@ -66,14 +74,37 @@ pub(crate) trait BackendSeat: Send {
     fn take_own(&mut self) -> Option<Task>;
     fn backlog(&self) -> usize;
     fn hungry(&self) -> bool;
-    fn flush(&mut self, task: &Task, outcome: &mut Outcome);
+    fn yields(&self) -> usize;
+    fn flush(&mut self, task: &Task, outcome: &mut Outcome, instead: Option<Task>);
     fn commit(&mut self, task: &Task, outcome: Outcome) -> Vec<Notice>;
+    fn registry(&self) -> Arc<dyn Groups>;
 }
+
+/// What an engine implements of the inode registry.
+pub(crate) trait Groups: Send + Sync {
+    fn claim(&self, key: GroupKey, nlink: u32, path: &RelPath, wavers: bool) -> Claim;
+    fn own_target(&self, key: GroupKey, target: (u64, u64)) -> bool;
+    fn ready(&self, key: GroupKey, leader: Leader);
+    fn abandon(&self, key: GroupKey);
+    fn seen(&self, key: GroupKey, linked: bool);
+    fn may_delete(&self, most: u64, take: bool) -> bool;
+    fn is_left(&self, maker: &str) -> bool;
+}
+
+/// The inode registry, as a thread sees it: what it says here is told the ledger with the commit of the task that the
+/// thread's seat runs. Cheap to clone; not for another thread.
+#[derive(Clone)]
+pub struct Registry(Arc<dyn Groups>);
 
 impl Engine {
     /// The embedded engine: everything in this process, no server.
     pub fn memory() -> Engine {
         Engine(Arc::new(Memory::default()))
+    }
+
+    /// A job of the cluster.
+    pub fn cluster(node: &Arc<Node>, job: JobId) -> Engine {
+        Engine(Arc::new(Cluster::new(Arc::clone(node), job)))
     }
 
     /// Gives the ledger the first task of the job.
@@ -105,7 +136,9 @@ impl Engine {
     pub fn status(&self) -> Status {
         self.0.status()
     }
+}
 
+impl Registry {
     /// Asks what a name of a hard-link group is to do. The first one to ask leads: it is copied like any file,
     /// and whoever leads may ask again and is told so again. One that `wavers` leads only if no other does: it
     /// is not at the target yet, and another of its group may be.
@@ -134,9 +167,25 @@ impl Engine {
     pub fn seen(&self, key: GroupKey, linked: bool) {
         self.0.seen(key, linked);
     }
+
+    /// Whether one more of the job's `most` deletions is left; `take`: it is taken then.
+    pub fn may_delete(&self, most: u64, take: bool) -> bool {
+        self.0.may_delete(most, take)
+    }
+
+    /// Whether a process of that name (see `treeferry_fs::temp::maker_part`) works, or has worked, for this job, and
+    /// so cannot be at work in a directory that everything else is done in. Never for the embedded engine.
+    pub fn is_left(&self, maker: &str) -> bool {
+        self.0.is_left(maker)
+    }
 }
 
 impl Seat {
+    /// A seat that works off one message.
+    pub(crate) fn of_message(node: Arc<Node>, arrival: Arrival) -> Seat {
+        Seat(Box::new(ClusterSeat::with(node, arrival)))
+    }
+
     /// The next task; waits for at most `patience`.
     pub fn take(&mut self, patience: Duration) -> Take {
         self.0.take(patience)
@@ -158,15 +207,27 @@ impl Seat {
         self.0.hungry()
     }
 
-    /// Commits what a task has found so far, while it goes on: its children can be taken at once. Empties the
-    /// outcome.
-    pub fn flush(&mut self, task: &Task, outcome: &mut Outcome) {
-        self.0.flush(task, outcome);
+    /// How many threads have nothing to do, if only between two tasks something can be given to them: then a task had
+    /// better hand the rest of its work back.
+    pub fn yields(&self) -> usize {
+        self.0.yields()
+    }
+
+    /// Takes in what a task has found so far, while it goes on. Empties the outcome. `instead`: what is to be run in
+    /// the place of the task, should this process die before it ends; where that can be said, its children can be
+    /// taken by anybody at once.
+    pub fn flush(&mut self, task: &Task, outcome: &mut Outcome, instead: Option<Task>) {
+        self.0.flush(task, outcome, instead);
     }
 
     /// Ends a task: everything in the outcome happens in one step. Returns what is now to be said for the
     /// first time.
     pub fn commit(&mut self, task: &Task, outcome: Outcome) -> Vec<Notice> {
         self.0.commit(task, outcome)
+    }
+
+    /// The inode registry for the tasks of this seat.
+    pub fn registry(&self) -> Registry {
+        Registry(self.0.registry())
     }
 }

@@ -59,7 +59,7 @@ struct Group {
 
 /// All groups of a job of which not every link was seen yet.
 #[derive(Debug, Default)]
-pub(crate) struct Groups {
+pub(crate) struct Table {
     groups: HashMap<GroupKey, Group>,
     targets: HashMap<(u64, u64), GroupKey>,
     /// Tasks that are parked, over all groups.
@@ -69,7 +69,7 @@ pub(crate) struct Groups {
 /// With so many tasks parked nobody wavers any more: what waits takes memory.
 const MAX_WAVERING: usize = 100_000;
 
-impl Groups {
+impl Table {
     pub fn claim(&mut self, key: GroupKey, nlink: u32, path: &RelPath, wavers: bool) -> Claim {
         let wavers = wavers && self.parked < MAX_WAVERING;
         let g = self.groups.entry(key).or_insert_with(|| Group {
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_first_leads_the_others_wait_and_then_follow() {
-        let mut g = Groups::default();
+        let mut g = Table::default();
         assert_eq!(g.claim(K, 2, &p("a"), false), Claim::Lead);
         assert_eq!(g.claim(K, 2, &p("b"), false), Claim::Wait);
         assert_eq!(
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_group_whose_links_were_all_seen_is_forgotten_with_its_targets() {
-        let mut g = Groups::default();
+        let mut g = Table::default();
         g.claim(K, 2, &p("a"), false);
         assert!(g.own_target(K, (9, 9)));
         assert!(!g.own_target(OTHER, (9, 9)));
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn an_inode_with_a_foreign_name_stays_taken_after_its_group_is_forgotten() {
-        let mut g = Groups::default();
+        let mut g = Table::default();
         g.claim(K, 2, &p("a"), false);
         assert!(g.own_target(K, (9, 9)));
         // two links at the target already, one of which is not b's, for b has to be linked
@@ -238,7 +238,7 @@ mod tests {
             tally: 0,
             work: treeferry_core::Work::RemoveDir { path: p("x"), above: 0 },
         };
-        let mut g = Groups::default();
+        let mut g = Table::default();
         assert_eq!(g.claim(K, 3, &p("a"), true), Claim::Wait);
         assert!(g.park(K, task(1)).is_none());
         assert_eq!(g.claim(K, 3, &p("b"), false), Claim::Lead, "it is at the target already");
@@ -263,7 +263,7 @@ mod tests {
             tally: 0,
             work: treeferry_core::Work::RemoveDir { path: p("x"), above: 0 },
         };
-        let mut g = Groups::default();
+        let mut g = Table::default();
         assert_eq!(g.claim(K, 2, &p("a"), false), Claim::Lead);
         assert_eq!(g.claim(K, 2, &p("b"), false), Claim::Wait);
         assert!(g.park(K, task.clone()).is_none());
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn after_a_leader_failed_the_next_one_leads() {
-        let mut g = Groups::default();
+        let mut g = Table::default();
         g.claim(K, 3, &p("a"), false);
         g.abandon(K);
         assert_eq!(g.claim(K, 3, &p("b"), false), Claim::Lead);

@@ -4,9 +4,18 @@
 //! thread); inside, `engine::Backend` and `engine::BackendSeat` are what an engine implements. The file
 //! `engine.rs` alone names the engines, and `tests/conformance.rs` holds each of them to the same cases.
 
+mod cluster;
 mod engine;
 mod groups;
 mod memory;
+mod rabbitmq;
+mod redis;
 
-pub use engine::{Engine, Seat, Status, Take};
+pub use cluster::bundle::Lane;
+pub use cluster::{
+    Control, JobRecord, JobRow, Node, NodeReport, Offer, QueueRow, Refusal, Reporting, RunningTask, Shutdown,
+    Site, SiteError, Wanted, Which,
+};
+pub use engine::{Engine, Registry, Seat, Status, Take};
 pub use groups::{Claim, Leader};
+pub use redis::LedgerError;

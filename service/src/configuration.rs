@@ -1,6 +1,7 @@
 //! Reads the configuration file. What may stand in it is said in core; here is only the file.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use treeferry_core::config::Config;
 use treeferry_core::escape;
@@ -19,6 +20,12 @@ pub enum ConfigError {
         /// What the system says.
         why: io::Error,
     },
+    /// It has passwords in it, and everybody can read it.
+    #[error("configuration file {} has passwords in it, and others can read it: chmod 600 it", shown(path))]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
     /// It is not TOML, or has a key or a value that is not known.
     #[error("configuration file {}: {why}", shown(path))]
     Parse {
@@ -34,8 +41,14 @@ pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
     let Some(path) = path else { return Ok(Config::default()) };
     let text =
         std::fs::read_to_string(path).map_err(|why| ConfigError::Read { path: path.to_owned(), why })?;
-    Config::parse(&text)
-        .map_err(|why| ConfigError::Parse { path: path.to_owned(), why: why.trim_end().to_owned() })
+    let config = Config::parse(&text)
+        .map_err(|why| ConfigError::Parse { path: path.to_owned(), why: why.trim_end().to_owned() })?;
+    let mode =
+        std::fs::metadata(path).map_err(|why| ConfigError::Read { path: path.to_owned(), why })?.mode();
+    if config.cluster.is_secret() && mode & 0o077 != 0 {
+        return Err(ConfigError::Exposed { path: path.to_owned() });
+    }
+    Ok(config)
 }
 
 fn shown(path: &Path) -> String {

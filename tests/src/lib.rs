@@ -11,6 +11,7 @@
 //! ```
 
 mod binary;
+pub mod cluster;
 mod plant;
 mod run;
 mod scratch;

@@ -3,8 +3,9 @@
 //!
 //! A chunk that was copied adds one to the tally of its join. A file is only named if the tally is full and
 //! the source is still what it was. The chunk that fails for good removes the staged file; that removal
-//! succeeds once, and whoever did it names the failure. So a tally that is not full, of a file that nobody
-//! has removed, means that the source changed (or that somebody else has taken the staged file away).
+//! succeeds once, and whoever did it names the failure and says so in the tally. So a tally that is neither
+//! full nor says so means that the source changed, or that somebody has taken the staged file away: the file
+//! is copied anew.
 
 use crate::attrs::{self, Spot};
 use crate::copy::is_unchanged;
@@ -21,6 +22,8 @@ use treeferry_fs::meta::{fstat, stat_if_there};
 use treeferry_fs::xattr::At;
 use treeferry_fs::{AsFd, BorrowedFd, Error, Meta, OwnedFd, entry};
 
+/// In a tally: a chunk has failed for good, and has named the failure. More than a file has chunks.
+const NAMED: u64 = 1 << 40;
 /// ENOENT.
 const NO_ENTRY: i32 = 2;
 
@@ -119,6 +122,7 @@ impl Worker {
                 // where another chunk was faster, or it cannot be removed, naming the file will find that out
                 if self.remove_staged(file).is_ok() {
                     t.record(|| file.path.clone(), out);
+                    out.tally = NAMED;
                 }
                 Ok(())
             }
@@ -156,8 +160,7 @@ impl Worker {
         out: &mut Outcome,
     ) -> Res<()> {
         let (parent, name) = split(&file.path)?;
-        if task.tally != chunks && !self.job.is_staged(&file.staged) {
-            // a chunk has failed, has removed the file and has said so
+        if task.tally >= NAMED {
             self.give_up(file, out);
             return Ok(());
         }
@@ -218,18 +221,18 @@ impl Worker {
         debug_assert!(old.is_some() || item != Item::Replaced(kind, Differs::default()));
         self.note(item, path, out);
         if let Some(g) = file.group {
-            self.engine.own_target(g, (made.dev, made.ino));
+            self.registry.own_target(g, self.job.target_id(&made));
         }
         let source = Source { name, meta, open: None, group: file.group, attempt: file.attempt };
-        self.lead_done(dir, &source, Some((made.dev, made.ino)), 1, out);
+        self.lead_done(dir, &source, Some(self.job.target_id(&made)), 1, out);
         Ok(())
     }
 
     /// The file will not be copied: if others wait for it, one of them leads now.
     fn give_up(&mut self, file: &StagedFile, out: &mut Outcome) {
         if let Some(g) = file.group {
-            self.engine.abandon(g);
-            self.engine.seen(g, false);
+            self.registry.abandon(g);
+            self.registry.seen(g, false);
             out.released.push(g);
         }
     }

@@ -98,7 +98,7 @@ impl Worker {
             return Err(Trouble::Changed);
         }
         let target = match src.group {
-            Some(_) => Some(fstat(staged.fd.as_fd()).dst().map(|m| (m.dev, m.ino))?),
+            Some(_) => Some(fstat(staged.fd.as_fd()).dst().map(|m| self.job.target_id(&m))?),
             None => None,
         };
         staged.publish(name)?;
@@ -107,7 +107,7 @@ impl Worker {
         out.counters.verified_files += u64::from(self.job.spec.verify);
         self.note_copied(&meta, dst, path, out);
         if let (Some(t), Some(g)) = (target, src.group) {
-            self.engine.own_target(g, t);
+            self.registry.own_target(g, t);
         }
         self.lead_done(dir, &src, target, 1, out);
         Ok(true)
@@ -255,8 +255,8 @@ impl Worker {
             named?;
             if let Some(g) = src.group {
                 let m = stat(d, name).dst()?;
-                target = Some((m.dev, m.ino));
-                self.engine.own_target(g, (m.dev, m.ino));
+                target = Some(self.job.target_id(&m));
+                self.registry.own_target(g, self.job.target_id(&m));
             }
         }
         match meta.kind {

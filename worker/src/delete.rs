@@ -12,7 +12,6 @@ use crate::worker::{Sink, Worker};
 use crate::xattrs;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use treeferry_core::task::MAX_ATTEMPTS;
 use treeferry_core::{Failure, Item, JoinId, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work};
 use treeferry_fs::meta::{fstat, stat, stat_if_there};
@@ -26,17 +25,24 @@ const BATCH_NAMES: usize = 512;
 impl Worker {
     /// Sweeps and, if the job deletes, removes what is extra in a directory. `matched`: how many entries are
     /// known to be in both; if the target has just as many there is nothing extra, and nothing need be asked.
+    /// `given_away`: not all of it was done by the task that has walked it.
+    #[expect(clippy::too_many_arguments, reason = "what a walk knows of a directory, and where to tell")]
     pub(crate) fn tidy(
         &mut self,
         dir: &Dir,
         listed: bool,
         matched: u64,
         src_empty: bool,
+        given_away: bool,
         sink: &mut dyn Sink,
         out: &mut Outcome,
     ) -> Res<()> {
         let Some((fd, _)) = &dir.dst else { return Ok(()) };
         if dir.fresh.is_fresh() {
+            // there is nothing in it that we have not made; but one of us may have been killed at it
+            if given_away && self.job.shared && !self.job.spec.dry_run {
+                self.count_and_sweep(dir, fd.as_fd(), out)?;
+            }
             return Ok(());
         }
         // a descriptor of btrfs lists what was there when it was opened (Linux 6.5), not what was made since
@@ -100,7 +106,10 @@ impl Worker {
         self.job.temp.maker(name).map(|maker| match maker {
             Maker::Alive => false,
             Maker::Dead => true,
-            Maker::Foreign => stat(d, name).is_ok_and(|m| temp::is_abandoned(m.ctime.sec)),
+            Maker::Foreign => {
+                let left = || temp::maker_part(name).is_some_and(|m| self.registry.is_left(m));
+                (self.job.shared && left()) || stat(d, name).is_ok_and(|m| temp::is_abandoned(m.ctime.sec))
+            }
         })
     }
 
@@ -142,7 +151,7 @@ impl Worker {
                 self.give(dir, work, out);
             }
             if out.children.len() >= BATCH_NAMES {
-                sink.flush(out);
+                sink.flush(out, None);
             }
             doubt.is_none() && !self.job.stop.is_set()
         });
@@ -277,7 +286,7 @@ impl Worker {
                 }
             }
             if out.children.len() >= BATCH_NAMES {
-                sink.flush(out);
+                sink.flush(out, None);
             }
             !self.job.stop.is_set()
         });
@@ -287,7 +296,7 @@ impl Worker {
             give(Work::Remove { path: path.child(&first) }, &mut join, out);
         }
         if !out.children.is_empty() && sink.hungry() {
-            sink.flush(out);
+            sink.flush(out, None);
         }
         self.remove_in(path, fd.as_fd(), &names, out);
         match (join, only) {
@@ -405,14 +414,9 @@ impl Worker {
 
     /// Whether `--max-delete` allows one more; if not, that is counted.
     fn may_delete(&self, out: &mut Outcome) -> bool {
-        if self.job.spec.max_delete.is_none() {
-            return true;
-        }
-        let left = self.job.deletions_left.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
-        if left.is_err() {
-            out.counters.not_deleted += 1;
-        }
-        left.is_ok()
+        let may = self.job.spec.max_delete.is_none_or(|most| self.registry.may_delete(most, true));
+        out.counters.not_deleted += u64::from(!may);
+        may
     }
 
     /// Runs a task that removes a directory whose content is gone, and so many above it.
@@ -449,9 +453,11 @@ impl Worker {
             }
             return Ok(());
         }
-        if self.job.spec.max_delete.is_some() && self.has_entries(path) {
+        if let Some(most) = self.job.spec.max_delete
+            && self.has_entries(path)
+        {
             // with what is in it, it was spared; or what is in it is protected
-            out.counters.not_deleted += u64::from(self.job.deletions_left.load(Relaxed) == 0);
+            out.counters.not_deleted += u64::from(!self.registry.may_delete(most, false));
             return Ok(());
         }
         if !self.may_delete(out) {

@@ -86,6 +86,15 @@ impl Dir {
         self.dst.as_ref().filter(|_| !self.fresh.is_fresh()).map(|(_, m)| m.mode)
     }
 
+    /// The mode that it is to have when all is done, as an earlier part of the work has found out.
+    pub fn keep_mode(&mut self, mode: Option<u32>) {
+        if let (Some(mode), Some((_, now))) = (mode, &mut self.dst) {
+            // whoever worked in it may have unlocked it
+            self.opened.set(self.opened.get() || now.mode != mode);
+            now.mode = mode;
+        }
+    }
+
     /// Path of an entry.
     pub fn child(&self, name: &CStr) -> RelPath {
         self.path.child(name)

@@ -79,11 +79,9 @@ impl Worker {
         out: &mut Outcome,
     ) -> Res<()> {
         let mut dir = Dir::open(&self.job, path, fresh)?;
-        if let (Some(mode), Some((_, now))) = (mode, &mut dir.dst) {
-            // whoever worked in it may have unlocked it, and has changed its times
-            dir.opened.set(dir.opened.get() || now.mode != mode);
+        if let (Some(_), Some((_, now))) = (mode, &dir.dst) {
             dir.dirty.set(times_of(&self.job, &dir.src_meta).is_some_and(|(_, m)| m != now.mtime));
-            now.mode = mode;
+            dir.keep_mode(mode);
         } else if mode.is_none() && !dir.fresh.is_fresh() {
             // made by this job, and finished in part by an attempt before this one
             self.adopt(&mut dir, task.attempt, fresh.is_fresh(), out)?;
@@ -104,7 +102,8 @@ impl Worker {
         out: &mut Outcome,
     ) -> Res<()> {
         self.at(&dir.path);
-        if let Err(t) = self.tidy(dir, listed, matched, src_empty, sink, out) {
+        let given_away = matches!(task.work, Work::FinishDir { .. });
+        if let Err(t) = self.tidy(dir, listed, matched, src_empty, given_away, sink, out) {
             t.record(|| dir.path.clone(), out);
         }
         let again =

@@ -1,18 +1,19 @@
 //! A job that is open on this node: its roots, what the target can hold, what we may do, and the guards that
 //! were checked before anything was touched.
 
+use crate::devices::Devices;
 use crate::limit::Limit;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 use treeferry_core::filter::Filter;
-use treeferry_core::{Fresh, JobSpec, JoinId, NewTask, RelPath, Stop, Work};
+use treeferry_core::{Fresh, GroupKey, JobSpec, JoinId, Names, NewTask, RelPath, Stop, Work};
 use treeferry_fs::copy::Rungs;
 use treeferry_fs::root::Identity;
-use treeferry_fs::{Limits, Privilege, Root, TempNames, Time, entry};
+use treeferry_fs::{Limits, Meta, Privilege, Root, TempNames, Time, entry};
 
 /// Why a job cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,20 @@ pub enum OpenError {
     /// The request itself is wrong.
     #[error("{0}")]
     Usage(String),
+    /// Broker or ledger cannot be reached.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+/// What a node that joins a job must know of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// DST was made by this job.
+    pub made_target: bool,
+    /// Inode numbers of the roots, where the job began.
+    pub roots: (u64, u64),
+    /// When the job began, by the clock of whoever began it: ages count from there on every node. Since 1970.
+    pub began: std::time::Duration,
 }
 
 /// Where deleted entries are moved.
@@ -40,7 +55,11 @@ pub struct Job {
     pub(crate) dst: Option<Root>,
     /// DST was made by this job.
     pub(crate) made_target: bool,
+    /// Other processes work on it too.
+    pub(crate) shared: bool,
     pub(crate) trash: Option<Trash>,
+    /// Devices of the source, and of the target.
+    devices: (Devices, Devices),
     pub(crate) filter: Filter,
     pub(crate) limits: Limits,
     pub(crate) privilege: Privilege,
@@ -54,8 +73,6 @@ pub struct Job {
     pub(crate) young_after: Option<Time>,
     /// Files that were not accessed since are left out (`--max-age`).
     pub(crate) old_before: Option<Time>,
-    /// How many deletions `--max-delete` still allows.
-    pub(crate) deletions_left: AtomicU64,
     /// The source root turned out not to be what it was: nothing is deleted any more.
     pub(crate) source_lost: AtomicBool,
     /// Staged files of this process that are being copied in chunks, and have no task that would remove them
@@ -70,6 +87,16 @@ impl Job {
     /// Opens the roots and checks every guard. Makes DST if it is missing (its parent must exist), unless the
     /// job is a dry run.
     pub fn open(spec: JobSpec, stop: Stop) -> Result<Arc<Job>, OpenError> {
+        Job::open_as(spec, stop, None)
+    }
+
+    /// Opens the roots of a job that was begun by another process, elsewhere perhaps: they must be there, and be what
+    /// they were there.
+    pub fn join(spec: JobSpec, stop: Stop, member: &Member) -> Result<Arc<Job>, OpenError> {
+        Job::open_as(spec, stop, Some(member))
+    }
+
+    fn open_as(spec: JobSpec, stop: Stop, member: Option<&Member>) -> Result<Arc<Job>, OpenError> {
         if let Ok(rules) = std::env::var("TREEFERRY_FAULTS") {
             treeferry_fs::fault::arm(&rules)
                 .map_err(|e| OpenError::Usage(format!("TREEFERRY_FAULTS: {e}")))?;
@@ -79,7 +106,13 @@ impl Job {
         let mut filter = Filter::new(&spec.rules).map_err(|e| OpenError::Usage(e.to_string()))?;
         let src = Root::open(&spec.src).map_err(|e| unusable("SRC", &e))?.quietly();
         check_missing_target(&spec, &src, &mut filter)?;
-        let (dst, made) = open_target(&spec)?;
+        let (dst, made) = match member {
+            None => open_target(&spec)?,
+            Some(m) => (join_target(&spec)?, m.made_target),
+        };
+        if let Some(m) = member {
+            check_roots(&src, dst.as_ref(), m)?;
+        }
         if let Some(dst) = &dst {
             check_nesting(&spec, &src, dst, &mut filter)?;
         }
@@ -107,7 +140,15 @@ impl Job {
             (Some(t), Some(d)) => open_trash(t, &src, d, &mut filter, spec.dry_run)?,
             _ => None,
         };
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = match member {
+            None => SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+            Some(m) => m.began,
+        };
+        let shared = member.is_some();
+        let devices = |root: Option<&Root>| match root {
+            Some(r) if shared => Devices::shared(r),
+            _ => Devices::of_one_node(),
+        };
         let ago = |d: std::time::Duration| {
             let t = now.saturating_sub(d);
             Time { sec: t.as_secs() as i64, nsec: t.subsec_nanos() }
@@ -116,7 +157,6 @@ impl Job {
             limit: Limit::new(spec.bwlimit, spec.iops, stop.clone()),
             young_after: spec.min_age.map(ago),
             old_before: spec.max_age.map(ago),
-            deletions_left: AtomicU64::new(spec.max_delete.unwrap_or(u64::MAX)),
             source_lost: AtomicBool::new(false),
             // drawn far apart by different processes, counted up within one
             staged: Mutex::default(),
@@ -125,6 +165,8 @@ impl Job {
             live_entries: AtomicU64::new(0),
             rungs: Rungs::default(),
             made_target: made,
+            shared,
+            devices: (devices(Some(&src)), devices(dst.as_ref())),
             spec,
             src,
             dst,
@@ -141,7 +183,47 @@ impl Job {
     /// The first task: walk the root.
     pub fn first_task(&self) -> NewTask {
         let fresh = if self.made_target { Fresh::Made } else { Fresh::No };
-        NewTask::new(None, Work::Walk { path: RelPath::root(), fresh })
+        NewTask::new(None, Work::Walk { path: RelPath::root(), fresh, resume: None })
+    }
+
+    /// Cuts short what is under way.
+    pub fn stop(&self) {
+        self.stop.set();
+    }
+
+    /// Whether what is under way is to be cut short.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.is_set()
+    }
+
+    /// What is to be done to try failed paths again: pieces of work, each with what is to follow it and the tally that
+    /// this begins with.
+    pub fn again(&self, failed: impl IntoIterator<Item = RelPath>) -> Vec<(Work, Option<(Work, u64)>)> {
+        let (mut names, mut walks) = (BTreeMap::<RelPath, Names>::new(), BTreeSet::new());
+        for path in failed.into_iter().collect::<BTreeSet<_>>() {
+            match path.split() {
+                None => {
+                    walks.insert(path);
+                }
+                Some((dir, _)) if matches!(self.src.find(path.as_bytes()), Err(e) if e.is_gone()) => {
+                    // it failed to be deleted, or is gone since: only a walk says what is extra
+                    if self.spec.passes.delete {
+                        walks.insert(dir);
+                    }
+                }
+                Some((dir, name)) => names.entry(dir).or_default().push(&name, treeferry_core::Kind::Unknown),
+            }
+        }
+        let mut out = Vec::new();
+        for path in walks {
+            names.remove(&path);
+            out.push((Work::Walk { path, fresh: Fresh::No, resume: None }, None));
+        }
+        for (dir, names) in names {
+            let finish = Work::FinishDir { path: dir.clone(), listed: false, fresh: Fresh::No, mode: None };
+            out.push((Work::Files { dir, fresh: Fresh::No, names }, Some((finish, 0))));
+        }
+        out
     }
 
     /// The request.
@@ -152,6 +234,26 @@ impl Job {
     /// The target root; `None` only in a dry run whose DST does not exist.
     pub fn target(&self) -> Option<&Root> {
         self.dst.as_ref()
+    }
+
+    /// Whether DST was made by this job.
+    pub fn made_target(&self) -> bool {
+        self.made_target
+    }
+
+    /// Inode numbers of SRC and DST; 0 for what is not there. (Device numbers differ from node to node.)
+    pub fn root_inodes(&self) -> (u64, u64) {
+        (self.src.identity().ino, self.dst.as_ref().map_or(0, |d| d.identity().ino))
+    }
+
+    /// The hard-link group of a file of the source. Alike on every node.
+    pub(crate) fn group_of(&self, m: &Meta) -> GroupKey {
+        GroupKey { dev: self.devices.0.number(m.dev), ino: m.ino }
+    }
+
+    /// What tells a file of the target from every other, (device, inode). Alike on every node.
+    pub fn target_id(&self, m: &Meta) -> (u64, u64) {
+        (self.devices.1.number(m.dev), m.ino)
     }
 
     /// The temporary names of this process.
@@ -181,11 +283,6 @@ impl Job {
     /// Notes a staged file that is to be filled by several tasks.
     pub(crate) fn note_staged(&self, path: &RelPath) {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
-    }
-
-    /// Whether it is neither named nor removed yet, as far as this process knows.
-    pub(crate) fn is_staged(&self, path: &RelPath) -> bool {
-        self.staged.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
     }
 
     /// It was named, or removed.
@@ -267,6 +364,27 @@ fn open_target(spec: &JobSpec) -> Result<(Option<Root>, bool), OpenError> {
         OpenError::Unusable(format!("DST {} cannot be made: {e}{hint}", spec.dst.display()))
     })?;
     Root::open(&spec.dst).map(|r| (Some(r), true)).map_err(|e| unusable("DST", &e))
+}
+
+/// Opens a DST that must be there; in a dry run it may be missing.
+fn join_target(spec: &JobSpec) -> Result<Option<Root>, OpenError> {
+    match Root::open(&spec.dst) {
+        Ok(r) => Ok(Some(r)),
+        Err(treeferry_fs::RootError::Open(_, e)) if e.is_gone() && spec.dry_run => Ok(None),
+        Err(e) => Err(unusable("DST", &e)),
+    }
+}
+
+fn check_roots(src: &Root, dst: Option<&Root>, m: &Member) -> Result<(), OpenError> {
+    let found = (src.identity().ino, dst.map_or(0, |d| d.identity().ino));
+    for (name, here, there) in [("SRC", found.0, m.roots.0), ("DST", found.1, m.roots.1)] {
+        if here != there {
+            return Err(OpenError::Unusable(format!(
+                "{name} is not here what it is where the job began (inode {here}, not {there}): is it mounted?"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses roots that lie in each other, unless the inner one is excluded; then it is protected for good.

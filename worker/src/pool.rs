@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use treeferry_core::{Change, Failure, Notice, Outcome, Task, Work};
-use treeferry_queue::{Engine, Seat, Take};
+use treeferry_queue::{Engine, Registry, Seat, Take};
 
 /// How long an idle thread waits before it looks around.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -29,7 +29,7 @@ const FULL_TASKS: usize = 4096;
 /// How deep such runs may lie in each other.
 const MAX_NESTED: usize = 64;
 /// The stack of a worker thread; it must hold `MAX_NESTED` runs in each other.
-const STACK_BYTES: usize = 8 << 20;
+pub(crate) const STACK_BYTES: usize = 8 << 20;
 
 /// What workers tell as it happens. Called from worker threads; must be quick.
 pub trait Reporter: Send + Sync {
@@ -44,7 +44,7 @@ pub trait Reporter: Send + Sync {
 /// Runs link tasks: the hardlinker, which this crate does not know.
 pub trait RunLinks: Send + Sync {
     /// Runs a task of kind [`Work::Link`].
-    fn run(&self, task: &Task) -> Outcome;
+    fn run(&self, task: &Task, registry: &Registry) -> Outcome;
 }
 
 /// Number of threads.
@@ -56,11 +56,20 @@ pub enum PoolSize {
     Fixed(usize),
 }
 
+/// A job with all that running its tasks takes.
+pub struct Context {
+    /// Its engine.
+    pub engine: Engine,
+    /// The job, open on this node.
+    pub job: Arc<Job>,
+    /// Makes its links.
+    pub links: Box<dyn RunLinks>,
+    /// Told what happens.
+    pub reporter: Arc<dyn Reporter>,
+}
+
 struct Shared {
-    engine: Engine,
-    job: Arc<Job>,
-    links: Box<dyn RunLinks>,
-    reporter: Arc<dyn Reporter>,
+    context: Context,
     /// Threads with a number below this take tasks; the others wait.
     active: AtomicUsize,
     auto: AtomicBool,
@@ -87,10 +96,7 @@ impl Pool {
         size: PoolSize,
     ) -> Pool {
         let shared = Arc::new(Shared {
-            engine: engine.clone(),
-            job: Arc::clone(job),
-            links,
-            reporter,
+            context: Context { engine: engine.clone(), job: Arc::clone(job), links, reporter },
             active: AtomicUsize::new(0),
             auto: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
@@ -133,7 +139,7 @@ impl Pool {
         let threads = std::mem::take(&mut *lock(&self.shared.threads));
         // a panic of a worker was caught in it and has aborted the job
         threads.into_iter().for_each(|t| drop(t.join()));
-        self.shared.job.remove_staged_files();
+        self.shared.context.job.remove_staged_files();
     }
 }
 
@@ -167,20 +173,22 @@ fn spawn(shared: &Arc<Shared>, number: usize) -> Option<JoinHandle<()>> {
         .stack_size(STACK_BYTES)
         .spawn(move || {
             if catch_unwind(AssertUnwindSafe(|| work(&s, number))).is_err() {
-                s.engine.abort("internal error in a worker thread: please report the message above as a bug");
+                s.context
+                    .engine
+                    .abort("internal error in a worker thread: please report the message above as a bug");
             }
         })
         .inspect_err(|e| {
             if number == 0 {
-                shared.engine.abort(&format!("cannot start a thread: {e}"));
+                shared.context.engine.abort(&format!("cannot start a thread: {e}"));
             }
         })
         .ok()
 }
 
 fn work(s: &Shared, number: usize) {
-    let mut seat = s.engine.seat();
-    let mut workers = vec![Worker::new(&s.job, &s.engine)];
+    let mut seat = s.context.engine.seat();
+    let mut workers = Vec::new();
     loop {
         if number >= s.active.load(Acquire) {
             if s.over.load(Acquire) {
@@ -194,7 +202,7 @@ fn work(s: &Shared, number: usize) {
             Take::Idle => {}
             Take::Task(t) => {
                 s.busy.fetch_add(1, Relaxed);
-                run(s, &mut seat, &mut workers, 0, t);
+                run(&s.context, &mut seat, &mut workers, 0, t);
                 s.busy.fetch_sub(1, Relaxed);
             }
         }
@@ -202,14 +210,14 @@ fn work(s: &Shared, number: usize) {
 }
 
 /// Runs a task and commits it. `workers` has a set of tools for each level of nesting.
-fn run(s: &Shared, seat: &mut Seat, workers: &mut Vec<Worker>, level: usize, task: Task) {
+pub(crate) fn run(s: &Context, seat: &mut Seat, workers: &mut Vec<Worker>, level: usize, task: Task) {
     if workers.len() <= level {
-        workers.push(Worker::new(&s.job, &s.engine));
+        workers.push(Worker::new(&s.job, &seat.registry()));
     }
     // taken out for the while, so that a nested run can have the others
     let mut tools = workers.swap_remove(level.min(workers.len() - 1));
     let mut out = match task.work {
-        Work::Link { .. } => s.links.run(&task),
+        Work::Link { .. } => s.links.run(&task, &seat.registry()),
         _ => {
             let mut desk = Desk { s, seat, workers, level, task: &task };
             tools.run(&task, &mut desk)
@@ -220,8 +228,10 @@ fn run(s: &Shared, seat: &mut Seat, workers: &mut Vec<Worker>, level: usize, tas
     if s.job.stop.is_set() {
         // not done, so not committed: only what it has counted and named is kept
         let mut rest = Outcome { counters: out.counters, failures: out.failures, ..Outcome::default() };
-        seat.flush(&task, &mut rest);
-        s.engine.cancel();
+        seat.flush(&task, &mut rest, None);
+        if !s.job.shared {
+            s.engine.cancel();
+        }
         return;
     }
     for n in seat.commit(&task, out) {
@@ -229,8 +239,9 @@ fn run(s: &Shared, seat: &mut Seat, workers: &mut Vec<Worker>, level: usize, tas
     }
 }
 
-fn tell(s: &Shared, out: &mut Outcome) {
-    if !out.changes.is_empty() {
+fn tell(s: &Context, out: &mut Outcome) {
+    // those of a shared job go to the ledger, for whoever has asked
+    if !out.changes.is_empty() && !s.job.shared {
         s.reporter.changes(&out.changes);
         out.changes.clear();
     }
@@ -241,7 +252,7 @@ fn tell(s: &Shared, out: &mut Outcome) {
 
 /// What a running task sees of the engine.
 struct Desk<'a> {
-    s: &'a Shared,
+    s: &'a Context,
     seat: &'a mut Seat,
     workers: &'a mut Vec<Worker>,
     level: usize,
@@ -249,9 +260,10 @@ struct Desk<'a> {
 }
 
 impl Sink for Desk<'_> {
-    fn flush(&mut self, out: &mut Outcome) {
+    fn flush(&mut self, out: &mut Outcome, instead: Option<Work>) {
         tell(self.s, out);
-        self.seat.flush(self.task, out);
+        let instead = instead.map(|work| Task { work, ..self.task.clone() });
+        self.seat.flush(self.task, out, instead);
         while self.level < MAX_NESTED && self.seat.backlog() > FULL_TASKS && !self.s.job.stop.is_set() {
             let Some(t) = self.seat.take_own() else { break };
             run(self.s, self.seat, self.workers, self.level + 1, t);
@@ -264,6 +276,10 @@ impl Sink for Desk<'_> {
 
     fn hungry(&self) -> bool {
         self.seat.hungry()
+    }
+
+    fn yields(&self) -> usize {
+        self.seat.yields()
     }
 }
 

@@ -58,8 +58,8 @@ impl Worker {
                 }
                 if let Some(g) = group.filter(|_| verdict != Verdict::Drop) {
                     // the next of the group leads
-                    self.engine.abandon(g);
-                    self.engine.seen(g, false);
+                    self.registry.abandon(g);
+                    self.registry.seen(g, false);
                     out.released.push(g);
                 }
                 t.record(|| dir.child(name), out);
@@ -117,7 +117,7 @@ impl Worker {
         let mut dst = if new { None } else { stat_if_there(dir.d()?, name).dst()? };
         let mut src = Source { name, meta, open, group: None, attempt };
         if meta.nlink > 1 && self.job.spec.hardlinks {
-            let key = GroupKey { dev: meta.dev, ino: meta.ino };
+            let key = self.job.group_of(&meta);
             if let Some(there) = self.follow(dir, &src, key, dst.as_ref(), first, out) {
                 return Ok(there);
             }
@@ -136,7 +136,7 @@ impl Worker {
             && self.links_right(&src, &d)
             && self.fix(dir, &src, &d, out)?
         {
-            self.lead_done(dir, &src, Some((d.dev, d.ino)), d.nlink, out);
+            self.lead_done(dir, &src, Some(self.job.target_id(&d)), d.nlink, out);
             return Ok(true);
         }
         if meta.kind == Kind::File && !alone && meta.size > ALONE_FROM_BYTES && !self.job.spec.dry_run {
@@ -168,12 +168,12 @@ impl Worker {
         // not there yet, in a target that was there before us: a name that is there had better lead
         let right = dst.is_some_and(|d| d.kind == src.meta.kind && looks_unchanged(&self.job, &src.meta, d));
         let wavers = first && !right && !self.job.made_target;
-        let claim = self.engine.claim(key, src.meta.nlink, &path, wavers);
+        let claim = self.registry.claim(key, src.meta.nlink, &path, wavers);
         if let (Claim::Follow(Leader { target: Some(t), .. }), Some(d)) = (&claim, dst)
-            && (d.dev, d.ino) == *t
+            && self.job.target_id(d) == *t
         {
             out.counters.unchanged_files += u64::from(src.meta.kind == Kind::File);
-            self.engine.seen(key, false);
+            self.registry.seen(key, false);
             return Some(true);
         }
         let wait = match claim {
@@ -201,8 +201,8 @@ impl Worker {
         out: &mut Outcome,
     ) {
         if let Some(g) = src.group {
-            self.engine.ready(g, Leader { path: dir.child(src.name), target, links });
-            self.engine.seen(g, false);
+            self.registry.ready(g, Leader { path: dir.child(src.name), target, links });
+            self.registry.seen(g, false);
             out.released.push(g);
         }
     }
@@ -214,8 +214,8 @@ impl Worker {
         if !self.job.spec.hardlinks || (dst.nlink <= 1 && src.group.is_none()) {
             return true;
         }
-        let key = GroupKey { dev: src.meta.dev, ino: src.meta.ino };
-        self.engine.own_target(key, (dst.dev, dst.ino))
+        let key = self.job.group_of(&src.meta);
+        self.registry.own_target(key, self.job.target_id(dst))
     }
 
     /// Whether content, link text or device number is the same.
@@ -365,7 +365,7 @@ impl Worker {
             true if dir.gives_nothing(&self.job) => Fresh::Plain,
             true => Fresh::Made,
         };
-        out.children.push(NewTask::new(join, Work::Walk { path: dir.child(name), fresh }));
+        out.children.push(NewTask::new(join, Work::Walk { path: dir.child(name), fresh, resume: None }));
         Ok(true)
     }
 

@@ -9,7 +9,7 @@ use crate::dir::Dir;
 use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::{Sink, Worker};
 use std::ffi::CStr;
-use treeferry_core::{Fresh, Names, NewTask, Notice, Outcome, RelPath, Seal, Task, Work};
+use treeferry_core::{Fresh, Names, NewTask, Notice, Outcome, RelPath, Resume, Seal, Task, Work};
 use treeferry_fs::Kind;
 use treeferry_fs::meta::stat;
 
@@ -26,6 +26,20 @@ struct Found {
     matched: u64,
     /// Whether the source has any entry at all.
     any: bool,
+    /// Names listed, and their digest; counted only where the walk may have to be resumed elsewhere.
+    names: u64,
+    digest: u64,
+}
+
+/// A tally that no directory reaches: what is extra is then found by asking for each name.
+const UNKNOWN_TALLY: u64 = 1 << 48;
+
+/// Names that a task does before it looks whether somebody has nothing to do.
+const LEAST_NAMES: usize = 8;
+
+/// FNV-1a over names that end in NUL.
+fn fold(digest: u64, name: &CStr) -> u64 {
+    name.to_bytes_with_nul().iter().fold(digest, |d, b| (d ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl Worker {
@@ -35,6 +49,7 @@ impl Worker {
         task: &Task,
         path: &RelPath,
         fresh: Fresh,
+        resume: Option<&Resume>,
         sink: &mut dyn Sink,
         out: &mut Outcome,
     ) -> Res<()> {
@@ -43,18 +58,37 @@ impl Worker {
             // a delete or dirtime pass alone, and the copy pass has not been here
             return Ok(());
         }
-        self.adopt(&mut dir, task.attempt, false, out)?;
         dir.waited_for.set(task.join.is_some());
-        out.counters.dirs += 1;
+        match resume {
+            None => {
+                self.adopt(&mut dir, task.attempt, false, out)?;
+                out.counters.dirs += 1;
+            }
+            Some(r) => {
+                dir.join.set(r.join);
+                match r.mode {
+                    Some(_) => dir.keep_mode(r.mode),
+                    // made by this job, and lets nobody in so far
+                    None => self.adopt(&mut dir, task.attempt, true, out)?,
+                }
+            }
+        }
         self.job.add_live(1, 0);
         self.job.limit.ops(1);
         let mut found = Found::default();
-        let listed = match self.list(&dir, &mut found, sink, out) {
+        let mut listed = self.list(&dir, resume, &mut found, sink, out);
+        if let (Ok(false), Some(r)) = (&listed, resume) {
+            // it does not begin with the same names any more: all of it is seen to once more, so that nothing is
+            // missed, though some is counted twice
+            found = Found { matched: r.matched + UNKNOWN_TALLY, ..Found::default() };
+            listed = self.list(&dir, None, &mut found, sink, out);
+        }
+        let listed = match listed.map(|_| ()) {
             Ok(()) => true,
             Err(Trouble::Stopped) => return Err(Trouble::Stopped),
             Err(t) if !found.any && dir.join.get().is_none() && t.verdict(task.attempt) == Verdict::Retry => {
                 // nothing was begun: the walk is tried again as a whole
-                out.counters.dirs -= 1;
+                out.counters.dirs -= u64::from(resume.is_none());
                 return Err(t);
             }
             Err(t) => {
@@ -65,7 +99,7 @@ impl Worker {
         };
         self.give_dirs(&dir, &mut found, sink, out);
         if !out.children.is_empty() && sink.hungry() {
-            sink.flush(out);
+            sink.flush(out, None);
         }
         let files = std::mem::take(&mut found.files);
         found.matched += self.some_files(&dir, &files, 0, sink, out)?;
@@ -77,14 +111,36 @@ impl Worker {
         self.finish(task, &dir, listed, found.matched, !found.any, sink, out)
     }
 
-    fn list(&mut self, dir: &Dir, found: &mut Found, sink: &mut dyn Sink, out: &mut Outcome) -> Res<()> {
+    /// Lists a directory, from where it was interrupted. `false`: it was another one then.
+    fn list(
+        &mut self,
+        dir: &Dir,
+        resume: Option<&Resume>,
+        found: &mut Found,
+        sink: &mut dyn Sink,
+        out: &mut Outcome,
+    ) -> Res<bool> {
         // the lister is taken out for the while: what is listed may be worked on in between
         let mut lister = std::mem::take(&mut self.src_lister);
         let copy = self.job.spec.passes.copy;
         let filtered = !self.job.filter.is_empty();
+        let shared = self.job.shared;
+        let skip = resume.map_or(0, |r| r.names);
         let mut trouble = None;
+        let mut other = skip > 0;
         let r = lister.list(dir.s(), |name, _ino, mut k| {
             found.any = true;
+            if shared {
+                found.names += 1;
+                found.digest = fold(found.digest, name);
+                if found.names <= skip {
+                    if found.names == skip {
+                        other = resume.is_some_and(|r| r.digest != found.digest);
+                        found.matched = resume.map_or(0, |r| r.matched);
+                    }
+                    return !(found.names == skip && other);
+                }
+            }
             if name.to_bytes().starts_with(treeferry_fs::temp::PREFIX) && self.job.temp.maker(name).is_some()
             {
                 out.notice(Notice::SourceTemporaries);
@@ -106,7 +162,15 @@ impl Worker {
                 found.dirs.push(name, kind(k));
                 if found.dirs.len() >= BATCH_NAMES {
                     self.give_dirs(dir, found, sink, out);
-                    sink.flush(out);
+                    if shared && !found.files.is_empty() {
+                        // so that every name so far is seen to or given away, and a walk can be resumed behind them
+                        if let Err(t) = self.full_batch(dir, found, sink, out) {
+                            trouble = Some(t);
+                            return false;
+                        }
+                    } else {
+                        sink.flush(out, self.resume(dir, found));
+                    }
                 }
             } else if copy {
                 found.files.push(name, kind(k));
@@ -122,9 +186,25 @@ impl Worker {
         self.src_lister = lister;
         match (trouble, r.src()?) {
             (Some(t), _) => Err(t),
-            (None, true) => Ok(()),
+            _ if other => Ok(false),
+            (None, true) => Ok(true),
             (None, false) => Err(Trouble::Stopped),
         }
+    }
+
+    /// The walk that goes on where this one is, for somebody who has to.
+    fn resume(&self, dir: &Dir, found: &Found) -> Option<Work> {
+        self.job.shared.then(|| Work::Walk {
+            path: dir.path.clone(),
+            fresh: Fresh::No,
+            resume: Some(Box::new(Resume {
+                names: found.names,
+                digest: found.digest,
+                matched: found.matched,
+                join: dir.join.get(),
+                mode: dir.mode(),
+            })),
+        })
     }
 
     /// Gives a full batch away, or does it here if enough is queued: so memory does not grow with the
@@ -137,6 +217,9 @@ impl Worker {
         out: &mut Outcome,
     ) -> Res<()> {
         let names = std::mem::take(&mut found.files);
+        if self.job.shared {
+            self.give_dirs(dir, found, sink, out);
+        }
         if sink.pressed() {
             found.matched += self.some_files(dir, &names, 0, sink, out)?;
         } else {
@@ -144,7 +227,7 @@ impl Worker {
             let work = Work::Files { dir: dir.path.clone(), fresh: dir.fresh, names };
             out.children.push(NewTask::new(join, work));
         }
-        sink.flush(out);
+        sink.flush(out, self.resume(dir, found));
         Ok(())
     }
 
@@ -196,9 +279,16 @@ impl Worker {
         let mut matched = 0;
         let alone = names.len() == 1;
         let mut since = 0;
-        for (name, k) in names.iter() {
+        for (i, (name, k)) in names.iter().enumerate() {
             if self.job.stop.is_set() {
                 return Err(Trouble::Stopped);
+            }
+            if i >= LEAST_NAMES && self.job.shared {
+                let hungry = sink.yields();
+                if hungry > 0 {
+                    self.hand_back(dir, names, i, attempt, hungry, out);
+                    break;
+                }
             }
             self.at_child(dir, name);
             matched += u64::from(self.reconcile(dir, name, fs_kind(k), attempt, alone, out));
@@ -207,12 +297,26 @@ impl Worker {
                 since = 0;
                 self.job.add_live(64, 0);
                 if !out.children.is_empty() && sink.hungry() {
-                    sink.flush(out);
+                    sink.flush(out, None);
                 }
             }
         }
         self.job.add_live(since, 0);
         Ok(matched)
+    }
+
+    /// Makes tasks of the names from the `i`th on, for some who have nothing to do.
+    fn hand_back(&self, dir: &Dir, names: &Names, i: usize, attempt: u8, hungry: usize, out: &mut Outcome) {
+        let left = names.len() - i;
+        let part = left.div_ceil(hungry + 1).max(LEAST_NAMES);
+        let join = Some(dir.join(&self.job, out));
+        let mut rest = names.iter().skip(i).peekable();
+        while rest.peek().is_some() {
+            let mut some = Names::default();
+            rest.by_ref().take(part).for_each(|(name, k)| some.push(name, k));
+            let work = Work::Files { dir: dir.path.clone(), fresh: dir.fresh, names: some };
+            out.children.push(NewTask { join, attempt, work });
+        }
     }
 
     fn at_child(&self, dir: &Dir, name: &CStr) {

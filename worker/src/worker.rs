@@ -8,12 +8,16 @@ use std::sync::Arc;
 use treeferry_core::{Change, Fresh, Item, NewTask, Outcome, RelPath, Task, Work};
 use treeferry_fs::copy::{BUFFER_BYTES, Meter};
 use treeferry_fs::{Lister, fault};
-use treeferry_queue::Engine;
+use treeferry_queue::Registry;
 
 /// What a pass function may ask of whoever runs it.
 pub(crate) trait Sink {
-    /// Gives away what was found so far, so that others can begin with it.
-    fn flush(&mut self, out: &mut Outcome);
+    /// Gives away what was found so far, so that others can begin with it. `instead`: what is to be run in the place
+    /// of this task, should it not come to its end. Only where that can be said does a crash repeat nothing, and may
+    /// others on other nodes begin at once.
+    fn flush(&mut self, out: &mut Outcome, instead: Option<Work>);
+    /// How many threads have nothing to do and can only be helped if the task hands the rest of its work back.
+    fn yields(&self) -> usize;
     /// Whether so much is queued that a walker should rather go on by itself.
     fn pressed(&self) -> bool;
     /// Whether somebody has nothing to do.
@@ -23,7 +27,7 @@ pub(crate) trait Sink {
 /// One thread's tools: buffers that are used again and again.
 pub(crate) struct Worker {
     pub job: Arc<Job>,
-    pub engine: Engine,
+    pub registry: Registry,
     pub src_lister: Lister,
     pub dst_lister: Lister,
     pub buf: Vec<u8>,
@@ -31,10 +35,10 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub fn new(job: &Arc<Job>, engine: &Engine) -> Worker {
+    pub fn new(job: &Arc<Job>, registry: &Registry) -> Worker {
         Worker {
             job: Arc::clone(job),
-            engine: engine.clone(),
+            registry: registry.clone(),
             src_lister: Lister::default(),
             dst_lister: Lister::default(),
             buf: vec![0; BUFFER_BYTES],
@@ -47,7 +51,9 @@ impl Worker {
         let mut out = Outcome::default();
         self.at(task.work.path());
         let r = match &task.work {
-            Work::Walk { path, fresh } => self.walk(task, path, *fresh, sink, &mut out),
+            Work::Walk { path, fresh, resume } => {
+                self.walk(task, path, *fresh, resume.as_deref(), sink, &mut out)
+            }
             Work::Files { dir, fresh, names } => self.files(task, dir, *fresh, names, sink, &mut out),
             Work::FinishDir { path, listed, fresh, mode } => {
                 self.finish_dir(task, path, *listed, *fresh, *mode, sink, &mut out)

@@ -18,13 +18,13 @@ pub struct Limits {
     /// Default: the configuration's `pool`, else as many as the load asks for.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pool: Option<u16>,
-    /// Copy no more than RATE bytes a second, over all threads
+    /// Copy no more than RATE bytes a second, over all threads of a process
     ///
     /// RATE takes K, M, G, T or P (powers of 1024), e.g. 200M; 0 means no limit. Default: the configuration's
     /// `bwlimit`, else no limit.
     #[arg(long, value_name = "RATE", value_parser = parse_size)]
     bwlimit: Option<u64>,
-    /// Do no more than N operations a second, over all threads; at least 1
+    /// Do no more than N operations a second, over all threads of a process; at least 1
     ///
     /// Operations are entries looked at, reads and writes. Default: the configuration's `iops`, else no limit.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

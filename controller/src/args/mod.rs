@@ -1,11 +1,16 @@
 //! Groups of options that several commands share, and how they become a job.
 
 pub mod attributes;
+pub mod cluster;
+pub mod control;
+pub mod daemon;
 pub mod entries;
 pub mod limits;
 pub mod output;
 
 pub use attributes::Attributes;
+pub use cluster::Cluster;
+pub use daemon::Daemon;
 pub use entries::Entries;
 pub use limits::Limits;
 pub use output::Output;
@@ -20,6 +25,20 @@ pub enum UsageError {
     /// It says how to delete where nothing is to be deleted.
     #[error("{0} has no effect without the delete pass: add --delete, or take it out")]
     NeedsDelete(&'static str),
+    /// Only one of broker and ledger is known.
+    #[error("a cluster takes both: {0} is missing, and the configuration file does not say it")]
+    HalfCluster(&'static str),
+    /// Neither is known.
+    #[error("no cluster: give --broker and --ledger, or name a configuration file that has them")]
+    NoCluster,
+    /// A URL of another kind.
+    #[error("{option}: the URL must begin with one of {}", schemes.join(", "))]
+    Scheme {
+        /// Which option.
+        option: &'static str,
+        /// What it takes.
+        schemes: &'static [&'static str],
+    },
     /// An `--exclude-from` file.
     #[error("--exclude-from {}: {why}", escape::bytes(path.as_os_str().as_encoded_bytes()))]
     PatternFile {
@@ -41,4 +60,10 @@ pub enum UsageError {
         /// What is wrong with that.
         why: String,
     },
+}
+
+/// Reads the configuration file, if one is named.
+pub fn config_of(file: Option<&std::ffi::OsStr>) -> Result<treeferry_core::config::Config, UsageError> {
+    let path = file.filter(|p| !p.is_empty());
+    Ok(treeferry_service::configuration::load(path.map(std::path::Path::new))?)
 }

@@ -1,6 +1,9 @@
 //! One file a command.
 
 pub mod completions;
+pub mod control;
 pub mod man;
+pub mod status;
 pub mod sync;
 pub mod verify;
+pub mod worker;

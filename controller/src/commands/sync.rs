@@ -1,8 +1,8 @@
 //! `treeferry sync`: the reason for everything else.
 
-use crate::args::{Attributes, Entries, Limits, Output, UsageError};
+use crate::args::{Attributes, Cluster, Entries, Limits, Output, UsageError};
 use crate::cli;
-use crate::job::{self, Purpose, Request};
+use crate::job::{self, Purpose, Request, Start};
 use std::path::PathBuf;
 use treeferry_core::config::Config;
 use treeferry_core::spec::{DEFAULT_CHUNK_BYTES, MIN_CHUNK_BYTES};
@@ -78,6 +78,13 @@ pub struct Args {
     #[command(flatten)]
     limits: Limits,
     #[command(flatten)]
+    cluster: Cluster,
+    /// With a cluster: register the job, print its id and return
+    ///
+    /// `treeferry status` tells how it goes. Default: wait for its end.
+    #[arg(long, help_heading = "Cluster", conflicts_with = "itemize")]
+    detach: bool,
+    #[command(flatten)]
     output: Output,
 }
 
@@ -117,7 +124,12 @@ pub fn run(args: Args) -> Exit {
 impl Args {
     fn request(&self) -> Result<Request, UsageError> {
         let config = self.limits.config()?;
-        Ok(Request { spec: self.spec(&config)?, pool: self.limits.pool(&config) })
+        let site = self.cluster.site(&config)?;
+        if self.detach && site.is_none() {
+            return Err(UsageError::NoCluster);
+        }
+        let (spec, pool) = (self.spec(&config)?, self.limits.pool(&config));
+        Ok(Request { spec, pool, site, start: Start::Whole, detach: self.detach })
     }
 
     fn spec(&self, config: &Config) -> Result<JobSpec, UsageError> {

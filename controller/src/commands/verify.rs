@@ -2,7 +2,7 @@
 
 use crate::args::{Attributes, Entries, Limits, Output, UsageError};
 use crate::cli;
-use crate::job::{self, Purpose, Request};
+use crate::job::{self, Purpose, Request, Start};
 use std::path::PathBuf;
 use treeferry_core::config::Config;
 use treeferry_core::{JobSpec, PassSet};
@@ -50,7 +50,13 @@ pub fn run(args: Args) -> Exit {
 impl Args {
     fn request(&self) -> Result<Request, UsageError> {
         let config = self.limits.config()?;
-        Ok(Request { spec: self.spec(&config)?, pool: self.limits.pool(&config) })
+        Ok(Request {
+            spec: self.spec(&config)?,
+            pool: self.limits.pool(&config),
+            site: None,
+            start: Start::Whole,
+            detach: false,
+        })
     }
 
     fn spec(&self, config: &Config) -> Result<JobSpec, UsageError> {

@@ -112,7 +112,7 @@ fn counted(n: u64, what: &str) -> String {
 }
 
 /// A number with its thousands apart.
-fn grouped(n: u64) -> String {
+pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, d) in digits.chars().enumerate() {
@@ -124,7 +124,8 @@ fn grouped(n: u64) -> String {
     out
 }
 
-fn took(seconds: f64) -> String {
+/// A time span in words.
+pub fn took(seconds: f64) -> String {
     let whole = seconds as u64;
     match whole {
         0..60 => format!("{seconds:.1} s"),

@@ -6,8 +6,8 @@
 
 mod joins;
 
-use crate::engine::{Backend, BackendSeat, Status, Take};
-use crate::groups::{Claim, Groups, Leader};
+use crate::engine::{Backend, BackendSeat, Groups, Status, Take};
+use crate::groups::{Claim, Leader, Table};
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use joins::Joins;
 use std::collections::{BTreeSet, VecDeque};
@@ -34,7 +34,7 @@ pub(crate) struct Memory {
     outstanding: AtomicU64,
     next_task: AtomicU64,
     joins: Joins,
-    groups: Mutex<Groups>,
+    groups: Mutex<Table>,
     common: Injector<Task>,
     stealers: RwLock<Vec<Stealer<Task>>>,
     later: Mutex<VecDeque<(Instant, Task)>>,
@@ -45,6 +45,7 @@ pub(crate) struct Memory {
     wake: Condvar,
     ended: Condvar,
     cancelled: AtomicBool,
+    deleted: AtomicU64,
 }
 
 #[derive(Default)]
@@ -222,7 +223,9 @@ impl Backend for Memory {
             aborted: t.aborted.clone(),
         }
     }
+}
 
+impl Groups for Memory {
     fn claim(&self, key: GroupKey, nlink: u32, path: &RelPath, wavers: bool) -> Claim {
         lock(&self.groups).claim(key, nlink, path, wavers)
     }
@@ -237,6 +240,13 @@ impl Backend for Memory {
     }
     fn seen(&self, key: GroupKey, linked: bool) {
         lock(&self.groups).seen(key, linked);
+    }
+    fn may_delete(&self, most: u64, take: bool) -> bool {
+        let next = |n| (n < most).then_some(n + u64::from(take));
+        self.deleted.fetch_update(Relaxed, Relaxed, next).is_ok()
+    }
+    fn is_left(&self, _maker: &str) -> bool {
+        false
     }
 }
 
@@ -319,7 +329,16 @@ impl BackendSeat for MemorySeat {
         self.engine.idle.load(Relaxed) > 0
     }
 
-    fn flush(&mut self, task: &Task, outcome: &mut Outcome) {
+    fn yields(&self) -> usize {
+        // what is found can be taken by others at once
+        0
+    }
+
+    fn registry(&self) -> Arc<dyn Groups> {
+        Arc::clone(&self.engine) as Arc<dyn Groups>
+    }
+
+    fn flush(&mut self, task: &Task, outcome: &mut Outcome, _instead: Option<Task>) {
         let out = std::mem::take(outcome);
         // what is to be said stays with the task: its commit says it
         let notices = out.notices.clone();

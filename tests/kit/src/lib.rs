@@ -14,4 +14,5 @@ pub mod put;
 pub mod random;
 pub mod rng;
 pub mod run;
+pub mod services;
 pub mod tree;

@@ -1,0 +1,121 @@
+//! A job with the cluster engine: this process opens the roots, registers the job and seeds its first task, and then
+//! waits and tells. The work is done by `treeferry worker` and `treeferry hardlinker`, here and elsewhere.
+
+use crate::args::daemon::host;
+use crate::job::{Request, Start};
+use crate::output::{Console, End, Reading};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use treeferry_core::{JobId, JobSpec, RelPath, Stop};
+use treeferry_queue::{Control, Engine, JobRecord, Node, Site};
+use treeferry_worker::{Job, OpenError, Reporter};
+
+/// How often the ledger is asked how the job stands.
+const TICK: Duration = Duration::from_millis(200);
+/// Changes, or failures, that are fetched at once.
+const AT_ONCE: usize = 10_000;
+
+/// Connects to broker and ledger.
+pub fn connect(site: &Site, name: &str) -> Result<Arc<Node>, OpenError> {
+    Node::connect(site, name).map_err(|e| OpenError::Unreachable(e.to_string()))
+}
+
+/// Registers the job, and says how it ended; `None`: nobody wants to wait for that.
+pub fn run(
+    site: &Site,
+    id: JobId,
+    request: &Request,
+    stop: &Stop,
+    console: &Arc<Console>,
+) -> Result<Option<End>, OpenError> {
+    let node = connect(site, &format!("controller-{}", host()))?;
+    let job = Job::open(request.spec.clone(), stop.clone())?;
+    let record = JobRecord {
+        spec: absolute(&request.spec),
+        made_target: job.made_target(),
+        roots: job.root_inodes(),
+        created_ms: Control::now_ms(),
+    };
+    match request.start {
+        Start::Whole => node.create_job(id, &record, job.first_task()),
+        Start::Again(old) => {
+            let control = Control::connect(site).map_err(|e| OpenError::Unreachable(e.to_string()))?;
+            let failed = failed_paths(&control, old).map_err(|e| OpenError::Unreachable(e.to_string()))?;
+            let begun = control.begin(id, &record, job.again(failed));
+            begun.map_err(|e| OpenError::Unreachable(e.to_string()))?;
+        }
+    }
+    tracing::info!(passes = %request.spec.passes, job = %id, "job registered");
+    if request.detach {
+        node.close();
+        return Ok(None);
+    }
+    Ok(Some(follow(&node, id, request.spec.itemize, stop, console)))
+}
+
+fn failed_paths(control: &Control, job: JobId) -> Result<Vec<RelPath>, impl std::error::Error + use<>> {
+    let mut all = Vec::new();
+    loop {
+        let some = control.failures(job, all.len(), AT_ONCE)?;
+        let end = some.len() < AT_ONCE;
+        all.extend(some.into_iter().map(|f| f.path));
+        if end {
+            return Ok::<_, treeferry_queue::LedgerError>(all);
+        }
+    }
+}
+
+/// Waits for the end of a job, and tells what happens.
+fn follow(node: &Arc<Node>, id: JobId, itemize: bool, stop: &Stop, console: &Arc<Console>) -> End {
+    let began = Instant::now();
+    let engine = Engine::cluster(node, id);
+    let (mut told, mut said) = (0, BTreeSet::new());
+    loop {
+        let over = engine.wait(TICK);
+        let now = engine.status();
+        for f in now.failures.iter().skip(told) {
+            console.failure(f);
+        }
+        told = now.failures.len();
+        for n in node.notices(id) {
+            if said.insert(n) {
+                console.notice(n);
+            }
+        }
+        if itemize {
+            loop {
+                let some = node.changes(id, AT_ONCE);
+                console.changes(&some);
+                if some.len() < AT_ONCE {
+                    break;
+                }
+            }
+        }
+        if over {
+            tracing::info!(state = now.state.name(), outstanding = now.outstanding, "job ended");
+            let (state, counters) = (now.state, now.counters);
+            return End { state, counters, failures: now.failures, aborted: now.aborted };
+        }
+        if stop.is_set() {
+            engine.cancel();
+        }
+        console.tick(|| Reading {
+            entries: now.counters.files + now.counters.dirs,
+            bytes: now.counters.copied_bytes,
+            outstanding: now.outstanding,
+            failures: now.counters.failures,
+            elapsed: began.elapsed(),
+        });
+    }
+}
+
+/// Other processes have other working directories.
+fn absolute(spec: &JobSpec) -> JobSpec {
+    let whole = |p: &std::path::Path| std::path::absolute(p).unwrap_or_else(|_| p.to_owned());
+    let mut spec = spec.clone();
+    spec.src = whole(&spec.src);
+    spec.dst = whole(&spec.dst);
+    spec.trash = spec.trash.as_deref().map(whole);
+    spec
+}

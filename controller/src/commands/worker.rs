@@ -1,0 +1,63 @@
+//! `treeferry worker` and `treeferry hardlinker`: the daemons of a cluster.
+
+use crate::args::{Cluster, Daemon, UsageError};
+use crate::cli;
+use crate::daemon;
+use treeferry_queue::Lane;
+use treeferry_service::Exit;
+
+/// Works for every job of the cluster
+///
+/// Takes tasks from RabbitMQ, walks, copies, deletes and finishes directories. Start one on each node on which the
+/// file systems are mounted, and as many nodes as you like, at any time; stop them at any time, too: what one has begun
+/// another ends. SIGTERM hands back what is under way, a second signal ends at once, and neither loses anything.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Use N threads, at least 1
+    ///
+    /// Default: the configuration's `pool`, else twice as many as there are cores.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Tuning")]
+    pool: Option<u16>,
+    #[command(flatten)]
+    cluster: Cluster,
+    #[command(flatten)]
+    daemon: Daemon,
+}
+
+/// Makes the hard links of every job of the cluster
+///
+/// One hardlinker works at a time; start two, on different nodes, and the second takes over when the first dies. A
+/// third changes nothing. The file systems of the jobs must be mounted where it runs.
+#[derive(Debug, clap::Args)]
+pub struct HardlinkerArgs {
+    #[command(flatten)]
+    cluster: Cluster,
+    #[command(flatten)]
+    daemon: Daemon,
+}
+
+/// Runs the worker.
+pub fn run(args: &Args) -> Exit {
+    let started = (|| {
+        let config = args.daemon.config()?;
+        let site = args.cluster.site(&config)?.ok_or(UsageError::NoCluster)?;
+        let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
+        let pool = args.pool.map(usize::from).or(config.sync.pool).unwrap_or(2 * cores);
+        Ok::<_, UsageError>((site, pool))
+    })();
+    match started {
+        Ok((site, pool)) => {
+            daemon::run("worker", &site, &[Lane::Dirtime, Lane::Copy, Lane::Walk], pool, &args.daemon)
+        }
+        Err(e) => cli::refuse("worker", &e),
+    }
+}
+
+/// Runs the hardlinker.
+pub fn run_hardlinker(args: &HardlinkerArgs) -> Exit {
+    let site = args.daemon.config().and_then(|c| args.cluster.site(&c)?.ok_or(UsageError::NoCluster));
+    match site {
+        Ok(site) => daemon::run("hardlinker", &site, &[Lane::Links], 1, &args.daemon),
+        Err(e) => cli::refuse("hardlinker", &e),
+    }
+}

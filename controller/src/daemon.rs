@@ -1,0 +1,147 @@
+//! A daemon of the cluster: connects, listens, and works for whatever job comes, until it is told to stop.
+
+use crate::args::Daemon;
+use crate::cluster::connect;
+use crate::links::linker;
+use crate::output::complain;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+use treeferry_core::{Change, Failure, JobId, Notice, Stop};
+use treeferry_queue::{Control, Engine, Lane, Node, NodeReport, Reporting, Shutdown, Site};
+use treeferry_service::{Exit, logging, signals};
+use treeferry_worker::{Context, Job, Jobs, Member, NodePool, Reporter};
+
+/// How often a daemon looks what it is told.
+const TICK: Duration = Duration::from_millis(50);
+/// How long a task may take to its end when a daemon is to stop; then it is cut short, and done by others.
+const BUDGET: Duration = Duration::from_secs(30);
+
+/// Runs until a signal, or until it is told to end.
+pub fn run(what: &'static str, site: &Site, lanes: &[Lane], threads: usize, args: &Daemon) -> Exit {
+    let sink = |line: &[u8]| {
+        use std::io::Write;
+        let _ = std::io::stderr().write_all(line);
+    };
+    if let Err(e) = logging::start(logging::level(false, args.verbose), sink) {
+        complain(&e.to_string());
+        return Exit::Usage;
+    }
+    let stop = Stop::default();
+    if let Err(e) = signals::watch(&stop, || complain(signals::STOPPING)) {
+        tracing::warn!("signals end this process at once: {e}");
+    }
+    let node = match connect(site, &args.name()) {
+        Ok(n) => n,
+        Err(e) => {
+            complain(&e.to_string());
+            return Exit::Unreachable;
+        }
+    };
+    let pool = match NodePool::start(&node, Box::new(Here { node: Arc::clone(&node) }), threads) {
+        Ok(p) => Arc::new(p),
+        Err(e) => {
+            complain(&format!("cannot start a thread: {e}"));
+            return Exit::Unusable;
+        }
+    };
+    let stopping = Arc::new(AtomicBool::new(false));
+    node.report(reporting(what, &node, &pool, &stopping));
+    node.listen(lanes, prefetch(threads));
+    complain(&format!("{what} is ready, with {threads} threads"));
+    let links = lanes.contains(&Lane::Links);
+    let exit = loop {
+        let wanted = node.wanted();
+        if wanted.shutdown == Some(Shutdown::Now) {
+            // others do again what was begun: nothing is lost by leaving like this
+            complain("told to end at once");
+            return Exit::Done;
+        }
+        if stop.is_set() || wanted.shutdown.is_some() {
+            break Exit::Done;
+        }
+        pool.pause(wanted.paused);
+        // links are made one by one, whatever the size of other pools
+        let size = wanted.pool.filter(|_| !links).unwrap_or(threads);
+        if size != pool.size()
+            && let Err(e) = pool.resize(size)
+        {
+            tracing::error!("cannot start a thread: {e}");
+        }
+        std::thread::sleep(TICK);
+    };
+    stopping.store(true, Relaxed);
+    pool.stop(BUDGET);
+    node.close();
+    exit
+}
+
+/// Messages that the broker may send ahead. Also as many as a pool that grows later needs.
+fn prefetch(threads: usize) -> u16 {
+    u16::try_from(threads.max(8)).unwrap_or(u16::MAX)
+}
+
+/// What the daemon says of itself, whenever it is asked.
+fn reporting(
+    what: &'static str,
+    node: &Arc<Node>,
+    pool: &Arc<NodePool>,
+    stopping: &Arc<AtomicBool>,
+) -> Reporting {
+    // weak: the node keeps this, and the pool keeps the node
+    let (node, pool) = (Arc::downgrade(node), Arc::downgrade(pool));
+    let stopping = Arc::clone(stopping);
+    let started_ms = Control::now_ms();
+    Box::new(move || {
+        let (Some(node), Some(pool)) = (node.upgrade(), pool.upgrade()) else { return NodeReport::default() };
+        NodeReport {
+            worker: node.worker().to_owned(),
+            node: node.name().to_owned(),
+            kind: what.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pool: pool.size(),
+            busy: pool.busy(),
+            paused: node.wanted().paused,
+            stopping: stopping.load(Relaxed),
+            started_ms,
+            seen_ms: Control::now_ms(),
+            unacked: node.unacked(),
+            tasks: pool.running(),
+            refused: pool.refused(),
+        }
+    })
+}
+
+/// Opens jobs on this node.
+struct Here {
+    node: Arc<Node>,
+}
+
+impl Jobs for Here {
+    fn open(&self, id: JobId) -> Result<Context, String> {
+        let record = self.node.record(id).map_err(|e| e.to_string())?.ok_or("the ledger has no such job")?;
+        let began = Duration::from_millis(record.created_ms);
+        let member = Member { made_target: record.made_target, roots: record.roots, began };
+        let job = Job::join(record.spec, Stop::default(), &member).map_err(|e| e.to_string())?;
+        self.node.enroll(id, &job.temp_names().own_maker()).map_err(|e| e.to_string())?;
+        Ok(Context {
+            engine: Engine::cluster(&self.node, id),
+            links: linker(&job),
+            job,
+            reporter: Arc::new(Log(id)),
+        })
+    }
+}
+
+/// Tells the log; what the user of the job is to hear, the ledger knows.
+struct Log(JobId);
+
+impl Reporter for Log {
+    fn changes(&self, _: &[Change]) {}
+    fn failure(&self, f: &Failure) {
+        tracing::warn!("job {}: {f}", self.0);
+    }
+    fn notice(&self, n: Notice) {
+        tracing::info!("job {}: {}", self.0, n.text());
+    }
+}

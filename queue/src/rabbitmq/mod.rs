@@ -1,0 +1,367 @@
+//! The broker: RabbitMQ moves the names of tasks to workers, and may lose or repeat them without harm.
+//!
+//! Publishing and consuming have a connection each, for one that publishes is blocked as a whole while the broker is
+//! short of memory or disk, acknowledgements included. Both are made again, for ever, when they break.
+
+use crate::cluster::bundle::Lane;
+use futures_util::StreamExt;
+use lapin::Acker;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, BasicRejectOptions, ConfirmSelectOptions,
+    QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use treeferry_core::wire::{self, MessageKind};
+use treeferry_core::{JobId, TaskId};
+
+/// Queue of what nobody can read, with the reason in the header `treeferry-reason`.
+pub const DEAD: &str = "treeferry.dead";
+/// Confirms that are waited for at once. (The broker confirms in batches: 100 outstanding are four times as fast as 10.)
+const OUTSTANDING: usize = 200;
+/// How long a confirm may take before the publication counts as failed; the ledger remembers it.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
+/// How long a message waits for a thread while others elsewhere have nothing to do.
+const HOARD: Duration = Duration::from_millis(300);
+/// How long the broker may take to answer a request.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+const FIRST_PATIENCE: Duration = Duration::from_millis(100);
+const MOST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a message says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Errand {
+    /// Of which job.
+    pub job: JobId,
+    /// Which task; what there is to do stands in the ledger.
+    pub task: TaskId,
+}
+
+/// A message that has arrived.
+#[derive(Debug)]
+pub struct Arrival {
+    /// What it says.
+    pub errand: Errand,
+    /// Which queue it came by.
+    pub lane: Lane,
+    /// Acknowledges it.
+    pub acker: Acker,
+    /// It has been somewhere before.
+    pub redelivered: bool,
+    /// As long as it is here.
+    pub counted: Counted,
+}
+
+/// Something to be published.
+pub struct Post {
+    /// Where.
+    pub queue: &'static str,
+    /// What.
+    pub errand: Errand,
+    /// Why nobody can work on it, for [`DEAD`].
+    pub reason: Option<String>,
+    /// Told whether the broker has confirmed it.
+    pub done: tokio::sync::oneshot::Sender<bool>,
+}
+
+/// The broker, seen from one process.
+pub struct Broker {
+    url: String,
+    posts: mpsc::Sender<Post>,
+    /// It does not take messages at the moment: it is away, or short of memory or disk.
+    pub blocked: Arc<AtomicBool>,
+    /// Threads of other processes that have nothing to do.
+    pub elsewhere: Arc<AtomicUsize>,
+    /// Messages that have arrived and are not settled, by lane.
+    held: Arc<[AtomicU64; 4]>,
+}
+
+/// Counts a message from its arrival until it is dropped, which is when it is settled.
+#[derive(Debug)]
+pub struct Counted(Arc<[AtomicU64; 4]>, usize);
+
+impl Counted {
+    fn new(all: &Arc<[AtomicU64; 4]>, lane: Lane) -> Counted {
+        let place = Lane::ALL.iter().position(|l| *l == lane).unwrap_or_default();
+        all[place].fetch_add(1, Relaxed);
+        Counted(Arc::clone(all), place)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0[self.1].fetch_sub(1, Relaxed);
+    }
+}
+
+fn properties(what: &str) -> ConnectionProperties {
+    ConnectionProperties::default().with_connection_name(format!("treeferry {what}").into())
+}
+
+/// Declares the queues: durable, and with no argument that a later version might refuse. (Lazy ones by policy.)
+async fn declare(ch: &Channel) -> lapin::Result<()> {
+    for lane in Lane::ALL {
+        let mut arguments = FieldTable::default();
+        if lane == Lane::Links {
+            // one hardlinker works; when it dies the broker turns to the next
+            arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+        }
+        ch.queue_declare(lane.queue().into(), QueueDeclareOptions::durable(), arguments).await?;
+    }
+    ch.queue_declare(DEAD.into(), QueueDeclareOptions::durable(), FieldTable::default()).await?;
+    Ok(())
+}
+
+impl Broker {
+    /// Connects; the first time must succeed.
+    pub async fn connect(url: &str) -> lapin::Result<Broker> {
+        let first = open(url, "publisher").await?;
+        let (posts, queue) = mpsc::channel(10_000);
+        let blocked = Arc::new(AtomicBool::new(false));
+        tokio::spawn(publish(url.to_owned(), first, queue, Arc::clone(&blocked)));
+        Ok(Broker { url: url.to_owned(), posts, blocked, elsewhere: Arc::default(), held: Arc::default() })
+    }
+
+    /// Publishes; the answer comes with the broker's confirm.
+    pub async fn post(&self, lane: Lane, errand: Errand) -> bool {
+        self.send(lane.queue(), errand, None).await
+    }
+
+    /// Puts a message that nobody can work on where somebody will look for it.
+    pub async fn bury(&self, errand: Errand, why: &str) -> bool {
+        tracing::warn!("a message went to {DEAD}: {why}");
+        self.send(DEAD, errand, Some(why.to_owned())).await
+    }
+
+    async fn send(&self, queue: &'static str, errand: Errand, reason: Option<String>) -> bool {
+        let (done, answer) = tokio::sync::oneshot::channel();
+        if self.posts.send(Post { queue, errand, reason, done }).await.is_err() {
+            return false;
+        }
+        answer.await.unwrap_or(false)
+    }
+
+    /// Brings what arrives by a lane, for ever, as long as somebody listens.
+    pub fn listen(&self, lane: Lane, prefetch: u16, to: mpsc::Sender<Arrival>) {
+        let consumer =
+            Consumer { lane, to, elsewhere: Arc::clone(&self.elsewhere), held: Arc::clone(&self.held) };
+        tokio::spawn(consume(self.url.clone(), prefetch, consumer));
+    }
+
+    /// Messages that have arrived here and are not settled, by queue.
+    pub fn unacked(&self) -> BTreeMap<String, u64> {
+        let count = |(i, l): (usize, &Lane)| (l.queue().to_owned(), self.held[i].load(Relaxed));
+        Lane::ALL.iter().enumerate().map(count).filter(|(_, n)| *n > 0).collect()
+    }
+
+    /// How many messages wait in some lanes.
+    pub async fn ready(&self, lanes: &[Lane]) -> lapin::Result<u32> {
+        let all = look(&self.url, lanes).await?;
+        Ok(all.iter().filter(|(name, ..)| *name != DEAD).map(|(_, ready, _)| ready).sum())
+    }
+}
+
+/// The queues of some lanes: name, messages that wait, consumers.
+pub async fn look(url: &str, lanes: &[Lane]) -> lapin::Result<Vec<(&'static str, u32, u32)>> {
+    let (conn, ch) = open(url, "look").await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+    let mut out = Vec::new();
+    for name in lanes.iter().map(|l| l.queue()).chain([DEAD]) {
+        let q = ch.queue_declare(name.into(), passive, FieldTable::default()).await?;
+        out.push((name, q.message_count(), q.consumer_count()));
+    }
+    conn.close(200, "done".into()).await?;
+    Ok(out)
+}
+
+async fn open(url: &str, what: &str) -> lapin::Result<(Connection, Channel)> {
+    let conn = Connection::connect(url, properties(what)).await?;
+    let ch = conn.create_channel().await?;
+    declare(&ch).await?;
+    Ok((conn, ch))
+}
+
+/// A connection that can be used, however long that takes.
+async fn open_at_last(url: &str, what: &str) -> (Connection, Channel) {
+    let (mut patience, mut said) = (FIRST_PATIENCE, false);
+    loop {
+        let opened = tokio::time::timeout(ANSWER_WITHIN, open(url, what)).await;
+        let silent = || std::io::Error::from(std::io::ErrorKind::TimedOut);
+        match opened.unwrap_or_else(|_| Err(silent().into())) {
+            Ok(c) => {
+                if said {
+                    tracing::warn!("the broker is back ({what})");
+                }
+                return c;
+            }
+            Err(e) => {
+                if !said {
+                    said = true;
+                    tracing::warn!("the broker is away ({what}: {e}): waiting for it");
+                }
+                tokio::time::sleep(patience).await;
+                patience = (patience * 2).min(MOST_PATIENCE);
+            }
+        }
+    }
+}
+
+async fn publish(
+    url: String,
+    first: (Connection, Channel),
+    mut queue: mpsc::Receiver<Post>,
+    blocked: Arc<AtomicBool>,
+) {
+    let mut open = Some(first);
+    // found the connection dead, and is sent by the next
+    let mut unsent: Option<Post> = None;
+    let permits = Arc::new(tokio::sync::Semaphore::new(OUTSTANDING));
+    loop {
+        let (conn, ch) = match open.take() {
+            Some(c) => c,
+            None => {
+                blocked.store(true, Relaxed);
+                open_at_last(&url, "publisher").await
+            }
+        };
+        blocked.store(false, Relaxed);
+        if ch.confirm_select(ConfirmSelectOptions::default()).await.is_err() {
+            tokio::time::sleep(FIRST_PATIENCE).await;
+            continue;
+        }
+        while let Some(post) = match unsent.take() {
+            Some(p) => Some(p),
+            None => queue.recv().await,
+        } {
+            if !conn.status().connected() {
+                unsent = Some(post);
+                break;
+            }
+            blocked.store(conn.status().blocked(), Relaxed);
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+            let payload = wire::encode(MessageKind::Errand, &post.errand);
+            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            let persistent = match &post.reason {
+                None => BasicProperties::default().with_delivery_mode(2),
+                Some(why) => dead(why),
+            };
+            let sent = ch.basic_publish("".into(), post.queue.into(), options, &payload, persistent).await;
+            match sent {
+                Ok(confirm) => {
+                    tokio::spawn(async move {
+                        let r = tokio::time::timeout(CONFIRM_WITHIN, confirm).await;
+                        let _ = post.done.send(matches!(r, Ok(Ok(Confirmation::Ack(None)))));
+                        drop(permit);
+                    });
+                }
+                Err(_) => {
+                    unsent = Some(post);
+                    break;
+                }
+            }
+        }
+        if queue.is_closed() {
+            return;
+        }
+    }
+}
+
+/// One lane of one process.
+struct Consumer {
+    lane: Lane,
+    to: mpsc::Sender<Arrival>,
+    elsewhere: Arc<AtomicUsize>,
+    held: Arc<[AtomicU64; 4]>,
+}
+
+async fn consume(url: String, prefetch: u16, c: Consumer) {
+    loop {
+        let (conn, ch) = open_at_last(&url, c.lane.queue()).await;
+        let began = async {
+            ch.basic_qos(prefetch, BasicQosOptions::default()).await?;
+            let (queue, tag) = (c.lane.queue().into(), "".into());
+            ch.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default()).await
+        };
+        if let Ok(Ok(mut consumer)) = tokio::time::timeout(ANSWER_WITHIN, began).await {
+            // the first that nobody here has time for waits a while, those behind it have waited as long
+            let mut patience = HOARD;
+            while let Some(Ok(delivery)) = consumer.next().await {
+                // what a dead channel had buffered will come again by another
+                if !delivery.acker.usable() {
+                    break;
+                }
+                match wire::decode::<Errand>(MessageKind::Errand, &delivery.data) {
+                    Ok(errand) => {
+                        match c.pass_on(errand, delivery.acker, delivery.redelivered, patience).await {
+                            Passed::On => patience = HOARD,
+                            Passed::Back => patience = Duration::from_millis(10),
+                            Passed::Closed => {
+                                let _ = conn.close(200, "done".into()).await;
+                                return;
+                            }
+                        }
+                    }
+                    Err(e) => bury(&ch, delivery, &e.to_string()).await,
+                }
+            }
+        }
+        if c.to.is_closed() {
+            return;
+        }
+        drop(conn);
+        tokio::time::sleep(FIRST_PATIENCE).await;
+    }
+}
+
+enum Passed {
+    On,
+    Back,
+    Closed,
+}
+
+impl Consumer {
+    /// Gives a message to whichever thread asks; back to the broker if none does and others would.
+    async fn pass_on(&self, errand: Errand, acker: Acker, redelivered: bool, patience: Duration) -> Passed {
+        let counted = Counted::new(&self.held, self.lane);
+        loop {
+            match tokio::time::timeout(patience, self.to.reserve()).await {
+                Ok(Ok(place)) => {
+                    place.send(Arrival { errand, lane: self.lane, acker, redelivered, counted });
+                    return Passed::On;
+                }
+                Ok(Err(_)) => return Passed::Closed,
+                Err(_) if self.lane != Lane::Links && self.elsewhere.load(Relaxed) > 0 => {
+                    let _ = acker.reject(BasicRejectOptions { requeue: true }).await;
+                    return Passed::Back;
+                }
+                Err(_) if !acker.usable() => return Passed::Back,
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Properties of a dead letter.
+fn dead(why: &str) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    headers.insert("treeferry-reason".into(), AMQPValue::LongString(why.into()));
+    BasicProperties::default().with_delivery_mode(2).with_headers(headers)
+}
+
+/// Puts a message that nobody can read where somebody will look for it, with the reason.
+async fn bury(ch: &Channel, delivery: Delivery, why: &str) {
+    tracing::warn!("a message that is not ours went to {DEAD}: {why}");
+    let sent = ch
+        .basic_publish("".into(), DEAD.into(), BasicPublishOptions::default(), &delivery.data, dead(why))
+        .await;
+    match sent {
+        Ok(_) => drop(delivery.acker.ack(Default::default()).await),
+        Err(_) => drop(delivery.acker.reject(BasicRejectOptions { requeue: true }).await),
+    }
+}

@@ -1,0 +1,474 @@
+//! Jobs on a cluster: the real servers, workers and hardlinkers that are processes of their own, and everything that
+//! can die. What the job leaves must be the same as with the embedded engine, and its counters too.
+//!
+//! A failing test names its seed; `TREEFERRY_SEED=N` uses that one.
+
+mod checks;
+
+use checks::{assert_idle, is_root, leftovers};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use treeferry_kit::caps::Caps;
+use treeferry_kit::random::random_tree;
+use treeferry_kit::rng::Rng;
+use treeferry_kit::run::wait_until;
+use treeferry_kit::tree::{Kind, Spec};
+use treeferry_tests::cluster::Cluster;
+use treeferry_tests::{Live, PATIENCE, Run, Scratch};
+
+/// Rounds in which something is killed.
+const ROUNDS: usize = 52;
+/// Rounds in which RabbitMQ is, which takes its time to come back.
+const BROKER_ROUNDS: usize = 3;
+
+fn seed(own: u64) -> u64 {
+    let seed = std::env::var("TREEFERRY_SEED").map_or(own, |s| s.parse().expect("a number"));
+    eprintln!("to run this again: TREEFERRY_SEED={seed}");
+    seed
+}
+
+/// A tree with everything: random entries, many small files, hard links across directories, and a file of chunks.
+fn plant(s: &Scratch, seed: u64, size: usize) {
+    let caps = Caps::probe(&s.at("src")).unwrap();
+    random_tree(&s.at("src"), seed, size, &caps).unwrap();
+    Spec::new(Kind::Small).count(size as u64).seed(seed).make(&s.at("src/small")).unwrap();
+    for i in 0..size / 8 {
+        s.src().file(&format!("links/{}/first{i}", i % 7), format!("content {i}"));
+        for j in 0..2 {
+            s.src().dir(&format!("more/{}", (i + j) % 5));
+            s.src().link(&format!("links/{}/first{i}", i % 7), &format!("more/{}/name{i}-{j}", (i + j) % 5));
+        }
+    }
+    let mut content = vec![0; 3 << 20];
+    Rng::new(seed).fill(&mut content);
+    s.src().file("big", content);
+}
+
+/// What tells of each entry once, whether it was made in this run or found right.
+fn looked_at(r: &Value) -> [u64; 4] {
+    let n = |name: &str| r["counters"][name].as_u64().unwrap_or_else(|| panic!("no counter {name} in {r}"));
+    let settled = ["copied_files", "unchanged_files", "linked"].into_iter().map(n).sum::<u64>();
+    [n("dirs"), n("files"), n("bytes"), settled]
+}
+
+fn now_ms() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64
+}
+
+#[track_caller]
+fn assert_clean(s: &Scratch) {
+    s.assert_same();
+    assert_eq!(leftovers(&s.at("dst")), [""; 0].map(PathBuf::from));
+}
+
+#[test]
+fn a_job_of_the_cluster_does_what_one_of_the_embedded_engine_does() {
+    let c = Cluster::start(2, 1);
+    for (s, seed) in [(Scratch::disk(), 1), (Scratch::memory(), 2)] {
+        plant(&s, seed, 400);
+        let options = "--delete --chunk-size 64K";
+        let embedded = s.sync(options).expect(0);
+        s.dst().remove("");
+        let clustered = c.sync(&s, options).expect(0);
+        assert_clean(&s);
+        for name in [
+            "dirs",
+            "files",
+            "bytes",
+            "copied_files",
+            "copied_bytes",
+            "linked",
+            "symlinks",
+            "specials",
+            "made_dirs",
+        ] {
+            assert_eq!(clustered.count(name), embedded.count(name), "{name}: {clustered}");
+        }
+        let before = s.snapshot();
+        assert_idle(&c.sync(&s, options).expect(0));
+        s.assert_untouched(&before);
+    }
+}
+
+#[test]
+fn options_mean_the_same_with_the_cluster() {
+    let c = Cluster::start(2, 1);
+    let s = Scratch::disk();
+    plant(&s, 3, 100);
+    for i in 0..30 {
+        s.dst().file(&format!("extra/{}/x{i}", i % 3), "x");
+    }
+    let before = s.snapshot();
+    let planned = c.sync(&s, "--delete -n -i").expect(0);
+    s.assert_untouched(&before);
+    let few = c.sync(&s, "--delete --max-delete 7 -i").expect(25);
+    assert_eq!(few.count("deleted"), 7, "{few}");
+    assert_eq!(few.items().iter().filter(|l| l.starts_with("*deleting")).count(), 7, "{few}");
+    let all = c.sync(&s, "--delete -i").expect(0);
+    assert_eq!(few.count("deleted") + all.count("deleted"), planned.count("deleted"), "{all}");
+    assert_clean(&s);
+    s.dst().file("extra/new", "x").file("big", "other");
+    let r = c.sync(&s, "--delete --checksum --verify --chunk-size 64K --exclude /extra").expect(0);
+    assert!(s.dst().has("extra/new"), "{r}");
+    assert!(r.count("verified_files") > 0, "{r}");
+}
+
+#[test]
+fn every_kind_of_control_works_and_is_persistent() {
+    let mut c = Cluster::start(2, 1);
+    let s = Scratch::disk();
+    Spec::new(Kind::Small).count(20_000).make(&s.at("src/small")).unwrap();
+    let entries = |c: &Cluster, id: &str| c.job(id)["counters"]["files"].as_u64().unwrap();
+
+    let id = c.detach(&s, "--iops 500");
+    wait_until("it has begun", PATIENCE, || entries(&c, &id) > 0);
+    let jobs = c.call("jobs --json").json;
+    assert_eq!(
+        (&jobs["jobs"][0]["job"], &jobs["jobs"][0]["state"]),
+        (&Value::from(id.clone()), &"running".into())
+    );
+    assert!(c.call("jobs").stdout.contains(&id));
+    let text = c.call(&format!("status {id}")).stdout;
+    assert!(text.contains("treeferry.walk") && text.contains("w0-"), "{text}");
+
+    // one job: nothing more is counted once nobody works for it
+    c.call(&format!("pause {id}"));
+    let idle = |c: &Cluster| c.reports().iter().all(|w| w["busy"] == 0);
+    // reports come once a second: those that were written well after the pause
+    let settled = |c: &Cluster, since: u64| {
+        let quiet = |w: &Value| w["busy"] == 0 && w["seen_ms"].as_u64() > Some(since + 1500);
+        c.reports().iter().all(quiet)
+    };
+    let since = now_ms();
+    wait_until("nobody works", PATIENCE, || settled(&c, since));
+    let then = entries(&c, &id);
+    assert_eq!(c.job(&id)["paused"], true);
+    c.worker("w2", 2);
+    wait_until("a third worker is there", PATIENCE, || c.reports().len() == 4);
+    let since = now_ms();
+    wait_until("nobody works", PATIENCE, || settled(&c, since));
+    assert_eq!(entries(&c, &id), then, "paused for those too that come later");
+    c.call(&format!("resume {id}"));
+    wait_until("it goes on", PATIENCE, || entries(&c, &id) > then);
+
+    // workers, by name, and all
+    let report =
+        |c: &Cluster, node: &str| c.reports().into_iter().find(|w| w["node"] == node).unwrap_or(Value::Null);
+    c.call("pause --worker w1");
+    wait_until("w1 is paused", PATIENCE, || {
+        report(&c, "w1")["paused"] == true && report(&c, "w1")["busy"] == 0
+    });
+    assert_eq!(report(&c, "w0")["paused"], false);
+    c.kill("w1");
+    c.start_again("w1");
+    wait_until("the next w1 is paused too", PATIENCE, || {
+        c.reports().iter().any(|w| w["worker"] == format!("w1-{}", c.pid("w1")) && w["paused"] == true)
+    });
+    c.call("pause");
+    wait_until("all are", PATIENCE, || c.reports().iter().all(|w| w["paused"] == true) && idle(&c));
+    c.call("resume");
+    wait_until("none is", PATIENCE, || c.reports().iter().all(|w| w["paused"] == false));
+
+    // pools
+    c.call("pool set 3");
+    let pools =
+        |c: &Cluster, n: u64| c.reports().iter().filter(|w| w["kind"] == "worker").all(|w| w["pool"] == n);
+    wait_until("each has three threads", PATIENCE, || pools(&c, 3));
+    c.call("pool grow 2 w0");
+    wait_until("one has five", PATIENCE, || report(&c, "w0")["pool"] == 5);
+    c.call("pool shrink 4");
+    wait_until("one has one", PATIENCE, || report(&c, "w0")["pool"] == 1 && report(&c, "w2")["pool"] == 1);
+    c.call("pool set 2");
+    wait_until("each has two again", PATIENCE, || pools(&c, 2));
+
+    // the end of a job, and of workers
+    c.call(&format!("cancel {id}"));
+    assert_eq!(c.await_end(&id)["state"], "interrupted");
+    let again = Run::of(&mut c.command(["cancel", &id])).expect(1);
+    assert!(again.stderr.contains("has ended"), "{again}");
+    c.call("shutdown w2");
+    wait_until("it has left", PATIENCE, || c.exit_code("w2").is_some());
+    assert_eq!(c.exit_code("w2"), Some(0));
+    c.call("shutdown --now w1");
+    wait_until("it has left", PATIENCE, || c.exit_code("w1").is_some());
+    let unknown = Run::of(&mut c.command(["shutdown", "nobody"])).expect(1);
+    assert!(unknown.stderr.contains("no worker goes by nobody"), "{unknown}");
+
+    // the next command finishes it
+    c.call("shutdown w0");
+    wait_until("it has left", PATIENCE, || c.exit_code("w0").is_some());
+    c.start_again("w0");
+    c.sync(&s, "").expect(0);
+    assert_clean(&s);
+}
+
+#[test]
+fn named_failures_are_tried_again_by_retry() {
+    let c = Cluster::start(1, 1);
+    let s = Scratch::disk();
+    s.src().file("a/b", "new").file("c/d", "new").file("e", "e");
+    s.dst().file("a/b/in the way", "old").file("c/d/in the way", "old");
+    let first = c.sync(&s, "").expect(23);
+    assert_eq!(first.failed(), ["a/b", "c/d"], "{first}");
+    let id = first.json["job"].as_str().unwrap();
+    s.dst().remove("a/b");
+    let second = Run::of(&mut c.command(["retry", "--json", id])).expect(23);
+    assert_eq!(second.failed(), ["c/d"], "{second}");
+    assert_eq!((second.count("copied_files"), second.count("files")), (1, 2), "only these: {second}");
+    s.dst().remove("c/d");
+    let id = second.json["job"].as_str().unwrap();
+    let detached = c.call(&format!("retry --detach --json {id}"));
+    let third = c.await_end(detached.json["job"].as_str().unwrap());
+    assert_eq!(third["state"], "done", "{third}");
+    assert_clean(&s);
+    let none = Run::of(&mut c.command(["retry", detached.json["job"].as_str().unwrap()])).expect(1);
+    assert!(none.stderr.contains("no failures"), "{none}");
+}
+
+/// Kills and starts again what a number names. The controller is the run itself.
+fn strike(c: &mut Cluster, rng: &mut Rng, run: &Live) -> &'static str {
+    match rng.below(10) {
+        0..5 => {
+            let workers = c.names("worker");
+            let name = rng.pick(&workers.iter().map(String::as_str).collect::<Vec<_>>()).to_owned();
+            c.kill(&name);
+            c.start_again(&name);
+            "worker"
+        }
+        5..7 => {
+            let linkers = c.names("hardlinker");
+            let name = rng.pick(&linkers.iter().map(String::as_str).collect::<Vec<_>>()).to_owned();
+            c.kill(&name);
+            c.start_again(&name);
+            "hardlinker"
+        }
+        7..9 => {
+            c.kill_server("redis");
+            c.services.call("start");
+            "redis"
+        }
+        _ => {
+            run.signal(Signal::KILL);
+            "controller"
+        }
+    }
+}
+
+/// Waits until a job that nobody waits for has ended, and returns what is known of it.
+fn await_only_job(c: &Cluster, s: &Scratch) -> Value {
+    let dst = s.at("dst");
+    let mine = |c: &Cluster| {
+        let all = c.call("jobs --json").json["jobs"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|j| j["dst"] == dst.to_str().unwrap())
+    };
+    wait_until("the job has ended", PATIENCE, || mine(c).is_some_and(|j| j["state"] != "running"));
+    mine(c).expect("it is remembered")
+}
+
+#[test]
+fn whatever_is_killed_the_job_ends_by_itself_and_right() {
+    let mut rng = Rng::new(seed(5));
+    let mut c = Cluster::start(3, 2);
+    let (mut killed, mut broker_rounds) = (0, 0);
+    let mut tally = std::collections::BTreeMap::<&str, usize>::new();
+    while killed < ROUNDS || broker_rounds < BROKER_ROUNDS {
+        let s = Scratch::memory();
+        let tree = rng.draw();
+        plant(&s, tree, 250);
+        let expected = looked_at(&s.sync("--chunk-size 64K").expect(0).json);
+        s.dst().remove("");
+        let mut run = Live::of(&mut c.sync_command(&s, "--delete --chunk-size 64K --iops 700"));
+        let wanted = rng.below(200) as usize;
+        run.until("it has come so far", || count(&s.at("dst")) >= wanted);
+        let strikes = 1 + rng.below(3);
+        let mut what = Vec::new();
+        if broker_rounds < BROKER_ROUNDS && rng.chance(0.2) {
+            c.kill_server("rabbitmq");
+            c.services.call("start");
+            broker_rounds += 1;
+            what.push("rabbitmq");
+        }
+        for _ in 0..strikes {
+            let w = strike(&mut c, &mut rng, &run);
+            what.push(w);
+            if w == "controller" {
+                break;
+            }
+        }
+        let end = if what.contains(&"controller") {
+            let _ = run.finish();
+            await_only_job(&c, &s)
+        } else {
+            run.finish().expect(0).json
+        };
+        assert_eq!(end["state"], "done", "tree {tree} {what:?}: {end}");
+        assert_clean(&s);
+        assert_eq!(looked_at(&end), expected, "tree {tree} {what:?}: {end}");
+        killed += what.len();
+        what.into_iter().for_each(|w| *tally.entry(w).or_default() += 1);
+    }
+    eprintln!("killed: {tally:?}");
+}
+
+/// How many entries there are, unfinished copies among them.
+fn count(root: &Path) -> usize {
+    checks::entries(root).len()
+}
+
+#[test]
+fn a_second_hardlinker_takes_over() {
+    let mut c = Cluster::start(1, 3);
+    let s = Scratch::memory();
+    for i in 0..3000 {
+        s.src().file(&format!("a/{}/f{i}", i % 20), "x");
+        s.src()
+            .dir(&format!("b/{}", i % 30))
+            .link(&format!("a/{}/f{i}", i % 20), &format!("b/{}/l{i}", i % 30));
+    }
+    let mut run = Live::of(&mut c.sync_command(&s, "--iops 3000"));
+    let linked = |s: &Scratch| s.dst().has("b/1") && !s.dst().list("b/1").is_empty();
+    run.until("links are made", || linked(&s));
+    let busy = |c: &Cluster| -> Vec<String> {
+        let reports = c.reports();
+        let at_work =
+            reports.iter().filter(|w| w["kind"] == "hardlinker" && w["unacked"] != serde_json::json!({}));
+        at_work.filter_map(|w| w["node"].as_str().map(str::to_owned)).collect()
+    };
+    let mut first = Vec::new();
+    run.until("one hardlinker is at work", || {
+        first = busy(&c);
+        !first.is_empty()
+    });
+    assert_eq!(first.len(), 1, "one works, the others stand by");
+    c.kill(&first[0]);
+    let at = Instant::now();
+    run.until("another has taken over", || busy(&c).iter().any(|n| *n != first[0]));
+    eprintln!("taken over after {:?}, as reports show it once a second", at.elapsed());
+    let r = run.finish().expect(0);
+    assert_clean(&s);
+    assert_eq!(r.count("linked"), 3000, "{r}");
+}
+
+#[test]
+fn a_worker_that_sleeps_through_its_task_does_no_harm() {
+    let mut c = Cluster::start(1, 1);
+    let s = Scratch::memory();
+    plant(&s, 9, 300);
+    let expected = looked_at(&s.sync("").expect(0).json);
+    s.dst().remove("");
+    let mut run = Live::of(&mut c.sync_command(&s, "--iops 300"));
+    run.until("it has come so far", || count(&s.at("dst")) > 50);
+    let frozen = rustix::process::Pid::from_raw(c.pid("w0") as i32).unwrap();
+    rustix::process::kill_process(frozen, Signal::STOP).unwrap();
+    c.worker("w1", 2);
+    // the broker takes the sleeper for dead when its connection is closed: here by force, else after two minutes
+    c.services.close_connections_of(c.pid("w0"));
+    let end = run.finish().expect(0);
+    assert_clean(&s);
+    let before = s.snapshot();
+    rustix::process::kill_process(frozen, Signal::CONT).unwrap();
+    let awake = format!("w0-{}", c.pid("w0"));
+    wait_until("the sleeper is awake and idle", PATIENCE, || {
+        c.reports().iter().any(|w| {
+            w["worker"] == awake && w["busy"] == 0 && w["seen_ms"].as_u64() > end.json["ended_ms"].as_u64()
+        })
+    });
+    s.assert_untouched(&before);
+    assert_eq!(looked_at(&end.json), expected, "{end}");
+}
+
+#[test]
+fn a_worker_without_the_file_systems_refuses_the_job_and_says_so() {
+    if !is_root() {
+        return;
+    }
+    let c = Cluster::start(0, 1);
+    let s = Scratch::disk();
+    plant(&s, 11, 60);
+    // in a mount name space of its own it sees another file system where SRC is
+    let script = format!(
+        "mount -t tmpfs none '{}' && exec \"$0\" worker --name blind --pool 1",
+        s.at("src").display()
+    );
+    let mut blind = std::process::Command::new("unshare");
+    blind.args(["--mount", "sh", "-c", &script]).arg(treeferry_tests::bin());
+    blind.env("TREEFERRY_CONFIG", c.services.config());
+    let blind = Live::of(&mut blind);
+    wait_until("it is there", PATIENCE, || c.reports().len() == 2);
+    let id = c.detach(&s, "");
+    let refusal = || {
+        let all = c.reports();
+        let blind = all.iter().find(|w| w["node"] == "blind")?.clone();
+        blind["refused"][0]["why"].as_str().map(str::to_owned)
+    };
+    wait_until("it has refused the job", PATIENCE, || refusal().is_some());
+    let why = refusal().unwrap_or_default();
+    assert!(why.contains("is it mounted?"), "{why}");
+    assert!(c.call("status").stdout.contains("refuses job"));
+    assert_eq!(checks::entries(&s.at("dst")).len(), 0, "nothing was done");
+    let mut c = c;
+    c.worker("w0", 2);
+    assert_eq!(c.await_end(&id)["state"], "done");
+    assert_clean(&s);
+    drop(blind);
+}
+
+#[test]
+fn lost_queues_are_filled_again_from_the_ledger() {
+    let c = Cluster::start(2, 1);
+    let s = Scratch::memory();
+    plant(&s, 12, 300);
+    let expected = looked_at(&s.sync("").expect(0).json);
+    s.dst().remove("");
+    let mut run = Live::of(&mut c.sync_command(&s, "--iops 300"));
+    run.until("it has come so far", || count(&s.at("dst")) > 50);
+    c.kill_server("rabbitmq");
+    c.services.lose_queues();
+    c.services.call("start");
+    let end = run.finish().expect(0);
+    assert_clean(&s);
+    assert_eq!(looked_at(&end.json), expected, "{end}");
+}
+
+#[test]
+fn a_broker_without_memory_blocks_publishing_and_not_the_work() {
+    let c = Cluster::start(2, 1);
+    let s = Scratch::memory();
+    plant(&s, 13, 300);
+    let mut run = Live::of(&mut c.sync_command(&s, "--iops 80"));
+    run.until("it has come so far", || count(&s.at("dst")) > 20);
+    c.services.rabbitmqctl(&["set_vm_memory_high_watermark", "0.00001"]);
+    let then = count(&s.at("dst"));
+    run.until("work goes on all the same", || count(&s.at("dst")) > then + 50);
+    c.services.rabbitmqctl(&["set_vm_memory_high_watermark", "0.6"]);
+    run.finish().expect(0);
+    assert_clean(&s);
+}
+
+#[test]
+fn servers_that_cannot_be_reached_are_named_and_the_code_is_69() {
+    let s = Scratch::disk();
+    s.src().file("a", "a");
+    let words = ["--broker", "amqp://127.0.0.1:1/%2f", "--ledger", "redis://127.0.0.1:1/0"];
+    for command in
+        [vec!["worker"], vec!["hardlinker"], vec!["status"], vec!["jobs"], vec!["pause"], vec!["shutdown"]]
+    {
+        let mut call = treeferry_tests::command(command.iter().chain(&words));
+        let r = Run::of(&mut call).expect(69);
+        assert!(r.stderr.contains("refused"), "{r}");
+    }
+    let mut call = treeferry_tests::command(["sync", "--json"].iter().chain(&words));
+    let r = Run::of(call.args(s.words(""))).expect(69);
+    assert!(!s.dst().has("a"), "{r}");
+    let none = Run::of(&mut treeferry_tests::command(["status"])).expect(1);
+    assert!(none.stderr.contains("no cluster"), "{none}");
+    let half =
+        Run::of(&mut treeferry_tests::command(["worker", "--broker", "amqp://127.0.0.1:1/%2f"])).expect(1);
+    assert!(half.stderr.contains("--ledger"), "{half}");
+    let wrong =
+        Run::of(&mut treeferry_tests::command(["worker", "--broker", "http://x", "--ledger", "redis://x"]))
+            .expect(1);
+    assert!(wrong.stderr.contains("amqp://"), "{wrong}");
+}
