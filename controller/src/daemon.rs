@@ -47,7 +47,8 @@ pub fn run(what: &'static str, site: &Site, lanes: &[Lane], threads: usize, args
     };
     let stopping = Arc::new(AtomicBool::new(false));
     node.report(reporting(what, &node, &pool, &stopping));
-    node.listen(lanes, prefetch(threads));
+    let mut heard = threads;
+    node.listen(lanes, prefetch(heard));
     complain(&format!("{what} is ready, with {threads} threads"));
     let links = lanes.contains(&Lane::Links);
     let exit = loop {
@@ -68,6 +69,10 @@ pub fn run(what: &'static str, site: &Site, lanes: &[Lane], threads: usize, args
         {
             tracing::error!("cannot start a thread: {e}");
         }
+        if size > heard {
+            node.listen(lanes, prefetch(size - heard));
+            heard = size;
+        }
         std::thread::sleep(TICK);
     };
     stopping.store(true, Relaxed);
@@ -76,9 +81,10 @@ pub fn run(what: &'static str, site: &Site, lanes: &[Lane], threads: usize, args
     exit
 }
 
-/// Messages that the broker may send ahead. Also as many as a pool that grows later needs.
+/// Messages of each lane that the broker may send ahead: one for each thread, and none that would wait here while others
+/// have nothing to do.
 fn prefetch(threads: usize) -> u16 {
-    u16::try_from(threads.max(8)).unwrap_or(u16::MAX)
+    u16::try_from(threads).unwrap_or(u16::MAX)
 }
 
 /// What the daemon says of itself, whenever it is asked.

@@ -472,3 +472,76 @@ fn servers_that_cannot_be_reached_are_named_and_the_code_is_69() {
             .expect(1);
     assert!(wrong.stderr.contains("amqp://"), "{wrong}");
 }
+
+/// The port of a URL, and the URL with TLS at another.
+fn with_tls(url: &str, port: &str) -> String {
+    let (head, rest) = url.rsplit_once(':').expect("a port");
+    let path = rest.split_once('/').expect("a path").1;
+    let (scheme, rest) = head.split_once("://").expect("a scheme");
+    let user = rest.rsplit_once('@').expect("a password").0;
+    format!("{scheme}s://{user}@localhost:{port}/{path}")
+}
+
+fn port_of(url: &str) -> &str {
+    url.rsplit_once(':').and_then(|(_, rest)| rest.split('/').next()).expect("a port")
+}
+
+#[test]
+fn both_servers_can_be_reached_by_tls_and_a_certificate_that_nobody_vouches_for_is_refused() {
+    use std::io::BufRead;
+    let c = Cluster::start(1, 1);
+    let s = Scratch::disk();
+    s.src().file("a", "a");
+    let dir = s.at("tls");
+    std::fs::create_dir(&dir).unwrap();
+    let made = std::process::Command::new("sh")
+        .current_dir(&dir)
+        .args(["-ec", "openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca
+            openssl req -newkey rsa:2048 -nodes -keyout key.pem -out leaf.csr -subj /CN=localhost
+            printf 'subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n' > ext
+            openssl x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2 -extfile ext"])
+        .output()
+        .expect("sh");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/tls-proxy");
+    let mut proxy = std::process::Command::new(script)
+        .args([dir.join("cert.pem"), dir.join("key.pem")])
+        .args([port_of(&c.services.broker), port_of(&c.services.ledger)])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("python3");
+    let mut lines = std::io::BufReader::new(proxy.stdout.take().unwrap()).lines();
+    let mut url = |plain: &str| with_tls(plain, lines.next().unwrap().unwrap().trim());
+    let (broker, ledger) = (url(&c.services.broker), url(&c.services.ledger));
+    let call = || {
+        let mut call = treeferry_tests::command(["sync", "--json"]);
+        call.args(s.words("")).env("TREEFERRY_BROKER", &broker).env("TREEFERRY_LEDGER", &ledger);
+        call
+    };
+    let refused = Run::of(&mut call()).expect(69);
+    assert!(refused.stderr.contains("certificate"), "{refused}");
+    let password = ledger.split('@').next().and_then(|u| u.rsplit(':').next()).unwrap();
+    assert!(!refused.stderr.contains(password), "a password in a message");
+    let done = Run::of(call().env("SSL_CERT_FILE", dir.join("ca.pem")));
+    let _ = proxy.kill();
+    let _ = proxy.wait();
+    done.expect(0);
+    s.assert_same();
+}
+
+#[test]
+fn status_watches_a_job_to_its_end() {
+    let c = Cluster::start(1, 1);
+    let s = Scratch::memory();
+    Spec::new(Kind::Small).count(400).make(&s.at("src/small")).unwrap();
+    let id = c.detach(&s, "--iops 200");
+    let text = c.call(&format!("status --watch {id}")).stdout;
+    assert!(text.matches("Workers").count() > 1, "several views: {text}");
+    let last = text.rsplit("Jobs").next().unwrap();
+    assert!(last.contains("done") && last.contains(" 0 outstanding"), "{last}");
+    // an earlier job with the same roots tells how much there is
+    s.dst().remove("");
+    let id = c.detach(&s, "--iops 100");
+    wait_until("it says how long it will take", PATIENCE, || c.job(&id)["eta_s"].is_u64());
+    assert_eq!(c.await_end(&id)["state"], "done");
+}

@@ -71,7 +71,7 @@ impl Backend for Cluster {
     fn wait(&self, timeout: Duration) -> bool {
         let until = Instant::now() + timeout;
         loop {
-            if self.node.status(self.job).is_none_or(|s| s.state != JobState::Running) {
+            if self.node.state_now(self.job) != Some(JobState::Running) {
                 return true;
             }
             let left = until.saturating_duration_since(Instant::now());

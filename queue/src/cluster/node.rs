@@ -146,6 +146,8 @@ struct Shared {
     shares: AtomicBool,
     hungry: AtomicUsize,
     states: Mutex<HashMap<JobId, JobState>>,
+    /// Failures that were read, of jobs that somebody here waits for.
+    failures: Mutex<HashMap<JobId, Vec<Failure>>>,
     jobs: Mutex<Vec<JobNow>>,
     wanted: Mutex<Wanted>,
     report: Mutex<Option<Reporting>>,
@@ -190,6 +192,7 @@ impl Node {
             shares: AtomicBool::new(false),
             hungry: AtomicUsize::new(0),
             states: Mutex::default(),
+            failures: Mutex::default(),
             jobs: Mutex::default(),
             wanted: Mutex::default(),
             report: Mutex::default(),
@@ -203,7 +206,7 @@ impl Node {
         Ok(Arc::new(Node { rt, shared, arrivals: Mutex::new(arrivals), sender }))
     }
 
-    /// Begins to take messages of these lanes, at most `prefetch` of each at once.
+    /// Begins to take messages of these lanes, at most `prefetch` of each at once; again: so many more.
     pub fn listen(&self, lanes: &[Lane], prefetch: u16) {
         self.shared.shares.store(lanes.contains(&Lane::Walk), Relaxed);
         let _in = self.rt.enter();
@@ -524,9 +527,21 @@ impl Node {
         }
     }
 
+    /// The state of a job; `None`: there is no such job.
+    pub(super) fn state_now(&self, job: JobId) -> Option<JobState> {
+        let key = format!("{}job", prefix(job));
+        let state = self.rt.block_on(self.shared.ledger.stubborn(|mut c| {
+            let key = key.clone();
+            async move { c.hget::<_, _, Option<String>>(key, "state").await }
+        }));
+        JobState::from_name(&state.ok()??)
+    }
+
     /// Where a job stands; `None`: there is no such job.
     pub(crate) fn status(&self, job: JobId) -> Option<Status> {
         let p = prefix(job);
+        // failures only become more: those that were read are not read again
+        let known = lock(&self.shared.failures).get(&job).map_or(0, Vec::len);
         type Answer = (HashMap<String, Vec<u8>>, HashMap<String, u64>, Vec<Vec<u8>>, u64, Option<u64>);
         let answer = self.rt.block_on(self.shared.ledger.stubborn(|mut c| {
             let p = p.clone();
@@ -534,23 +549,28 @@ impl Node {
                 let mut pipe = redis::pipe();
                 pipe.atomic();
                 pipe.hgetall(format!("{p}job")).hgetall(format!("{p}counters"));
-                pipe.lrange(format!("{p}failures"), 0, Status::MAX_FAILURES as isize - 1);
+                pipe.lrange(format!("{p}failures"), known as isize, Status::MAX_FAILURES as isize - 1);
                 pipe.hlen(format!("{p}open")).get(format!("{p}parked"));
                 pipe.query_async::<Answer>(&mut c).await
             }
         }));
-        let (job, counted, failures, open, parked) = match answer {
+        let (fields, counted, failures, open, parked) = match answer {
             Ok(a) => a,
             Err(e) => return Some(Status::lost(&e.to_string())),
         };
-        let word = |k: &str| job.get(k).map(|v| String::from_utf8_lossy(v).into_owned());
+        let word = |k: &str| fields.get(k).map(|v| String::from_utf8_lossy(v).into_owned());
         let state = JobState::from_name(&word("state")?)?;
         let mut counters = Counters::default();
         for (name, n) in &counted {
             counters.set(name, *n);
         }
-        let failures =
-            failures.iter().filter_map(|f| wire::decode::<Failure>(MessageKind::Failure, f).ok()).collect();
+        let new = failures.iter().filter_map(|f| wire::decode::<Failure>(MessageKind::Failure, f).ok());
+        let mut all = lock(&self.shared.failures);
+        let failures = all.entry(job).or_default();
+        if failures.len() == known {
+            failures.extend(new);
+        }
+        let failures = failures.clone();
         Some(Status {
             state,
             outstanding: open + parked.unwrap_or(0),
