@@ -10,8 +10,8 @@
 //! shared one mount would wait for each other where nodes with a mount each do not.
 //!
 //! Runs until all of them are unmounted, or until SIGTERM or SIGINT, and unmounts them then. Wants root, as only it
-//! may mount without help and give files away; only root gets in. Not passed on are locks, `O_TMPFILE`, `fallocate`,
-//! `SEEK_HOLE` and what is mounted below REAL.
+//! may mount without help and give files away; only root gets in. Not passed on are locks, `O_TMPFILE`, `fallocate`
+//! and what is mounted below REAL.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, CString, OsStr};
@@ -27,8 +27,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuser::{
     BsdFileFlags, Config, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, Session,
-    TimeOrNow, WriteFlags,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, Session, TimeOrNow, WriteFlags,
 };
 use rustix::fs::{self as sys, AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Uid};
 use rustix::io::Errno;
@@ -624,6 +624,18 @@ impl Filesystem for Slow {
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         done(self.wait("removexattr").node(ino).and_then(|fd| sys::removexattr(by_fd(&fd), name)), reply);
+    }
+
+    fn lseek(&self, _: &Request, _: INodeNo, fh: FileHandle, from: i64, whence: i32, reply: ReplyLseek) {
+        // the kernel asks for these two only
+        let to = match whence {
+            libc::SEEK_DATA => sys::SeekFrom::Data(from as u64),
+            _ => sys::SeekFrom::Hole(from as u64),
+        };
+        match self.0.file(fh).and_then(|fd| sys::seek(&*fd, to)) {
+            Ok(at) => reply.offset(at as i64),
+            Err(e) => reply.error(code(e)),
+        }
     }
 
     fn create(
