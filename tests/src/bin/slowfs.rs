@@ -396,8 +396,9 @@ fn bytes(result: Res<Vec<u8>>, size: u32, reply: ReplyXattr) {
 
 impl Filesystem for Slow {
     fn init(&mut self, _: &Request, kernel: &mut KernelConfig) -> std::io::Result<()> {
-        // Lookups and listings of one directory side by side; and no question for file capabilities before each
-        // write: the real file system drops them itself. A kernel without these only waits more.
+        // Lookups and listings of one directory side by side; and only one question for file capabilities when a
+        // file is written, not one before each write: the real file system drops them itself. A kernel without these
+        // only waits more.
         for wish in [InitFlags::FUSE_PARALLEL_DIROPS, InitFlags::FUSE_HANDLE_KILLPRIV_V2] {
             let _ = kernel.add_capabilities(wish);
         }
