@@ -237,7 +237,10 @@ impl Worker {
         if self.job.shared {
             self.give_dirs(dir, found, sink, out);
         }
-        if sink.pressed() {
+        let hungry = if self.job.shared { sink.yields() } else { 0 };
+        if hungry > 0 {
+            self.hand_back(dir, &names, 0, 0, hungry, LEAST_NAMES.0, out);
+        } else if sink.pressed() {
             found.matched += self.some_files(dir, &names, 0, sink, out)?;
         } else {
             let join = Some(dir.join(&self.job, out));
