@@ -35,6 +35,7 @@ pub fn run(
         spec: absolute(&request.spec),
         made_target: job.made_target(),
         roots: job.root_inodes(),
+        limits: job.limits().to_text(),
         created_ms: Control::now_ms(),
     };
     match request.start {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use treeferry_core::{Change, Failure, JobId, Notice, Stop};
+use treeferry_fs::Limits;
 use treeferry_queue::{Control, Engine, Lane, Node, NodeReport, Reporting, Shutdown, Site};
 use treeferry_service::{Exit, logging, signals};
 use treeferry_worker::{Context, Job, Jobs, Member, NodePool, Reporter};
@@ -127,7 +128,8 @@ impl Jobs for Here {
     fn open(&self, id: JobId) -> Result<Context, String> {
         let record = self.node.record(id).map_err(|e| e.to_string())?.ok_or("the ledger has no such job")?;
         let began = Duration::from_millis(record.created_ms);
-        let member = Member { made_target: record.made_target, roots: record.roots, began };
+        let limits = Limits::from_text(&record.limits).ok_or("the ledger has a strange word on DST")?;
+        let member = Member { made_target: record.made_target, roots: record.roots, limits, began };
         let job = Job::join(record.spec, Stop::default(), &member).map_err(|e| e.to_string())?;
         self.node.enroll(id, &job.temp_names().own_maker()).map_err(|e| e.to_string())?;
         Ok(Context {

@@ -54,6 +54,25 @@ impl Limits {
         limits
     }
 
+    /// In text, for those who work on the same file system later and may not try anything any more.
+    pub fn to_text(&self) -> String {
+        let Limits { time_step_nsec, time_min_sec, time_max_sec, unnamed_files, group_of_dir } = self;
+        format!("{time_step_nsec} {time_min_sec} {time_max_sec} {unnamed_files} {group_of_dir}")
+    }
+
+    /// Reads it back.
+    pub fn from_text(text: &str) -> Option<Limits> {
+        let mut words = text.split(' ');
+        let limits = Limits {
+            time_step_nsec: words.next()?.parse().ok().filter(|n| *n > 0)?,
+            time_min_sec: words.next()?.parse().ok()?,
+            time_max_sec: words.next()?.parse().ok()?,
+            unnamed_files: words.next()?.parse().ok()?,
+            group_of_dir: words.next()?.parse().ok()?,
+        };
+        words.next().is_none().then_some(limits)
+    }
+
     /// The same where nothing may be touched: on a file that never has a name, which changes nothing that
     /// anybody could see. Where that cannot be had a target without limits is assumed.
     pub fn probe_unseen(dir: BorrowedFd<'_>, our_gid: u32) -> Limits {
@@ -112,6 +131,8 @@ mod tests {
         let l = Limits { time_step_nsec: 100, time_max_sec: 10, time_min_sec: -5, ..Limits::default() };
         assert_eq!(l.held(t(3, 123_456_789)), t(3, 123_456_700));
         assert_eq!((l.held(t(11, 5)), l.held(t(-6, 5))), (t(10, 0), t(-5, 0)));
+        assert_eq!(Limits::from_text(&l.to_text()), Some(l));
+        assert_eq!(Limits::from_text("0 0 0 true true"), None);
         let fat = Limits { time_step_nsec: 2_000_000_000, ..Limits::default() };
         assert_eq!((fat.held(t(7, 1)), fat.held(t(-7, 1))), (t(6, 0), t(-8, 0)));
     }

@@ -545,3 +545,23 @@ fn status_watches_a_job_to_its_end() {
     wait_until("it says how long it will take", PATIENCE, || c.job(&id)["eta_s"].is_u64());
     assert_eq!(c.await_end(&id)["state"], "done");
 }
+
+#[test]
+fn a_second_job_gets_its_share_while_the_first_goes_on() {
+    let c = Cluster::start(2, 1);
+    let (large, small) = (Scratch::memory(), Scratch::memory());
+    Spec::new(Kind::Small).count(20_000).make(&large.at("src/small")).unwrap();
+    Spec::new(Kind::Small).count(400).make(&small.at("src/small")).unwrap();
+    let first = c.detach(&large, "--iops 300");
+    let files = |id: &str| c.job(id)["counters"]["files"].as_u64().unwrap();
+    wait_until("the first has all threads", PATIENCE, || {
+        files(&first) > 0 && c.reports().iter().filter(|w| w["kind"] == "worker").all(|w| w["busy"] == 2)
+    });
+    let second = c.detach(&small, "--iops 300");
+    assert_eq!(c.await_end(&second)["state"], "done");
+    small.assert_same();
+    assert_eq!(c.job(&first)["state"], "running", "it was not finished first");
+    let then = files(&first);
+    wait_until("the first goes on", PATIENCE, || files(&first) > then);
+    c.call(&format!("cancel {first}"));
+}

@@ -36,6 +36,8 @@ pub struct Member {
     pub made_target: bool,
     /// Inode numbers of the roots, where the job began.
     pub roots: (u64, u64),
+    /// What the target can hold, as it was found then: trying it again would touch a root that may be finished.
+    pub limits: Limits,
     /// When the job began, by the clock of whoever began it: ages count from there on every node. Since 1970.
     pub began: std::time::Duration,
 }
@@ -119,6 +121,7 @@ impl Job {
         let temp = TempNames::of_this_process();
         let privilege = Privilege::of_this_process();
         let limits = match &dst {
+            Some(_) if member.is_some() => member.map(|m| m.limits).unwrap_or_default(),
             Some(d) if spec.passes.copy || spec.passes.dirtime => {
                 if spec.dry_run {
                     Limits::probe_unseen(d.fd(), privilege.gid)
@@ -254,6 +257,11 @@ impl Job {
     /// What tells a file of the target from every other, (device, inode). Alike on every node.
     pub fn target_id(&self, m: &Meta) -> (u64, u64) {
         (self.devices.1.number(m.dev), m.ino)
+    }
+
+    /// What the target can hold.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// The temporary names of this process.

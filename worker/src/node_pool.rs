@@ -35,7 +35,9 @@ type Opened = (Instant, Result<Arc<Context>, String>);
 struct Shared {
     node: Arc<Node>,
     jobs: Box<dyn Jobs>,
+    /// Held while a job is opened, which asks the ledger: never taken by what the ledger's own threads call.
     open: Mutex<HashMap<JobId, Opened>>,
+    refused: Mutex<BTreeMap<JobId, String>>,
     slots: Mutex<BTreeMap<usize, Slot>>,
     /// Threads with a number below this take messages; the others end.
     active: AtomicUsize,
@@ -61,6 +63,7 @@ impl NodePool {
             node: Arc::clone(node),
             jobs,
             open: Mutex::default(),
+            refused: Mutex::default(),
             slots: Mutex::default(),
             active: AtomicUsize::new(0),
             paused: AtomicBool::new(false),
@@ -123,11 +126,9 @@ impl NodePool {
 
     /// Jobs that cannot be worked for here, and why.
     pub fn refused(&self) -> Vec<Refusal> {
-        let open = lock(&self.shared.open);
-        let refused = open.iter().filter(|(id, _)| self.shared.node.is_running(**id));
-        refused
-            .filter_map(|(id, (_, r))| Some(Refusal { job: id.to_string(), why: r.as_ref().err()?.clone() }))
-            .collect()
+        let refused = lock(&self.shared.refused);
+        let running = refused.iter().filter(|(id, _)| self.shared.node.is_running(**id));
+        running.map(|(id, why)| Refusal { job: id.to_string(), why: why.clone() }).collect()
     }
 
     /// Takes no more messages and hands back what is begun. After `budget` also tasks are cut short: others do them
@@ -211,8 +212,11 @@ fn context(s: &Shared, job: JobId) -> Result<Arc<Context>, String> {
     });
     let entry = open.entry(job).or_insert_with(|| {
         let r = s.jobs.open(job).map(Arc::new);
+        let mut refused = lock(&s.refused);
+        refused.retain(|id, _| *id != job && s.node.is_running(*id));
         if let Err(why) = &r {
             tracing::error!("job {job} is refused on this node: {why}");
+            refused.insert(job, why.clone());
         }
         (Instant::now(), r)
     });

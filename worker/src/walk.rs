@@ -9,6 +9,7 @@ use crate::dir::Dir;
 use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::{Sink, Worker};
 use std::ffi::CStr;
+use std::time::{Duration, Instant};
 use treeferry_core::{Fresh, Names, NewTask, Notice, Outcome, RelPath, Resume, Seal, Task, Work};
 use treeferry_fs::Kind;
 use treeferry_fs::meta::stat;
@@ -34,8 +35,18 @@ struct Found {
 /// A tally that no directory reaches: what is extra is then found by asking for each name.
 const UNKNOWN_TALLY: u64 = 1 << 48;
 
-/// Names that a task does before it looks whether somebody has nothing to do.
-const LEAST_NAMES: usize = 8;
+/// A task does so much before it looks whether somebody has nothing to do, and hands out no less: what takes less is
+/// not worth opening the directory again.
+const LEAST_WORK: Duration = Duration::from_millis(100);
+/// In names, where they take no time to speak of: at most, and at least.
+const LEAST_NAMES: (usize, usize) = (8, 2);
+
+/// How many names are [`LEAST_WORK`], after `done` of them since then.
+fn least_names(began: Instant, done: usize) -> usize {
+    let each = began.elapsed() / u32::try_from(done).unwrap_or(u32::MAX).max(1);
+    let (most, least) = LEAST_NAMES;
+    (LEAST_WORK.as_nanos() / each.as_nanos().max(1)).clamp(least as u128, most as u128) as usize
+}
 
 /// FNV-1a over names that end in NUL.
 fn fold(digest: u64, name: &CStr) -> u64 {
@@ -98,11 +109,17 @@ impl Worker {
             }
         };
         self.give_dirs(&dir, &mut found, sink, out);
-        if !out.children.is_empty() && sink.hungry() {
-            sink.flush(out, None);
-        }
         let files = std::mem::take(&mut found.files);
-        found.matched += self.some_files(&dir, &files, 0, sink, out)?;
+        let hungry = if self.job.shared && !out.children.is_empty() { sink.yields() } else { 0 };
+        if hungry > 0 {
+            // they are to have the subdirectories now, and not when these files are done
+            self.hand_back(&dir, &files, 0, 0, hungry, LEAST_NAMES.0, out);
+        } else {
+            if !out.children.is_empty() && sink.hungry() {
+                sink.flush(out, None);
+            }
+            found.matched += self.some_files(&dir, &files, 0, sink, out)?;
+        }
         if let Some(join) = dir.join.get() {
             let work = Work::FinishDir { path: path.clone(), listed, fresh: dir.fresh, mode: dir.mode() };
             out.seals.push(Seal { join, tally: found.matched, follow_up: NewTask::new(task.join, work) });
@@ -220,7 +237,10 @@ impl Worker {
         if self.job.shared {
             self.give_dirs(dir, found, sink, out);
         }
-        if sink.pressed() {
+        let hungry = if self.job.shared { sink.yields() } else { 0 };
+        if hungry > 0 {
+            self.hand_back(dir, &names, 0, 0, hungry, LEAST_NAMES.0, out);
+        } else if sink.pressed() {
             found.matched += self.some_files(dir, &names, 0, sink, out)?;
         } else {
             let join = Some(dir.join(&self.job, out));
@@ -232,10 +252,20 @@ impl Worker {
     }
 
     /// Makes subdirectories and gives their walks away.
-    fn give_dirs(&mut self, dir: &Dir, found: &mut Found, _sink: &mut dyn Sink, out: &mut Outcome) {
-        for (name, _) in std::mem::take(&mut found.dirs).iter() {
+    fn give_dirs(&mut self, dir: &Dir, found: &mut Found, sink: &mut dyn Sink, out: &mut Outcome) {
+        let names = std::mem::take(&mut found.dirs);
+        let began = Instant::now();
+        for (i, (name, _)) in names.iter().enumerate() {
             if self.job.stop.is_set() {
                 return;
+            }
+            if self.job.shared && i > 0 {
+                let least = least_names(began, i);
+                let hungry = if i >= least { sink.yields() } else { 0 };
+                if hungry > 0 {
+                    self.hand_back(dir, &names, i, 0, hungry, least, out);
+                    return;
+                }
             }
             self.at_child(dir, name);
             match self.subdir(dir, name, out) {
@@ -279,14 +309,16 @@ impl Worker {
         let mut matched = 0;
         let alone = names.len() == 1;
         let mut since = 0;
+        let began = Instant::now();
         for (i, (name, k)) in names.iter().enumerate() {
             if self.job.stop.is_set() {
                 return Err(Trouble::Stopped);
             }
-            if i >= LEAST_NAMES && self.job.shared {
-                let hungry = sink.yields();
+            if self.job.shared && i > 0 {
+                let least = least_names(began, i);
+                let hungry = if i >= least { sink.yields() } else { 0 };
                 if hungry > 0 {
-                    self.hand_back(dir, names, i, attempt, hungry, out);
+                    self.hand_back(dir, names, i, attempt, hungry, least, out);
                     break;
                 }
             }
@@ -306,9 +338,22 @@ impl Worker {
     }
 
     /// Makes tasks of the names from the `i`th on, for some who have nothing to do.
-    fn hand_back(&self, dir: &Dir, names: &Names, i: usize, attempt: u8, hungry: usize, out: &mut Outcome) {
+    #[expect(clippy::too_many_arguments, reason = "which names, for how many, and where to put them")]
+    fn hand_back(
+        &self,
+        dir: &Dir,
+        names: &Names,
+        i: usize,
+        attempt: u8,
+        hungry: usize,
+        least: usize,
+        out: &mut Outcome,
+    ) {
         let left = names.len() - i;
-        let part = left.div_ceil(hungry + 1).max(LEAST_NAMES);
+        if left == 0 {
+            return;
+        }
+        let part = left.div_ceil(hungry + 1).max(least);
         let join = Some(dir.join(&self.job, out));
         let mut rest = names.iter().skip(i).peekable();
         while rest.peek().is_some() {

@@ -75,6 +75,8 @@ pub struct JobRecord {
     pub made_target: bool,
     /// Inode numbers of the roots.
     pub roots: (u64, u64),
+    /// What the target can hold, in the words of whoever tried.
+    pub limits: String,
     /// When it was registered, in ms since 1970 by the clock of who did.
     pub created_ms: u64,
 }
@@ -86,6 +88,7 @@ impl JobRecord {
             ("made_target", u8::from(self.made_target).to_string().into_bytes()),
             ("src_ino", self.roots.0.to_string().into_bytes()),
             ("dst_ino", self.roots.1.to_string().into_bytes()),
+            ("limits", self.limits.clone().into_bytes()),
             ("created", self.created_ms.to_string().into_bytes()),
         ]
     }
@@ -96,6 +99,7 @@ impl JobRecord {
             spec: wire::decode(MessageKind::Spec, fields.get("spec")?).ok()?,
             made_target: number("made_target")? == 1,
             roots: (number("src_ino")?, number("dst_ino")?),
+            limits: String::from_utf8(fields.get("limits")?.clone()).ok()?,
             created_ms: number("created")?,
         })
     }
