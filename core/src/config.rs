@@ -22,12 +22,20 @@ pub struct ClusterConfig {
     pub broker: Option<String>,
     /// As `--ledger`.
     pub ledger: Option<String>,
+    /// Seconds after which a message that is still worked on is acknowledged.
+    pub acknowledge_after: Option<u64>,
 }
 
 impl std::fmt::Debug for ClusterConfig {
     /// Without the URLs: there may be passwords in them.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ClusterConfig {{ broker: {}, ledger: {} }}", self.broker.is_some(), self.ledger.is_some())
+        write!(
+            f,
+            "ClusterConfig {{ broker: {}, ledger: {}, acknowledge_after: {:?} }}",
+            self.broker.is_some(),
+            self.ledger.is_some(),
+            self.acknowledge_after
+        )
     }
 }
 
@@ -98,7 +106,8 @@ mod tests {
         let open: String =
             text.lines().map(|l| l.strip_prefix("#= ").unwrap_or(l)).collect::<Vec<_>>().join("\n");
         let all = Config::parse(&open).unwrap();
-        assert!(all.cluster.broker.is_some() && all.cluster.ledger.is_some());
+        let c = all.cluster;
+        assert!(c.broker.is_some() && c.ledger.is_some() && c.acknowledge_after == Some(600));
         let all = all.sync;
         assert!(
             all.pool.is_some() && all.chunk_size.is_some() && all.bwlimit.is_some() && all.iops.is_some()

@@ -74,7 +74,7 @@ pub(crate) trait BackendSeat: Send {
     fn take_own(&mut self) -> Option<Task>;
     fn backlog(&self) -> usize;
     fn hungry(&self) -> bool;
-    fn yields(&self) -> usize;
+    fn yields(&self, left: usize) -> usize;
     fn flush(&mut self, task: &Task, outcome: &mut Outcome, instead: Option<Task>);
     fn commit(&mut self, task: &Task, outcome: Outcome) -> Vec<Notice>;
     fn registry(&self) -> Arc<dyn Groups>;
@@ -207,10 +207,10 @@ impl Seat {
         self.0.hungry()
     }
 
-    /// How many threads have nothing to do, if only between two tasks something can be given to them: then a task had
-    /// better hand the rest of its work back.
-    pub fn yields(&self) -> usize {
-        self.0.yields()
+    /// For how many others a task had better hand the rest of its work back, which is `left` names: only between two
+    /// tasks something can be given to them.
+    pub fn yields(&self, left: usize) -> usize {
+        self.0.yields(left)
     }
 
     /// Takes in what a task has found so far, while it goes on. Empties the outcome. `instead`: what is to be run in

@@ -11,6 +11,7 @@ use treeferry_core::{
     Counters, Failure, Fresh, GroupKey, JobId, JoinId, Kind, NewTask, Notice, Outcome, RelPath, Seal, Side,
     Task, Work,
 };
+use treeferry_kit::rng::Rng;
 use treeferry_kit::services::Services;
 use treeferry_queue::{Claim, Engine, Lane, Leader, Node, Registry, Seat, Site, Take};
 
@@ -77,7 +78,7 @@ fn schedules() -> u64 {
 #[test]
 fn the_cluster_engine_holds_to_every_case() {
     let services = Services::start();
-    let site = Site { broker: services.broker.clone(), ledger: services.ledger.clone() };
+    let site = Site::new(services.broker.clone(), services.ledger.clone());
     let node = Node::connect(&site, "conformance").unwrap();
     node.listen(&Lane::ALL, 100);
     CLUSTER.set(Some(node));
@@ -338,14 +339,14 @@ fn random_trees_in_random_order_are_finished_once_and_bottom_up() {
 }
 
 fn random_schedule(name: &str, e: &Engine, seed: u64) {
-    let mut rng = Rng(seed);
+    let mut rng = Rng::new(seed);
     let kids = random_tree(&mut rng);
     let mut seats: Vec<Seat> = (0..3).map(|_| e.seat()).collect();
     let mut holding: Vec<Option<(Task, Outcome, Vec<String>)>> = vec![None, None, None];
     let (mut order, mut next_join) = (Vec::new(), 0);
     e.begin(NewTask::new(None, walk("")));
     for _ in 0..100_000 {
-        let i = rng.below(3);
+        let i = rng.index(3);
         if let Some((task, mut out, mut rest)) = holding[i].take() {
             if let (Some(d), true) = (rest.pop(), task.work.name() == "walk") {
                 // a walk opens its join at the first child, gives children away in steps, may commit early
@@ -360,7 +361,7 @@ fn random_schedule(name: &str, e: &Engine, seed: u64) {
                     _ => JoinId(out.tally),
                 };
                 out.children.push(NewTask::new(Some(j), walk(&d)));
-                if rng.below(3) == 0 {
+                if rng.index(3) == 0 {
                     let keep = out.tally;
                     out.tally = 0;
                     seats[i].flush(&task, &mut out, None);
@@ -408,26 +409,14 @@ fn random_schedule(name: &str, e: &Engine, seed: u64) {
 fn random_tree(rng: &mut Rng) -> HashMap<String, Vec<String>> {
     let mut kids = HashMap::from([(".".to_owned(), Vec::new())]);
     let mut all = vec![".".to_owned()];
-    for n in 0..rng.below(25) {
-        let parent = all[rng.below(all.len())].clone();
+    for n in 0..rng.index(25) {
+        let parent = all[rng.index(all.len())].clone();
         let d = if parent == "." { format!("d{n}") } else { format!("{parent}/d{n}") };
         kids.entry(parent).or_default().push(d.clone());
         kids.insert(d.clone(), Vec::new());
         all.push(d);
     }
     kids
-}
-
-/// splitmix64: a seed is a schedule.
-struct Rng(u64);
-impl Rng {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % n.max(1) as u64) as usize
-    }
 }
 
 /// Threads that take, park, release and go to sleep at once: no order of locks may let two wait for each other.

@@ -21,7 +21,7 @@ fn errand(job: u64, task: u64) -> Vec<u8> {
 #[test]
 fn what_nobody_can_work_on_goes_to_the_dead_letters_with_its_reason_and_the_worker_lives() {
     let services = Services::start();
-    let site = Site { broker: services.broker.clone(), ledger: services.ledger.clone() };
+    let site = Site::new(services.broker.clone(), services.ledger.clone());
     let node = Node::connect(&site, "hostile").unwrap();
     node.listen(&[Lane::Walk], 10);
     let mut newer = errand(1, 1);

@@ -448,6 +448,41 @@ fn a_broker_without_memory_blocks_publishing_and_not_the_work() {
 }
 
 #[test]
+fn a_message_that_is_worked_on_for_long_does_not_run_into_the_brokers_timeout() {
+    let mut c = Cluster::start(0, 0);
+    // the broker closes the channel of whoever has not acknowledged a message for three seconds, and looks each second
+    for setting in ["consumer_timeout, 3000", "channel_tick_interval, 1000"] {
+        c.services.rabbitmqctl(&["eval", &format!("application:set_env(rabbit, {setting}).")]);
+    }
+    let mut config = std::fs::read_to_string(c.services.config()).unwrap();
+    config.push_str("\nacknowledge-after = 1\n");
+    std::fs::write(c.services.config(), config).unwrap();
+    c.worker("w0", 1);
+    c.hardlinker("h0");
+    let s = Scratch::disk();
+    for i in 0..60 {
+        s.src().file(&format!("f{i}"), "x");
+    }
+    // more than twice the broker's patience
+    let began = Instant::now();
+    let id = c.detach(&s, "--iops 10");
+    wait_until("the broker has no unacknowledged message while the job goes on", PATIENCE, || {
+        let queues = c.services.rabbitmqctl(&["-q", "list_queues", "--no-table-headers", "messages"]);
+        queues.lines().all(|l| l.trim() == "0") && c.reports().iter().any(|r| r["busy"] == 1)
+    });
+    // whoever has it may die, and the ledger remembers
+    c.kill("w0");
+    c.start_again("w0");
+    let r = c.await_end(&id);
+    assert!(began.elapsed().as_secs() > 6, "the test has proven nothing: {r}");
+    assert_eq!((r["state"].as_str(), looked_at(&r)), (Some("done"), [1, 60, 60, 60]), "{r}");
+    assert_clean(&s);
+    let said =
+        std::fs::read_to_string(c.services.home().join("rabbitmq/log/rabbitmq.log")).unwrap_or_default();
+    assert!(!said.contains("timeout"), "{said}");
+}
+
+#[test]
 fn servers_that_cannot_be_reached_are_named_and_the_code_is_69() {
     let s = Scratch::disk();
     s.src().file("a", "a");

@@ -278,8 +278,8 @@ impl Sink for Desk<'_> {
         self.seat.hungry()
     }
 
-    fn yields(&self) -> usize {
-        self.seat.yields()
+    fn yields(&self, left: usize) -> usize {
+        self.seat.yields(left)
     }
 }
 

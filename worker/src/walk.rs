@@ -35,17 +35,17 @@ struct Found {
 /// A tally that no directory reaches: what is extra is then found by asking for each name.
 const UNKNOWN_TALLY: u64 = 1 << 48;
 
-/// A task does so much before it looks whether somebody has nothing to do, and hands out no less: what takes less is
-/// not worth opening the directory again.
-const LEAST_WORK: Duration = Duration::from_millis(100);
+/// What takes less is not worth opening the directory again, and is not handed to others. Where many wait, as in the
+/// first seconds of a job, a tenth of it is.
+const LEAST_WORK: Duration = Duration::from_secs(1);
 /// In names, where they take no time to speak of: at most, and at least.
-const LEAST_NAMES: (usize, usize) = (8, 2);
+const LEAST_NAMES: (usize, usize) = (16, 2);
 
-/// How many names are [`LEAST_WORK`], after `done` of them since then.
-fn least_names(began: Instant, done: usize) -> usize {
-    let each = began.elapsed() / u32::try_from(done).unwrap_or(u32::MAX).max(1);
+/// How many names are [`LEAST_WORK`], for so many who wait.
+fn least_names(each: Duration, waiting: usize) -> usize {
     let (most, least) = LEAST_NAMES;
-    (LEAST_WORK.as_nanos() / each.as_nanos().max(1)).clamp(least as u128, most as u128) as usize
+    let work = LEAST_WORK / waiting.clamp(1, 10) as u32;
+    (work.as_nanos() / each.as_nanos().max(1)).clamp(least as u128, most as u128) as usize
 }
 
 /// FNV-1a over names that end in NUL.
@@ -110,10 +110,11 @@ impl Worker {
         };
         self.give_dirs(&dir, &mut found, sink, out);
         let files = std::mem::take(&mut found.files);
-        let hungry = if self.job.shared && !out.children.is_empty() { sink.yields() } else { 0 };
-        if hungry > 0 {
+        let waiting = if self.job.shared && !out.children.is_empty() { sink.yields(files.len()) } else { 0 };
+        let least = least_names(self.pace.unwrap_or_default(), waiting);
+        if waiting > 0 && (files.len() > least || self.pace.is_none()) {
             // they are to have the subdirectories now, and not when these files are done
-            self.hand_back(&dir, &files, 0, 0, hungry, LEAST_NAMES.0, out);
+            self.hand_back(&dir, &files, 0, 0, waiting, least, out);
         } else {
             if !out.children.is_empty() && sink.hungry() {
                 sink.flush(out, None);
@@ -237,9 +238,10 @@ impl Worker {
         if self.job.shared {
             self.give_dirs(dir, found, sink, out);
         }
-        let hungry = if self.job.shared { sink.yields() } else { 0 };
-        if hungry > 0 {
-            self.hand_back(dir, &names, 0, 0, hungry, LEAST_NAMES.0, out);
+        let waiting = if self.job.shared { sink.yields(names.len()) } else { 0 };
+        if waiting > 0 {
+            let least = least_names(self.pace.unwrap_or_default(), waiting);
+            self.hand_back(dir, &names, 0, 0, waiting, least, out);
         } else if sink.pressed() {
             found.matched += self.some_files(dir, &names, 0, sink, out)?;
         } else {
@@ -260,10 +262,10 @@ impl Worker {
                 return;
             }
             if self.job.shared && i > 0 {
-                let least = least_names(began, i);
-                let hungry = if i >= least { sink.yields() } else { 0 };
-                if hungry > 0 {
-                    self.hand_back(dir, &names, i, 0, hungry, least, out);
+                let (waiting, left) = (sink.yields(names.len() - i), names.len() - i);
+                let least = least_names(began.elapsed() / i as u32, waiting);
+                if waiting > 0 && i >= least && left > least {
+                    self.hand_back(dir, &names, i, 0, waiting, least, out);
                     return;
                 }
             }
@@ -315,10 +317,13 @@ impl Worker {
                 return Err(Trouble::Stopped);
             }
             if self.job.shared && i > 0 {
-                let least = least_names(began, i);
-                let hungry = if i >= least { sink.yields() } else { 0 };
-                if hungry > 0 {
-                    self.hand_back(dir, names, i, attempt, hungry, least, out);
+                let left = names.len() - i;
+                let pace = began.elapsed() / i as u32;
+                self.pace = Some(pace);
+                let waiting = sink.yields(left);
+                let least = least_names(pace, waiting);
+                if waiting > 0 && left > least {
+                    self.hand_back(dir, names, i, attempt, waiting, least, out);
                     break;
                 }
             }
@@ -345,7 +350,7 @@ impl Worker {
         names: &Names,
         i: usize,
         attempt: u8,
-        hungry: usize,
+        waiting: usize,
         least: usize,
         out: &mut Outcome,
     ) {
@@ -353,7 +358,7 @@ impl Worker {
         if left == 0 {
             return;
         }
-        let part = left.div_ceil(hungry + 1).max(least);
+        let part = left.div_ceil(waiting + 1).max(least);
         let join = Some(dir.join(&self.job, out));
         let mut rest = names.iter().skip(i).peekable();
         while rest.peek().is_some() {

@@ -5,6 +5,7 @@ use crate::job::Job;
 use crate::trouble::{Res, Trouble, Verdict};
 use crate::xattrs::Buffers;
 use std::sync::Arc;
+use std::time::Duration;
 use treeferry_core::{Change, Fresh, Item, NewTask, Outcome, RelPath, Task, Work};
 use treeferry_fs::copy::{BUFFER_BYTES, Meter};
 use treeferry_fs::{Lister, fault};
@@ -16,8 +17,8 @@ pub(crate) trait Sink {
     /// of this task, should it not come to its end. Only where that can be said does a crash repeat nothing, and may
     /// others on other nodes begin at once.
     fn flush(&mut self, out: &mut Outcome, instead: Option<Work>);
-    /// How many threads have nothing to do and can only be helped if the task hands the rest of its work back.
-    fn yields(&self) -> usize;
+    /// For how many threads that have nothing to do the task should hand the rest of its work back, `left` names.
+    fn yields(&self, left: usize) -> usize;
     /// Whether so much is queued that a walker should rather go on by itself.
     fn pressed(&self) -> bool;
     /// Whether somebody has nothing to do.
@@ -32,6 +33,8 @@ pub(crate) struct Worker {
     pub dst_lister: Lister,
     pub buf: Vec<u8>,
     pub bufs: Buffers,
+    /// How long a file takes, as of late.
+    pub pace: Option<Duration>,
 }
 
 impl Worker {
@@ -43,6 +46,7 @@ impl Worker {
             dst_lister: Lister::default(),
             buf: vec![0; BUFFER_BYTES],
             bufs: Buffers::default(),
+            pace: None,
         }
     }
 

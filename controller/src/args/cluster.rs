@@ -1,6 +1,7 @@
 //! Where broker and ledger are.
 
 use super::UsageError;
+use std::time::Duration;
 use treeferry_core::config::Config;
 use treeferry_queue::Site;
 
@@ -37,7 +38,9 @@ impl Cluster {
         };
         check("--broker", &broker, &["amqp://", "amqps://"])?;
         check("--ledger", &ledger, &["redis://", "rediss://"])?;
-        Ok(Some(Site { broker, ledger }))
+        let site = Site::new(broker, ledger);
+        let given = config.cluster.acknowledge_after.map(Duration::from_secs);
+        Ok(Some(Site { acknowledge_after: given.unwrap_or(site.acknowledge_after), ..site }))
     }
 }
 

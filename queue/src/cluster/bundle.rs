@@ -244,6 +244,12 @@ impl Holding {
         self.running.iter().all(|r| r.instead.is_some())
     }
 
+    /// Whether a commit can be made in the middle of a task that has told nothing so far: neither here nor, by what it
+    /// has changed of groups, to others. Were it run again after a crash, all would be as if it had never begun.
+    pub fn is_untold(&self) -> bool {
+        self.is_committable() && self.pending.groups.is_empty() && self.pending.led.is_empty()
+    }
+
     /// Whether a task that was handed out is not done.
     pub fn is_running(&self) -> bool {
         !self.running.is_empty()

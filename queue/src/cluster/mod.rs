@@ -11,6 +11,8 @@ mod control;
 #[cfg(test)]
 mod model;
 mod node;
+mod pulse;
+mod reaper;
 mod report;
 
 use crate::engine::{Backend, BackendSeat, Groups, Status, Take};
@@ -21,6 +23,7 @@ use bundle::{GroupChange, Holding};
 pub use control::{Control, JobRow, QueueRow, Which};
 pub use node::{JobRecord, Node, Offer, Reporting, Site, SiteError};
 pub use report::{NodeReport, Refusal, RunningTask, Shutdown, Wanted};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use treeferry_core::job::JobState;
@@ -38,6 +41,8 @@ const SLICE: Duration = Duration::from_secs(120);
 const TURN: Duration = Duration::from_secs(1);
 /// A task that was begun so often, and of which nothing was ever done, is given up: it may be what kills the workers.
 const MOST_TRIES: u64 = 20;
+/// What a task weighs, of which nobody knows how much work it is: so many names.
+const TASK_WEIGHT: u64 = 32;
 /// Bundles that one seat gives away at once, at most.
 const MOST_GIVEN: usize = 32;
 /// A holder of so many tasks gives some away also when nobody asks: this bounds what a process keeps.
@@ -113,6 +118,10 @@ pub(crate) struct Hand {
     node: Arc<Node>,
     job: JobId,
     held: Mutex<Option<Held>>,
+    /// What the node has been told of what could be given away.
+    weight: AtomicU64,
+    /// Names that the running task has not come to, and could hand back.
+    left: AtomicUsize,
 }
 
 pub(crate) struct ClusterSeat {
@@ -124,7 +133,8 @@ pub(crate) struct ClusterSeat {
 
 impl ClusterSeat {
     fn new(node: Arc<Node>, job: JobId, asks: bool) -> ClusterSeat {
-        let hand = Hand { node, job, held: Mutex::new(None) };
+        let hand =
+            Hand { node, job, held: Mutex::new(None), weight: AtomicU64::new(0), left: AtomicUsize::new(0) };
         ClusterSeat { hand: Arc::new(hand), asks, idle: false }
     }
 
@@ -247,16 +257,31 @@ impl Hand {
 
     /// Into how many bundles to divide what is given away now.
     fn wanted(&self, held: &Held) -> usize {
-        if self.node.is_blocked() || held.holding.backlog() < 2 {
+        let own = usize::from(!held.holding.is_running());
+        if self.node.is_blocked() || held.holding.backlog() <= own {
             return 0;
         }
         if held.holding.backlog() > FULL_TASKS {
             return MOST_GIVEN;
         }
-        match self.node.hungry() {
-            0 => 0,
-            n if held.committed.elapsed() > GIVE => n.min(MOST_GIVEN),
-            _ => 0,
+        match held.committed.elapsed() > GIVE {
+            true => self.node.asked(true).min(MOST_GIVEN),
+            false => 0,
+        }
+    }
+
+    /// Tells the node how much of this could be given away.
+    fn weigh(&self, held: Option<&Held>) {
+        let weight = held.map_or(0, |h| {
+            let left = self.left.load(Relaxed) as u64;
+            match (h.holding.backlog() as u64, left) {
+                (1, 0) if !h.holding.is_running() => 0,
+                (tasks, left) => tasks * TASK_WEIGHT + left,
+            }
+        });
+        let before = self.weight.swap(weight, Relaxed);
+        if before != weight {
+            self.node.weigh(before, weight);
         }
     }
 }
@@ -270,6 +295,7 @@ impl BackendSeat for ClusterSeat {
             let mut held = lock(&hand.held);
             if state.is_some_and(|s| s != JobState::Running) {
                 if let Some(h) = held.take() {
+                    hand.weigh(None);
                     hand.node.unhold(hand.job, h.task);
                     hand.node.ack(h.arrival, hand.job, Vec::new());
                 }
@@ -281,12 +307,14 @@ impl BackendSeat for ClusterSeat {
                 if !hand.between(h) {
                     hand.node.unhold(hand.job, h.task);
                     *held = None;
+                    hand.weigh(None);
                     if !self.asks {
                         return Take::Over;
                     }
                     continue;
                 }
                 if let Some(t) = h.holding.next() {
+                    hand.weigh(Some(h));
                     drop(held);
                     self.set_idle(false);
                     return Take::Task(t);
@@ -326,12 +354,26 @@ impl BackendSeat for ClusterSeat {
     }
 
     fn hungry(&self) -> bool {
-        !self.hand.node.is_blocked() && self.hand.node.hungry() > 0
+        !self.hand.node.is_blocked() && self.hand.node.asked(false) > 0
     }
 
-    fn yields(&self) -> usize {
-        let long = lock(&self.hand.held).as_ref().is_some_and(|h| h.committed.elapsed() > GIVE);
-        if long && !self.hand.node.is_blocked() { self.hand.node.hungry() } else { 0 }
+    fn yields(&self, left: usize) -> usize {
+        let hand = &self.hand;
+        let mut held = lock(&hand.held);
+        hand.left.store(left, Relaxed);
+        hand.weigh(held.as_ref());
+        let Some(h) = held.as_mut().filter(|h| h.committed.elapsed() > GIVE) else { return 0 };
+        if hand.node.is_blocked() || hand.node.asked(false) == 0 {
+            return 0;
+        }
+        if h.holding.backlog() > 0 && h.holding.is_untold() {
+            // others get whole tasks, and the running one goes on
+            let give = hand.node.asked(true).min(MOST_GIVEN);
+            let _ = hand.commit(h, give, false);
+            hand.weigh(Some(h));
+            return 0;
+        }
+        hand.node.asked(false)
     }
 
     fn flush(&mut self, task: &Task, outcome: &mut Outcome, instead: Option<Task>) {
@@ -341,6 +383,7 @@ impl BackendSeat for ClusterSeat {
         let mut held = lock(&self.hand.held);
         let Some(h) = held.as_mut() else { return };
         h.holding.flush(task, out, instead);
+        self.hand.weigh(Some(h));
         if !h.holding.is_committable() {
             return;
         }
@@ -356,6 +399,8 @@ impl BackendSeat for ClusterSeat {
         let Some(h) = held.as_mut() else { return Vec::new() };
         let said = outcome.notices.clone();
         h.holding.end(task, outcome);
+        self.hand.left.store(0, Relaxed);
+        self.hand.weigh(Some(h));
         said
     }
 
@@ -369,6 +414,7 @@ impl Drop for ClusterSeat {
     fn drop(&mut self) {
         self.set_idle(false);
         if let Some(mut h) = lock(&self.hand.held).take() {
+            self.hand.weigh(None);
             // a task that is not done, after a panic or a stop, comes again with its message
             if h.holding.is_running() {
                 self.hand.node.refuse(h.arrival);

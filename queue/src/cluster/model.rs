@@ -6,24 +6,9 @@ use super::bundle::{Bundle, Commit, Holding, JoinChange};
 use std::collections::{BTreeMap, BTreeSet};
 use treeferry_core::wire::{self, MessageKind};
 use treeferry_core::{Counters, Fresh, JoinId, NewTask, Outcome, RelPath, Seal, Task, Work};
+use treeferry_kit::rng::Rng;
 
 const SCHEDULES: u64 = 4000;
-
-/// splitmix64.
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % n.max(1) as u64) as usize
-    }
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
 
 /// What `redis/*.lua` do, as far as tasks and joins go.
 #[derive(Clone, Default)]
@@ -126,11 +111,11 @@ fn walk(path: &RelPath) -> Work {
 
 impl World {
     fn new(seed: u64) -> World {
-        let mut rng = Rng(seed);
+        let mut rng = Rng::new(seed);
         let mut tree = BTreeMap::from([(RelPath::root(), Vec::new())]);
-        for n in 0..rng.below(40) {
+        for n in 0..rng.index(40) {
             let all: Vec<RelPath> = tree.keys().cloned().collect();
-            let parent = all[rng.below(all.len())].clone();
+            let parent = all[rng.index(all.len())].clone();
             let name = std::ffi::CString::new(format!("d{n}")).unwrap();
             let dir = parent.child(&name);
             tree.get_mut(&parent).unwrap().push(dir.clone());
@@ -139,7 +124,7 @@ impl World {
         let mut ledger = Ledger::default();
         let mut made = Vec::new();
         ledger.add(&Bundle::of(NewTask::new(None, walk(&RelPath::root()))), &mut made);
-        let seats = (0..1 + rng.below(4)).map(|_| None).collect();
+        let seats = (0..1 + rng.index(4)).map(|_| None).collect();
         World {
             rng,
             tree,
@@ -158,7 +143,7 @@ impl World {
         if self.queue.is_empty() {
             return;
         }
-        let at = self.rng.below(self.queue.len());
+        let at = self.rng.index(self.queue.len());
         // a message that comes twice
         let id = if self.rng.one_in(8) { self.queue[at] } else { self.queue.swap_remove(at) };
         self.next_token += 1;
@@ -201,7 +186,7 @@ impl World {
 
     fn commit(&mut self, i: usize) {
         let Some(mut s) = self.seats[i].take() else { return };
-        let (give, all) = (self.rng.below(4), self.rng.one_in(6));
+        let (give, all) = (self.rng.index(4), self.rng.one_in(6));
         let c = s.holding.commit(give, all && !s.holding.is_running());
         let mut made = self.ledger.commit(s.task, s.token, s.commits + 1, &c);
         if made.is_some() && self.rng.one_in(10) {
@@ -230,8 +215,8 @@ impl World {
     }
 
     fn step(&mut self) {
-        let i = self.rng.below(self.seats.len());
-        match self.rng.below(100) {
+        let i = self.rng.index(self.seats.len());
+        match self.rng.index(100) {
             0..3 => {
                 if let Some(s) = self.seats[i].take() {
                     self.queue.push(s.task);
@@ -245,6 +230,10 @@ impl World {
             12..50 if self.seats[i].is_some() => {
                 let next = self.seats[i].as_mut().and_then(|s| s.holding.next());
                 if let Some(t) = next {
+                    if self.rng.one_in(4) {
+                        // somebody is served while the task runs
+                        self.commit(i);
+                    }
                     let out = self.run(&t);
                     if let Some(s) = self.seats[i].as_mut() {
                         s.holding.end(&t, out);

@@ -2,14 +2,16 @@
 //! face of it all. Threads that do file work wait for the kernel; what waits for peers is asynchronous, in here.
 
 use super::bundle::{Bundle, Commit, Lane};
-use super::report::{JobNow, NodeReport, Wanted, field, has_too_much};
+use super::pulse::pulse;
+use super::reaper::reap;
+use super::report::{JobNow, NodeReport, Wanted, has_too_much};
 use crate::engine::Status;
 use crate::groups::Claim;
-use crate::rabbitmq::{Arrival, Broker, Errand};
+use crate::rabbitmq::{Arrival, Broker, Door, Errand};
 use crate::redis::{Begin, Committed, Ledger, LedgerError, Receipt, now_ms, prefix};
 use lapin::Acker;
 use redis::AsyncCommands;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,21 +22,6 @@ use treeferry_core::job::JobState;
 use treeferry_core::wire::{self, MessageKind};
 use treeferry_core::{Change, Counters, Failure, GroupKey, JobId, JobSpec, NewTask, Notice, RelPath, TaskId};
 
-/// How often a process says how many idle threads it has, and asks how many there are.
-const PULSE: Duration = Duration::from_millis(50);
-/// How often somebody looks for tasks that the broker has lost.
-const REAP: Duration = Duration::from_secs(2);
-/// A task that is neither queued nor held nor in the outbox at so many looks in a row is published again.
-const LOOKS: u32 = 3;
-/// What the outbox holds for so long (ms) is published again.
-const STALE_MS: u64 = 3000;
-/// How often a daemon says what it is doing.
-const REPORT: Duration = Duration::from_secs(1);
-/// A message that is worked on for so long is acknowledged before its end: the broker takes a consumer for dead that has
-/// not acknowledged one within 30 minutes. The ledger's outbox remembers the task instead.
-const LONG: Duration = Duration::from_secs(600);
-/// For so long (ms) such a task is left alone; it is said again at each look.
-const LONG_LEASE_MS: u64 = 60_000;
 /// A task that no worker so far could run is offered again after this (ms).
 const DECLINED_MS: u64 = 3000;
 /// In the outbox, a time that never comes: the task waits until its job is resumed.
@@ -50,6 +37,16 @@ pub struct Site {
     pub broker: String,
     /// `redis://` or `rediss://`.
     pub ledger: String,
+    /// A message that is worked on for so long is acknowledged before its end, and the ledger's outbox remembers its
+    /// task instead: the broker takes a consumer for dead that has not acknowledged one within its `consumer_timeout`.
+    pub acknowledge_after: Duration,
+}
+
+impl Site {
+    /// A site with defaults: RabbitMQ's `consumer_timeout` is 30 minutes if nobody has changed it.
+    pub fn new(broker: String, ledger: String) -> Site {
+        Site { broker, ledger, acknowledge_after: Duration::from_secs(600) }
+    }
 }
 
 /// Why the cluster cannot be used.
@@ -109,8 +106,8 @@ impl JobRecord {
 pub struct Node {
     rt: Runtime,
     shared: Arc<Shared>,
-    arrivals: Mutex<mpsc::Receiver<Arrival>>,
-    sender: mpsc::Sender<Arrival>,
+    arrivals: tokio::sync::Mutex<mpsc::UnboundedReceiver<Arrival>>,
+    door: Door,
 }
 
 /// A message that nobody has begun to work on.
@@ -136,39 +133,45 @@ impl Offer {
     }
 }
 
-struct Shared {
+pub(super) struct Shared {
     /// NAME-PID.
-    name: String,
+    pub name: String,
     /// NAME.
-    node: String,
-    ledger: Ledger,
-    broker: Broker,
+    pub node: String,
+    pub ledger: Ledger,
+    pub broker: Broker,
     /// From a place drawn at random, so that no two processes meet.
-    next_token: AtomicU64,
-    idle: AtomicUsize,
+    pub next_token: AtomicU64,
+    pub idle: AtomicUsize,
     /// It takes messages of the lanes in which there is work for any idle thread.
-    shares: AtomicBool,
-    hungry: AtomicUsize,
-    states: Mutex<HashMap<JobId, JobState>>,
+    pub shares: AtomicBool,
+    /// What could be given away, as the seats see it: see [`Node::weigh`].
+    pub weight: AtomicU64,
+    /// Bundles that this process was last asked to give away.
+    pub asked: AtomicUsize,
+    /// A thread has become idle.
+    pub became_idle: tokio::sync::Notify,
+    pub states: Mutex<HashMap<JobId, JobState>>,
     /// Failures that were read, of jobs that somebody here waits for.
-    failures: Mutex<HashMap<JobId, Vec<Failure>>>,
-    jobs: Mutex<Vec<JobNow>>,
-    wanted: Mutex<Wanted>,
-    report: Mutex<Option<Reporting>>,
-    held: Mutex<BTreeMap<(JobId, TaskId), HeldMessage>>,
-    gone: AtomicBool,
-    posting: AtomicUsize,
+    pub failures: Mutex<HashMap<JobId, Vec<Failure>>>,
+    pub jobs: Mutex<Vec<JobNow>>,
+    pub wanted: Mutex<Wanted>,
+    pub report: Mutex<Option<Reporting>>,
+    pub held: Mutex<BTreeMap<(JobId, TaskId), HeldMessage>>,
+    pub gone: AtomicBool,
+    pub posting: AtomicUsize,
+    pub acknowledge_after: Duration,
 }
 
 /// A message that a thread works on.
-struct HeldMessage {
-    since: Instant,
-    acker: Acker,
+pub(super) struct HeldMessage {
+    pub since: Instant,
+    pub acker: Acker,
     /// It was acknowledged before its time.
-    let_go: bool,
+    pub let_go: bool,
 }
 
-fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -194,7 +197,10 @@ impl Node {
             next_token: AtomicU64::new(RandomState::new().build_hasher().finish()),
             idle: AtomicUsize::new(0),
             shares: AtomicBool::new(false),
-            hungry: AtomicUsize::new(0),
+            weight: AtomicU64::new(0),
+            asked: AtomicUsize::new(0),
+            became_idle: tokio::sync::Notify::new(),
+            acknowledge_after: site.acknowledge_after,
             states: Mutex::default(),
             failures: Mutex::default(),
             jobs: Mutex::default(),
@@ -206,8 +212,8 @@ impl Node {
         });
         rt.spawn(pulse(Arc::clone(&shared)));
         rt.spawn(reap(Arc::clone(&shared)));
-        let (sender, arrivals) = mpsc::channel(1);
-        Ok(Arc::new(Node { rt, shared, arrivals: Mutex::new(arrivals), sender }))
+        let (door, arrivals) = Door::new();
+        Ok(Arc::new(Node { rt, shared, arrivals: tokio::sync::Mutex::new(arrivals), door }))
     }
 
     /// Begins to take messages of these lanes, at most `prefetch` of each at once; again: so many more.
@@ -215,15 +221,22 @@ impl Node {
         self.shared.shares.store(lanes.contains(&Lane::Walk), Relaxed);
         let _in = self.rt.enter();
         for lane in lanes {
-            self.shared.broker.listen(*lane, prefetch, self.sender.clone());
+            self.shared.broker.listen(*lane, prefetch, self.door.clone());
         }
     }
 
     /// The next message, if one comes within that time.
     pub fn next(&self, patience: Duration) -> Option<Arrival> {
-        let mut arrivals = lock(&self.arrivals);
-        let next = async { tokio::time::timeout(patience, arrivals.recv()).await };
-        self.rt.block_on(next).ok().flatten()
+        self.door.ask();
+        let next = async { self.arrivals.lock().await.recv().await };
+        self.rt.block_on(async {
+            match tokio::time::timeout(patience, next).await {
+                Ok(arrival) => arrival,
+                Err(_) if self.door.withdraw() => None,
+                // it has been answered just now
+                Err(_) => self.arrivals.lock().await.recv().await,
+            }
+        })
     }
 
     /// The next message, unbegun. `None`: none came in that time.
@@ -450,13 +463,24 @@ impl Node {
     pub(super) fn idle(&self, idle: bool) {
         if idle {
             self.shared.idle.fetch_add(1, Relaxed);
+            self.shared.became_idle.notify_one();
         } else {
             self.shared.idle.fetch_sub(1, Relaxed);
         }
     }
 
-    pub(super) fn hungry(&self) -> usize {
-        self.shared.hungry.load(Relaxed)
+    /// Into how many bundles this process has been asked to divide what it gives away; `take`: that is done now.
+    pub(super) fn asked(&self, take: bool) -> usize {
+        match take {
+            true => self.shared.asked.swap(0, Relaxed),
+            false => self.shared.asked.load(Relaxed),
+        }
+    }
+
+    /// A seat had so much that could be given away, and now has this much. The unit is a name in a directory: what a
+    /// process is asked for is its share of what all have.
+    pub(super) fn weigh(&self, before: u64, now: u64) {
+        self.shared.weight.fetch_add(now.wrapping_sub(before), Relaxed);
     }
 
     pub(super) fn is_blocked(&self) -> bool {
@@ -593,7 +617,7 @@ impl Drop for Node {
 
 /// Publishes, waits for the confirms, and takes what was confirmed out of the outbox. What was not stays there, and is
 /// published again later by whoever looks after the outbox.
-async fn post_all(s: Arc<Shared>, job: JobId, made: Vec<(Lane, TaskId)>) -> bool {
+pub(super) async fn post_all(s: Arc<Shared>, job: JobId, made: Vec<(Lane, TaskId)>) -> bool {
     let mut posts = Vec::new();
     for (lane, task) in made {
         let s = Arc::clone(&s);
@@ -610,197 +634,4 @@ async fn post_all(s: Arc<Shared>, job: JobId, made: Vec<(Lane, TaskId)>) -> bool
         return false;
     }
     all
-}
-
-/// Says how many idle threads there are here, and hears how many there are everywhere, how jobs stand and what is
-/// wanted of us; and now and then, what we are doing.
-async fn pulse(s: Arc<Shared>) {
-    let script = redis::Script::new(include_str!("../redis/pulse.lua"));
-    let mut reported: Option<Instant> = None;
-    while !s.gone.load(Relaxed) {
-        let idle = match s.shares.load(Relaxed) && !lock(&s.wanted).paused {
-            true => s.idle.load(Relaxed).to_string(),
-            false => "-".to_owned(),
-        };
-        let answer = s
-            .ledger
-            .stubborn(|mut c| {
-                let (script, name, idle) = (&script, &s.name, &idle);
-                async move {
-                    let mut call = script.key("treeferry:");
-                    call.arg(name).arg(idle).arg(now_ms()).invoke_async::<Heard>(&mut c).await
-                }
-            })
-            .await;
-        let mut nodes = 0;
-        match answer {
-            Ok(heard) => {
-                nodes = heard.2;
-                hear(&s, heard);
-            }
-            Err(e) => tracing::error!("{e}"),
-        }
-        if reported.is_none_or(|t| t.elapsed() > REPORT) {
-            reported = Some(Instant::now());
-            let said = lock(&s.report).as_ref().and_then(|f| serde_json::to_string(&f()).ok());
-            if let Some(said) = said {
-                let key = format!("treeferry:node:{}", s.name);
-                let _: Result<(), _> = s.ledger.conn().set_ex(key, said, 15).await;
-            }
-        }
-        // a thousand processes must not keep the ledger busy with this alone
-        tokio::time::sleep(PULSE.max(Duration::from_millis(nodes))).await;
-    }
-}
-
-/// Idle threads without work, idle threads, processes, control fields, five values for each job.
-type Heard = (usize, usize, u64, Vec<String>, Vec<redis::Value>);
-
-fn hear(s: &Shared, heard: Heard) {
-    let (hungry, idle, _, control, jobs) = heard;
-    s.hungry.store(hungry, Relaxed);
-    s.broker.elsewhere.store(idle.saturating_sub(s.idle.load(Relaxed)), Relaxed);
-    let fields = control.chunks_exact(2).map(|p| (p[0].clone(), p[1].clone())).collect();
-    *lock(&s.wanted) = Wanted::read(&fields, &s.name, &s.node);
-    let text = |v: &redis::Value| redis::from_redis_value_ref::<String>(v).unwrap_or_default();
-    let mut now = Vec::new();
-    let mut states = lock(&s.states);
-    for five in jobs.chunks_exact(5) {
-        let number = |v: &redis::Value| text(v).parse().unwrap_or(0);
-        if let (Ok(id), Some(state)) = (text(&five[0]).parse(), JobState::from_name(&text(&five[1]))) {
-            // an end is never left, whatever was on its way when it came
-            let known = states.entry(id).or_insert(state);
-            if *known == JobState::Running {
-                *known = state;
-            }
-            let paused = text(&five[2]) == "pause";
-            now.push(JobNow { id, paused, queued: number(&five[3]), running: number(&five[4]) });
-        }
-    }
-    *lock(&s.jobs) = now;
-}
-
-/// Looks after tasks that nobody has: those that were never confirmed, and those that a broker has lost. One process
-/// at a time does.
-async fn reap(s: Arc<Shared>) {
-    let mut missing: HashMap<(JobId, u64), u32> = HashMap::new();
-    while !s.gone.load(Relaxed) {
-        tokio::time::sleep(REAP).await;
-        if let Err(e) = reap_once(&s, &mut missing).await {
-            tracing::debug!("looking for lost tasks: {e}");
-        }
-    }
-}
-
-async fn reap_once(s: &Arc<Shared>, missing: &mut HashMap<(JobId, u64), u32>) -> Result<(), SiteError> {
-    let mut c = s.ledger.conn();
-    let err = |e: redis::RedisError| SiteError::Ledger(e.into());
-    // never empty: that it is there says that we live
-    let mut held: Vec<String> = lock(&s.held).keys().map(|(j, t)| format!("{j}:{}", t.0)).collect();
-    held.push("-".to_owned());
-    let mut pipe = redis::pipe();
-    let key = format!("treeferry:held:{}", s.name);
-    pipe.atomic().del(&key).ignore().sadd(&key, &held).ignore().expire(&key, 15).ignore();
-    pipe.sadd("treeferry:workers", &s.name).ignore();
-    pipe.query_async::<()>(&mut c).await.map_err(err)?;
-    let_go_of_long_ones(s).await.map_err(err)?;
-    let lease = redis::SetOptions::default()
-        .conditional_set(redis::ExistenceCheck::NX)
-        .with_expiration(redis::SetExpiry::PX(REAP.as_millis() as u64 * 2));
-    let mine: Option<String> = c.set_options("treeferry:reaper", &s.name, lease).await.map_err(err)?;
-    let owner: Option<String> = c.get("treeferry:reaper").await.map_err(err)?;
-    if mine.is_none() && owner.as_deref() != Some(&s.name) {
-        missing.clear();
-        return Ok(());
-    }
-    let _: () = c.pexpire("treeferry:reaper", REAP.as_millis() as i64 * 2).await.map_err(err)?;
-    if s.broker.blocked.load(Relaxed) {
-        return Ok(());
-    }
-    let queued: u32 = s.broker.ready(&Lane::ALL).await?;
-    let mut everybody: BTreeSet<String> = BTreeSet::new();
-    for w in c.smembers::<_, Vec<String>>("treeferry:workers").await.map_err(err)? {
-        let held: Vec<String> = c.smembers(format!("treeferry:held:{w}")).await.map_err(err)?;
-        if held.is_empty() {
-            bury(&mut c, &w).await.map_err(err)?;
-        }
-        everybody.extend(held);
-    }
-    let running: Vec<String> = c.smembers("treeferry:running").await.map_err(err)?;
-    let mut still: HashMap<(JobId, u64), u32> = HashMap::new();
-    for job in running.iter().filter_map(|j| j.parse::<JobId>().ok()) {
-        let p = prefix(job);
-        let before = now_ms().saturating_sub(STALE_MS);
-        let outbox: Vec<u64> = c.zrangebyscore(format!("{p}outbox"), 0, before).await.map_err(err)?;
-        let mut again: BTreeSet<u64> = outbox.into_iter().collect();
-        if queued == 0 {
-            let open: Vec<u64> = c.hkeys(format!("{p}open")).await.map_err(err)?;
-            let waiting: BTreeSet<u64> = c
-                .zrange::<_, Vec<u64>>(format!("{p}outbox"), 0, -1)
-                .await
-                .map_err(err)?
-                .into_iter()
-                .collect();
-            for t in open {
-                if waiting.contains(&t) || everybody.contains(&format!("{job}:{t}")) {
-                    continue;
-                }
-                let looks = missing.get(&(job, t)).copied().unwrap_or(0) + 1;
-                if looks >= LOOKS {
-                    again.insert(t);
-                } else {
-                    still.insert((job, t), looks);
-                }
-            }
-        }
-        let mut made = Vec::new();
-        for t in again {
-            let body: Option<Vec<u8>> = c.hget(format!("{p}open"), t).await.map_err(err)?;
-            match body.as_deref().and_then(|b| b.first()).and_then(|b| Lane::from_code(*b)) {
-                Some(lane) => made.push((lane, TaskId(t))),
-                None => {
-                    let _: () = c.zrem(format!("{p}outbox"), t).await.map_err(err)?;
-                }
-            }
-        }
-        if !made.is_empty() {
-            tracing::info!("publishing {} tasks of job {job} again", made.len());
-            post_all(Arc::clone(s), job, made).await;
-        }
-    }
-    *missing = still;
-    Ok(())
-}
-
-/// Forgets a process that is gone, and what it alone was told.
-async fn bury(c: &mut redis::aio::ConnectionManager, worker: &str) -> Result<(), redis::RedisError> {
-    let mut pipe = redis::pipe();
-    pipe.srem("treeferry:workers", worker).ignore();
-    for what in [field::PAUSE, field::POOL, field::STOP] {
-        pipe.hdel("treeferry:control", field::of(what, worker)).ignore();
-    }
-    pipe.query_async(c).await
-}
-
-/// Acknowledges messages of tasks that take long, so that the broker does not take us for dead. From then on the
-/// outbox has the task, with a time to come that we put off as long as we live.
-async fn let_go_of_long_ones(s: &Arc<Shared>) -> Result<(), redis::RedisError> {
-    let long: Vec<(JobId, TaskId, Option<Acker>)> = lock(&s.held)
-        .iter_mut()
-        .filter(|(_, h)| h.since.elapsed() > LONG)
-        .map(|((j, t), h)| (*j, *t, (!std::mem::replace(&mut h.let_go, true)).then(|| h.acker.clone())))
-        .collect();
-    for (job, task, acker) in long {
-        let key = format!("{}outbox", prefix(job));
-        let until = now_ms() + LONG_LEASE_MS;
-        let Some(acker) = acker else {
-            // what is no longer there is done
-            let options = redis::SortedSetAddOptions::update_only(None);
-            s.ledger.conn().zadd_options::<_, _, _, ()>(key, task.0, until, &options).await?;
-            continue;
-        };
-        s.ledger.conn().zadd::<_, _, _, ()>(key, task.0, until).await?;
-        let _ = acker.ack(Default::default()).await;
-    }
-    Ok(())
 }

@@ -329,7 +329,7 @@ impl BackendSeat for MemorySeat {
         self.engine.idle.load(Relaxed) > 0
     }
 
-    fn yields(&self) -> usize {
+    fn yields(&self, _left: usize) -> usize {
         // what is found can be taken by others at once
         0
     }

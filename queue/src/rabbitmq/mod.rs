@@ -8,16 +8,16 @@ use futures_util::StreamExt;
 use lapin::Acker;
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, BasicRejectOptions, ConfirmSelectOptions,
-    QueueDeclareOptions,
+    BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, BasicRejectOptions,
+    ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use treeferry_core::wire::{self, MessageKind};
 use treeferry_core::{JobId, TaskId};
 
@@ -27,8 +27,8 @@ pub const DEAD: &str = "treeferry.dead";
 const OUTSTANDING: usize = 200;
 /// How long a confirm may take before the publication counts as failed; the ledger remembers it.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
-/// How long a message waits for a thread while others elsewhere have nothing to do.
-const HOARD: Duration = Duration::from_millis(300);
+/// How long no thread may ask for a message until messages are left to others.
+const BUSY_FOR: Duration = Duration::from_millis(20);
 /// How long the broker may take to answer a request.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const FIRST_PATIENCE: Duration = Duration::from_millis(100);
@@ -76,8 +76,6 @@ pub struct Broker {
     posts: mpsc::Sender<Post>,
     /// It does not take messages at the moment: it is away, or short of memory or disk.
     pub blocked: Arc<AtomicBool>,
-    /// Threads of other processes that have nothing to do.
-    pub elsewhere: Arc<AtomicUsize>,
     /// Messages that have arrived and are not settled, by lane.
     held: Arc<[AtomicU64; 4]>,
 }
@@ -125,7 +123,7 @@ impl Broker {
         let (posts, queue) = mpsc::channel(10_000);
         let blocked = Arc::new(AtomicBool::new(false));
         tokio::spawn(publish(url.to_owned(), first, queue, Arc::clone(&blocked)));
-        Ok(Broker { url: url.to_owned(), posts, blocked, elsewhere: Arc::default(), held: Arc::default() })
+        Ok(Broker { url: url.to_owned(), posts, blocked, held: Arc::default() })
     }
 
     /// Publishes; the answer comes with the broker's confirm.
@@ -148,9 +146,8 @@ impl Broker {
     }
 
     /// Brings what arrives by a lane, for ever, as long as somebody listens.
-    pub fn listen(&self, lane: Lane, prefetch: u16, to: mpsc::Sender<Arrival>) {
-        let consumer =
-            Consumer { lane, to, elsewhere: Arc::clone(&self.elsewhere), held: Arc::clone(&self.held) };
+    pub fn listen(&self, lane: Lane, prefetch: u16, door: Door) {
+        let consumer = Consumer { lane, door, held: Arc::clone(&self.held) };
         tokio::spawn(consume(self.url.clone(), prefetch, consumer));
     }
 
@@ -272,78 +269,141 @@ async fn publish(
     }
 }
 
+/// Where threads ask for messages, and get as many as they have asked for.
+#[derive(Clone)]
+pub struct Door {
+    asking: watch::Sender<usize>,
+    to: mpsc::UnboundedSender<Arrival>,
+}
+
+impl Door {
+    /// A door, and what comes through it.
+    pub fn new() -> (Door, mpsc::UnboundedReceiver<Arrival>) {
+        let (to, arrivals) = mpsc::unbounded_channel();
+        (Door { asking: watch::Sender::new(0), to }, arrivals)
+    }
+
+    /// Asks for one message.
+    pub fn ask(&self) {
+        self.asking.send_modify(|n| *n += 1);
+    }
+
+    /// Asks for one message less. `false`: all that were asked for have come or are about to.
+    pub fn withdraw(&self) -> bool {
+        self.asking.send_if_modified(|n| {
+            let some = *n > 0;
+            *n -= usize::from(some);
+            some
+        })
+    }
+
+    /// Returns when somebody asks.
+    async fn asked(&self) {
+        // the sender is ours, so there is one
+        let _ = self.asking.subscribe().wait_for(|n| *n > 0).await;
+    }
+
+    /// Returns when nobody has asked for a while.
+    async fn busy(&self) {
+        loop {
+            let _ = self.asking.subscribe().wait_for(|n| *n == 0).await;
+            if tokio::time::timeout(BUSY_FOR, self.asked()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
 /// One lane of one process.
 struct Consumer {
     lane: Lane,
-    to: mpsc::Sender<Arrival>,
-    elsewhere: Arc<AtomicUsize>,
+    door: Door,
     held: Arc<[AtomicU64; 4]>,
+}
+
+/// Why a consumer takes no more messages.
+enum Ended {
+    /// Nobody here has time for any.
+    Busy,
+    /// The connection is of no more use.
+    Broken,
 }
 
 async fn consume(url: String, prefetch: u16, c: Consumer) {
     loop {
         let (conn, ch) = open_at_last(&url, c.lane.queue()).await;
-        let began = async {
-            ch.basic_qos(prefetch, BasicQosOptions::default()).await?;
-            let (queue, tag) = (c.lane.queue().into(), "".into());
-            ch.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default()).await
-        };
-        if let Ok(Ok(mut consumer)) = tokio::time::timeout(ANSWER_WITHIN, began).await {
-            // the first that nobody here has time for waits a while, those behind it have waited as long
-            let mut patience = HOARD;
-            while let Some(Ok(delivery)) = consumer.next().await {
-                // what a dead channel had buffered will come again by another
-                if !delivery.acker.usable() {
-                    break;
-                }
-                match wire::decode::<Errand>(MessageKind::Errand, &delivery.data) {
-                    Ok(errand) => {
-                        match c.pass_on(errand, delivery.acker, delivery.redelivered, patience).await {
-                            Passed::On => patience = HOARD,
-                            Passed::Back => patience = Duration::from_millis(10),
-                            Passed::Closed => {
-                                let _ = conn.close(200, "done".into()).await;
-                                return;
-                            }
-                        }
-                    }
-                    Err(e) => bury(&ch, delivery, &e.to_string()).await,
-                }
-            }
-        }
-        if c.to.is_closed() {
-            return;
+        // A process takes messages of a lane while a thread asks for one, so that none waits here while threads
+        // elsewhere have nothing to do. The hardlinker stays the one whom the broker has chosen.
+        while let Ended::Busy = c.some(&ch, prefetch).await {
+            c.door.asked().await;
         }
         drop(conn);
         tokio::time::sleep(FIRST_PATIENCE).await;
     }
 }
 
-enum Passed {
-    On,
-    Back,
-    Closed,
-}
-
 impl Consumer {
-    /// Gives a message to whichever thread asks; back to the broker if none does and others would.
-    async fn pass_on(&self, errand: Errand, acker: Acker, redelivered: bool, patience: Duration) -> Passed {
-        let counted = Counted::new(&self.held, self.lane);
+    /// Consumes for as long as that is of use.
+    async fn some(&self, ch: &Channel, prefetch: u16) -> Ended {
+        let stays = self.lane == Lane::Links;
+        let began = async {
+            ch.basic_qos(prefetch, BasicQosOptions::default()).await?;
+            let (queue, tag) = (self.lane.queue().into(), "".into());
+            ch.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default()).await
+        };
+        let Ok(Ok(mut consumer)) = tokio::time::timeout(ANSWER_WITHIN, began).await else {
+            return Ended::Broken;
+        };
         loop {
-            match tokio::time::timeout(patience, self.to.reserve()).await {
-                Ok(Ok(place)) => {
-                    place.send(Arrival { errand, lane: self.lane, acker, redelivered, counted });
-                    return Passed::On;
-                }
-                Ok(Err(_)) => return Passed::Closed,
-                Err(_) if self.lane != Lane::Links && self.elsewhere.load(Relaxed) > 0 => {
-                    let _ = acker.reject(BasicRejectOptions { requeue: true }).await;
-                    return Passed::Back;
-                }
-                Err(_) if !acker.usable() => return Passed::Back,
-                Err(_) => {}
+            tokio::select! {
+                biased;
+                next = consumer.next() => match next {
+                    // what a dead channel had buffered will come again by another
+                    Some(Ok(d)) if d.acker.usable() => {
+                        if let Err(unwanted) = self.pass_on(ch, d, stays).await {
+                            let _ = unwanted.reject(BasicRejectOptions { requeue: true }).await;
+                            break;
+                        }
+                    }
+                    _ => return Ended::Broken,
+                },
+                () = self.door.busy(), if !stays => break,
             }
         }
+        let cancel = ch.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        if !matches!(tokio::time::timeout(ANSWER_WITHIN, cancel).await, Ok(Ok(()))) {
+            return Ended::Broken;
+        }
+        // what came in between, for which there may be somebody after all
+        while let Some(next) = consumer.next().await {
+            let Ok(d) = next else { return Ended::Broken };
+            if let Err(unwanted) = self.pass_on(ch, d, false).await {
+                let _ = unwanted.reject(BasicRejectOptions { requeue: true }).await;
+            }
+        }
+        Ended::Busy
+    }
+
+    /// Gives a message to whichever thread asks. An error: none does.
+    async fn pass_on(&self, ch: &Channel, d: Delivery, stays: bool) -> Result<(), Acker> {
+        let errand = match wire::decode::<Errand>(MessageKind::Errand, &d.data) {
+            Ok(errand) => errand,
+            Err(e) => {
+                bury(ch, d, &e.to_string()).await;
+                return Ok(());
+            }
+        };
+        let counted = Counted::new(&self.held, self.lane);
+        while !self.door.withdraw() {
+            let asked = tokio::time::timeout(BUSY_FOR, self.door.asked()).await;
+            if asked.is_err() && (!stays || !d.acker.usable()) {
+                return Err(d.acker);
+            }
+        }
+        let (lane, redelivered) = (self.lane, d.redelivered);
+        // nobody listens any more: the process is about to end
+        let _ = self.door.to.send(Arrival { errand, lane, acker: d.acker, redelivered, counted });
+        Ok(())
     }
 }
 

@@ -30,6 +30,11 @@ impl Rng {
         self.below(len as u64) as usize
     }
 
+    /// True once in `n` times, by chance.
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
     /// One of `items`.
     ///
     /// # Panics

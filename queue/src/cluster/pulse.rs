@@ -1,0 +1,91 @@
+//! The pulse of a process: it says what it has and what it lacks, and hears what is wanted of it.
+
+use super::node::{Shared, lock};
+use super::report::{JobNow, Wanted};
+use redis::AsyncCommands;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use treeferry_core::job::JobState;
+
+/// How often a process says how many idle threads it has, and asks how many there are.
+const PULSE: Duration = Duration::from_millis(50);
+/// How often a daemon says what it is doing.
+const REPORT: Duration = Duration::from_secs(1);
+
+/// Says how many idle threads there are here, and hears how many there are everywhere, how jobs stand and what is
+/// wanted of us; and now and then, what we are doing.
+pub(super) async fn pulse(s: Arc<Shared>) {
+    let script = redis::Script::new(include_str!("../redis/pulse.lua"));
+    let mut reported: Option<Instant> = None;
+    while !s.gone.load(Relaxed) {
+        let idle = match s.shares.load(Relaxed) && !lock(&s.wanted).paused {
+            true => s.idle.load(Relaxed).to_string(),
+            false => "-".to_owned(),
+        };
+        let answer = s
+            .ledger
+            .stubborn(|mut c| {
+                let (script, name, idle, weight) = (&script, &s.name, &idle, s.weight.load(Relaxed));
+                async move {
+                    let mut call = script.key("treeferry:");
+                    call.arg(name).arg(idle).arg(weight).arg(random());
+                    call.invoke_async::<Heard>(&mut c).await
+                }
+            })
+            .await;
+        let mut nodes = 0;
+        match answer {
+            Ok(heard) => {
+                nodes = heard.1;
+                hear(&s, heard);
+            }
+            Err(e) => tracing::error!("{e}"),
+        }
+        if reported.is_none_or(|t| t.elapsed() > REPORT) {
+            reported = Some(Instant::now());
+            let said = lock(&s.report).as_ref().and_then(|f| serde_json::to_string(&f()).ok());
+            if let Some(said) = said {
+                let key = format!("treeferry:node:{}", s.name);
+                let _: Result<(), _> = s.ledger.conn().set_ex(key, said, 15).await;
+            }
+        }
+        // a thousand processes must not keep the ledger busy with this alone
+        let rest = PULSE.max(Duration::from_millis(nodes));
+        tokio::time::sleep(rest / 5).await;
+        // that a thread has nothing to do is said soon
+        let _ = tokio::time::timeout(rest - rest / 5, s.became_idle.notified()).await;
+    }
+}
+
+/// A number from 0 to 1.
+fn random() -> f64 {
+    (RandomState::new().build_hasher().finish() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Bundles to give away, processes, control fields, five values for each job.
+type Heard = (usize, u64, Vec<String>, Vec<redis::Value>);
+
+fn hear(s: &Shared, heard: Heard) {
+    let (asked, _, control, jobs) = heard;
+    s.asked.store(asked, Relaxed);
+    let fields = control.chunks_exact(2).map(|p| (p[0].clone(), p[1].clone())).collect();
+    *lock(&s.wanted) = Wanted::read(&fields, &s.name, &s.node);
+    let text = |v: &redis::Value| redis::from_redis_value_ref::<String>(v).unwrap_or_default();
+    let mut now = Vec::new();
+    let mut states = lock(&s.states);
+    for five in jobs.chunks_exact(5) {
+        let number = |v: &redis::Value| text(v).parse().unwrap_or(0);
+        if let (Ok(id), Some(state)) = (text(&five[0]).parse(), JobState::from_name(&text(&five[1]))) {
+            // an end is never left, whatever was on its way when it came
+            let known = states.entry(id).or_insert(state);
+            if *known == JobState::Running {
+                *known = state;
+            }
+            let paused = text(&five[2]) == "pause";
+            now.push(JobNow { id, paused, queued: number(&five[3]), running: number(&five[4]) });
+        }
+    }
+    *lock(&s.jobs) = now;
+}
