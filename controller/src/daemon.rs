@@ -7,7 +7,7 @@ use crate::output::complain;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-use treeferry_core::{Change, Failure, JobId, Notice, Stop};
+use treeferry_core::{Change, Failure, JobId, Notice, Stop, Work};
 use treeferry_fs::Limits;
 use treeferry_queue::{Control, Engine, Lane, Node, NodeReport, Reporting, Shutdown, Site};
 use treeferry_service::{Exit, logging, signals};
@@ -152,4 +152,5 @@ impl Reporter for Log {
     fn notice(&self, n: Notice) {
         tracing::info!("job {}: {}", self.0, n.text());
     }
+    fn ran(&self, _: &Work, _: Duration) {}
 }

@@ -39,6 +39,8 @@ pub trait Reporter: Send + Sync {
     fn failure(&self, f: &Failure);
     /// Something that is said once for each kind in a job.
     fn notice(&self, n: Notice);
+    /// A task has been run, and that took so long, with what was run within it.
+    fn ran(&self, work: &Work, took: Duration);
 }
 
 /// Runs link tasks: the hardlinker, which this crate does not know.
@@ -216,6 +218,7 @@ pub(crate) fn run(s: &Context, seat: &mut Seat, workers: &mut Vec<Worker>, level
     }
     // taken out for the while, so that a nested run can have the others
     let mut tools = workers.swap_remove(level.min(workers.len() - 1));
+    let began = Instant::now();
     let mut out = match task.work {
         Work::Link { .. } => s.links.run(&task, &seat.registry()),
         _ => {
@@ -224,6 +227,7 @@ pub(crate) fn run(s: &Context, seat: &mut Seat, workers: &mut Vec<Worker>, level
         }
     };
     workers.push(tools);
+    s.reporter.ran(&task.work, began.elapsed());
     tell(s, &mut out);
     if s.job.stop.is_set() {
         // not done, so not committed: only what it has counted and named is kept
