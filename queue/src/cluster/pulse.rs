@@ -89,3 +89,62 @@ fn hear(s: &Shared, heard: Heard) {
     }
     *lock(&s.jobs) = now;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis::Ledger;
+    use treeferry_kit::services::Services;
+
+    const IDLE: &str = "treeferry:idle";
+    const SUMS: &str = "treeferry:sums";
+
+    struct Pulses {
+        rt: tokio::runtime::Runtime,
+        ledger: Ledger,
+        script: redis::Script,
+    }
+
+    impl Pulses {
+        /// Bundles that a process is asked for.
+        fn of(&self, name: &str, idle: &str, weight: u64, random: f64) -> usize {
+            let mut c = self.ledger.conn();
+            let mut call = self.script.key("treeferry:");
+            call.arg(name).arg(idle).arg(weight).arg(random);
+            let heard: Heard = self.rt.block_on(call.invoke_async(&mut c)).unwrap();
+            heard.0
+        }
+    }
+
+    #[test]
+    fn what_idle_threads_need_is_divided_by_what_each_has() {
+        let services = Services::start();
+        let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let ledger = rt.block_on(Ledger::connect(&services.ledger)).unwrap();
+        let p = Pulses { rt, ledger, script: redis::Script::new(include_str!("../redis/pulse.lua")) };
+
+        assert_eq!(p.of("a", "4", 0, 0.99), 0, "it has nothing");
+        assert_eq!(p.of("b", "0", 300, 0.0), 4, "nobody else has anything");
+        assert_eq!(p.of("c", "0", 100, 0.0), 1);
+        assert_eq!(p.of("b", "0", 300, 0.0), 3);
+        assert_eq!(p.of("b", "0", 100, 0.0), 2, "its part has become smaller");
+        assert_eq!(p.of("b", "-", 50, 0.5), 1, "a third of four, and the fraction by chance");
+        assert_eq!(p.of("b", "-", 50, 0.9), 2);
+        assert_eq!(p.of("a", "0", 0, 0.0), 0);
+        assert_eq!(p.of("c", "0", 100, 0.9), 0, "nobody is idle any more");
+
+        // one that is silent counts no more, when everything is added up again
+        let mut c = p.ledger.conn();
+        let forget = async {
+            let _: () = c.hset(IDLE, "gone", "50:9000:1").await.unwrap();
+            let _: () = c.del(SUMS).await.unwrap();
+        };
+        p.rt.block_on(forget);
+        assert_eq!(p.of("c", "0", 100, 0.0), 0);
+        for n in 0..13 {
+            p.of(&format!("n{n}"), "0", 0, 0.0);
+        }
+        assert_eq!(p.of("b", "0", 0, 0.0), 0);
+        assert_eq!(p.of("c", "0", 100, 0.0), 2, "sixteen processes have a reserve of two");
+    }
+}
