@@ -156,6 +156,6 @@ impl Reporter for Console {
             self.say(&format!("note: {}", n.text()));
         }
 
-    fn ran(&self, _: &Work, _: Duration) {}
+        fn ran(&self, _: &Work, _: Duration) {}
     }
 }
