@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// Which binary to test; unset: the first of [`BUILT`] that is there.
+/// Which binary to test; unset: the newest of [`BUILT`].
 const VARIABLE: &str = "TREEFERRY_BIN";
 
-/// Where the workspace's own builds are, the one meant for tests first.
-const BUILT: [&str; 2] = ["../target/quick/treeferry", "../target/release/treeferry"];
+/// Where the workspace's own builds are.
+const BUILT: [&str; 3] =
+    ["../target/debug/treeferry", "../target/quick/treeferry", "../target/release/treeferry"];
 
 /// Path of the binary under test.
 ///
@@ -27,10 +28,10 @@ pub fn bin() -> &'static Path {
         None => BUILT
             .iter()
             .map(|b| Path::new(env!("CARGO_MANIFEST_DIR")).join(b))
-            .find(|b| b.is_file())
-            .unwrap_or_else(|| {
-                panic!("no binary to test: run `cargo build --profile quick -p treeferry`, or set {VARIABLE}")
-            }),
+            .filter_map(|b| Some((b.metadata().ok()?.modified().ok()?, b)))
+            .max()
+            .map(|(_, b)| b)
+            .unwrap_or_else(|| panic!("no binary to test: run `cargo build`, or set {VARIABLE}")),
     })
 }
 
