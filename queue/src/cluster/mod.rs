@@ -8,12 +8,14 @@
 
 pub mod bundle;
 mod control;
+mod events;
 #[cfg(test)]
 mod model;
 mod node;
 mod pulse;
 mod reaper;
 mod report;
+mod stream;
 
 use crate::engine::{Backend, BackendSeat, Groups, Status, Take};
 use crate::groups::{Claim, Leader};
@@ -23,6 +25,7 @@ use bundle::{GroupChange, Holding};
 pub use control::{Control, JobRow, QueueRow, Which};
 pub use node::{JobRecord, Node, Offer, Reporting, Site, SiteError};
 pub use report::{NodeReport, Refusal, RunningTask, Shutdown, Wanted};
+pub use stream::{Collector, Entry, EntryId, EventStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
