@@ -2,6 +2,7 @@
 //! waits and tells. The work is done by `treeferry worker` and `treeferry hardlinker`, here and elsewhere.
 
 use crate::args::daemon::host;
+use crate::events;
 use crate::job::{Request, Start};
 use crate::output::{Console, End, Reading};
 use std::collections::BTreeSet;
@@ -30,6 +31,7 @@ pub fn run(
     console: &Arc<Console>,
 ) -> Result<Option<End>, OpenError> {
     let node = connect(site, &format!("controller-{}", host()))?;
+    node.tell(&host(), request.telling.stream_length);
     let job = Job::open(request.spec.clone(), stop.clone())?;
     let record = JobRecord {
         spec: absolute(&request.spec),
@@ -48,11 +50,14 @@ pub fn run(
         }
     }
     tracing::info!(passes = %request.spec.passes, job = %id, "job registered");
+    events::put(node.outbox(), events::job_began(id, &record.spec));
     if request.detach {
         node.close();
         return Ok(None);
     }
-    Ok(Some(follow(&node, id, request.spec.itemize, stop, console)))
+    let end = follow(&node, id, request.spec.itemize, stop, console);
+    node.close();
+    Ok(Some(end))
 }
 
 fn failed_paths(control: &Control, job: JobId) -> Result<Vec<RelPath>, impl std::error::Error + use<>> {
@@ -76,7 +81,7 @@ fn follow(node: &Arc<Node>, id: JobId, itemize: bool, stop: &Stop, console: &Arc
         let over = engine.wait(TICK);
         let now = engine.status();
         for f in now.failures.iter().skip(told) {
-            console.failure(f);
+            console.failure(f, None);
         }
         told = now.failures.len();
         for n in node.notices(id) {

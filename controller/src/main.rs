@@ -7,6 +7,7 @@ mod cli;
 mod cluster;
 mod commands;
 mod daemon;
+mod events;
 mod job;
 mod links;
 mod local;

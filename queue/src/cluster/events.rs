@@ -26,14 +26,14 @@ const MOST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a process has to tell.
 pub(super) struct Telling {
-    pub outbox: Outbox,
+    pub outbox: Arc<Outbox>,
     /// Events that were taken out of the box and are not written yet.
     pub underway: AtomicU64,
 }
 
 impl Telling {
     pub fn new() -> Telling {
-        Telling { outbox: Outbox::new(Outbox::ROOM), underway: AtomicU64::new(0) }
+        Telling { outbox: Arc::new(Outbox::new(Outbox::ROOM)), underway: AtomicU64::new(0) }
     }
 
     /// Whether all is written.

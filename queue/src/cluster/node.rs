@@ -284,7 +284,7 @@ impl Node {
     }
 
     /// Where events are put; see [`Node::tell`].
-    pub fn outbox(&self) -> &Outbox {
+    pub fn outbox(&self) -> &Arc<Outbox> {
         &self.shared.telling.outbox
     }
 

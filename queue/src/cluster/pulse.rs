@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+use treeferry_core::event::micros;
 use treeferry_core::job::JobState;
 use treeferry_core::{Counters, Event, JobId};
 
@@ -120,7 +121,7 @@ async fn tell_end(s: Arc<Shared>, (id, state): (JobId, JobState)) {
     let mut counters = Counters::default();
     counted.iter().for_each(|(name, n)| counters.set(name, *n));
     let took = Duration::from_millis(ms("ended").saturating_sub(ms("created")));
-    let time_us = ms("ended") * 1000;
+    let time_us = micros(SystemTime::now());
     let told = Event { time_us, ..Event::job_ended(id, state, &counters, took, &word("why")) };
     s.telling.outbox.put([told]);
 }

@@ -1,6 +1,6 @@
 //! Reads the events of all jobs of a directory, from where somebody stopped reading.
 
-use super::{list, newest};
+use super::list;
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -148,6 +148,7 @@ fn read_lines(mut file: File, at: u64, end: u64, most: usize) -> io::Result<(Vec
 
 #[cfg(test)]
 mod tests {
+    use super::super::newest;
     use super::*;
 
     #[test]
