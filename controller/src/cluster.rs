@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use treeferry_core::{JobId, JobSpec, RelPath, Stop};
-use treeferry_queue::{Control, Engine, JobRecord, Node, Site};
+use treeferry_queue::{Control, Engine, JobRecord, Node, Site, Status};
 use treeferry_worker::{Job, OpenError, Reporter};
 
 /// How often the ledger is asked how the job stands.
@@ -31,7 +31,7 @@ pub fn run(
     console: &Arc<Console>,
 ) -> Result<Option<End>, OpenError> {
     let node = connect(site, &format!("controller-{}", host()))?;
-    node.tell(&host(), request.telling.stream_length);
+    node.tell(&host(), request.telling.keep.buffer, request.telling.stream_length);
     let job = Job::open(request.spec.clone(), stop.clone())?;
     let record = JobRecord {
         spec: absolute(&request.spec),
@@ -83,7 +83,16 @@ fn follow(node: &Arc<Node>, id: JobId, itemize: bool, stop: &Stop, console: &Arc
         for f in now.failures.iter().skip(told) {
             console.failure(f, None);
         }
-        told = now.failures.len();
+        told = told.max(now.failures.len());
+        // the rest, of which the status has not all
+        while told >= Status::MAX_FAILURES && told < now.counters.failures as usize {
+            let some = node.failures(id, told, AT_ONCE);
+            some.iter().for_each(|f| console.failure(f, None));
+            told += some.len();
+            if some.is_empty() {
+                break;
+            }
+        }
         for n in node.notices(id) {
             if said.insert(n) {
                 console.notice(n);

@@ -50,7 +50,7 @@ pub fn run(
             return Exit::Unreachable;
         }
     };
-    node.tell(&host(), telling.stream_length);
+    node.tell(&host(), telling.keep.buffer, telling.stream_length);
     let here = Here { node: Arc::clone(&node), refused: Mutex::default() };
     let pool = match NodePool::start(&node, Box::new(here), threads) {
         Ok(p) => Arc::new(p),

@@ -11,6 +11,7 @@ mod events;
 mod job;
 mod links;
 mod local;
+mod logs;
 mod output;
 
 use std::process::ExitCode;

@@ -32,6 +32,8 @@ pub struct LogConfig {
     pub files: u32,
     /// Files of jobs that have been silent for so many days are removed.
     pub keep_days: u32,
+    /// How many events wait in a process to be written; what is too much is dropped.
+    pub buffer: usize,
     /// How many events the stream of the cluster holds.
     pub stream_length: u64,
 }
@@ -45,6 +47,8 @@ impl Default for LogConfig {
             files: 16,
             // as long as the ledger of a cluster remembers a job
             keep_days: 30,
+            // at 20,000 events a second, which is a lot for one process, three seconds; about 20 MB
+            buffer: 65_536,
             // about 300 MB of Redis's memory
             stream_length: 1_000_000,
         }

@@ -66,10 +66,12 @@ pub fn telling(config: &LogConfig, dir: Option<PathBuf>) -> Result<Telling, Usag
         c if c.file_size.0 < LEAST_FILE_BYTES => return small("file-size", c.file_size.0, LEAST_FILE_BYTES),
         c if c.files < 2 => return small("files", c.files.into(), 2),
         c if c.keep_days < 1 => return small("keep-days", c.keep_days.into(), 1),
+        c if c.buffer < LEAST_BUFFER => return small("buffer", c.buffer as u64, LEAST_BUFFER as u64),
         c if c.stream_length < LEAST_STREAM => return small("stream-length", c.stream_length, LEAST_STREAM),
         _ => {}
     }
     let keep = Keeping {
+        buffer: config.buffer,
         file_bytes: config.file_size.0,
         files: config.files.into(),
         age: Duration::from_secs(86_400) * config.keep_days,
@@ -79,6 +81,8 @@ pub fn telling(config: &LogConfig, dir: Option<PathBuf>) -> Result<Telling, Usag
 
 /// Less would be a file for some hundred events.
 const LEAST_FILE_BYTES: u64 = 64 << 10;
+/// Less would be dropped by the first large directory.
+const LEAST_BUFFER: usize = 100;
 /// Less would be a few entries.
 const LEAST_STREAM: u64 = 1000;
 
@@ -94,6 +98,7 @@ mod tests {
             ("files = 1", "files"),
             ("keep-days = 0", "keep-days"),
             ("stream-length = 0", "stream-length"),
+            ("buffer = 99", "buffer"),
         ] {
             let config = Config::parse(&format!("[log]\n{text}\n")).unwrap().log;
             let e = telling(&config, None).unwrap_err().to_string();

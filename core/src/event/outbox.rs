@@ -4,14 +4,14 @@
 //! half of the room is for warnings and errors, so that a flood of what was done does not wash away what was not.
 
 use super::{Event, Severity};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Events between two threads; see the module.
 #[derive(Debug)]
 pub struct Outbox {
-    room: usize,
+    room: AtomicUsize,
     waiting: Mutex<Waiting>,
     closing: Condvar,
     dropped: AtomicU64,
@@ -26,14 +26,15 @@ struct Waiting {
 }
 
 impl Outbox {
-    /// What an outbox has room for. At 20,000 events a second, which is a lot for one process, these are three seconds,
-    /// and about 20 MB.
-    pub const ROOM: usize = 1 << 16;
-
     /// With room for so many.
     pub fn new(room: usize) -> Outbox {
         let waiting = Mutex::default();
-        Outbox { room, waiting, closing: Condvar::new(), dropped: AtomicU64::new(0) }
+        Outbox { room: room.into(), waiting, closing: Condvar::new(), dropped: AtomicU64::new(0) }
+    }
+
+    /// Has room for so many from now on.
+    pub fn set_room(&self, room: usize) {
+        self.room.store(room, Relaxed);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
@@ -42,9 +43,10 @@ impl Outbox {
 
     /// Puts events in, as far as there is room.
     pub fn put(&self, events: impl IntoIterator<Item = Event>) {
+        let all = self.room.load(Relaxed);
         let mut w = self.lock();
         for e in events {
-            let room = if e.severity >= Severity::Warning { self.room } else { self.room / 2 };
+            let room = if e.severity >= Severity::Warning { all } else { all / 2 };
             if w.events.len() < room {
                 w.events.push(e);
             } else {

@@ -15,10 +15,11 @@ use treeferry_core::event::{EventKind, Line, Origin, Outbox, micros};
 
 /// The stream.
 pub(super) const STREAM: &str = "treeferry:events";
+/// What a process has room for that nobody has told how much.
+const FIRST_ROOM: usize = 10_000;
 /// How often the box is emptied.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Events in one entry of the stream, at most. With 64 an event costs Redis a fiftieth of what an entry of its own
-/// costs, and more give nothing more.
+/// Events in one entry of the stream, at most: so many that an entry of its own costs each next to nothing.
 const AT_ONCE: usize = 256;
 /// Between two attempts to reach Redis: from this, doubled, to [`MOST_PATIENCE`].
 const FIRST_PATIENCE: Duration = Duration::from_millis(100);
@@ -33,7 +34,7 @@ pub(super) struct Telling {
 
 impl Telling {
     pub fn new() -> Telling {
-        Telling { outbox: Arc::new(Outbox::new(Outbox::ROOM)), underway: AtomicU64::new(0) }
+        Telling { outbox: Arc::new(Outbox::new(FIRST_ROOM)), underway: AtomicU64::new(0) }
     }
 
     /// Whether all is written.

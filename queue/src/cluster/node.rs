@@ -277,9 +277,10 @@ impl Node {
         &self.shared.node
     }
 
-    /// From now on events of this process are written to the stream of the cluster, which holds `most` of them.
-    /// `host`: the machine.
-    pub fn tell(&self, host: &str, most: u64) {
+    /// From now on events of this process are written to the stream of the cluster, which holds `most` of them; `room`
+    /// may wait here. `host`: the machine.
+    pub fn tell(&self, host: &str, room: usize, most: u64) {
+        self.shared.telling.outbox.set_room(room);
         self.rt.spawn(events::write(Arc::clone(&self.shared), host.to_owned(), most.max(1)));
     }
 
@@ -363,6 +364,17 @@ impl Node {
             async move { c.smembers::<_, Vec<String>>(key).await }
         }));
         names.unwrap_or_default().iter().filter_map(|n| Notice::from_name(n)).collect()
+    }
+
+    /// Failures of a job as the ledger has them, from the `from`th on, at most `most`. None: there are no more.
+    pub fn failures(&self, job: JobId, from: usize, most: usize) -> Vec<Failure> {
+        let key = format!("{}failures", prefix(job));
+        let (from, to) = (from as isize, (from + most) as isize - 1);
+        let some = self.rt.block_on(self.shared.ledger.stubborn(|mut c| {
+            let key = key.clone();
+            async move { c.lrange::<_, Vec<Vec<u8>>>(key, from, to).await }
+        }));
+        some.unwrap_or_default().iter().filter_map(|f| wire::decode(MessageKind::Failure, f).ok()).collect()
     }
 
     /// Waits a little for what is still on its way to the broker, and for events.

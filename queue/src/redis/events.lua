@@ -7,8 +7,10 @@ local most, first, n = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local last = stream .. ':last:' .. source
 -- asked for again, the answer having been lost
 if tonumber(redis.call('GET', last) or '-1') >= first then return 0 end
-local total = redis.call('INCRBY', stream .. ':total', n)
+local total = tonumber(redis.call('GET', stream .. ':total') or '0') + n
+-- the first to write: what fails here has changed nothing
 redis.call('XADD', stream, '*', 'source', source, 'first', first, 'count', n, 'total', total, 'lines', ARGV[5])
+redis.call('SET', stream .. ':total', total)
 redis.call('SET', last, first + n - 1, 'EX', 3600)
 local gone = 0
 while true do

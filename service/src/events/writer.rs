@@ -23,6 +23,8 @@ const LAST: Duration = Duration::from_secs(5);
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Keeping {
+    /// Events that wait to be written.
+    pub buffer: usize,
     /// A file is followed by the next when it has so many bytes.
     pub file_bytes: u64,
     /// Files of one job.
@@ -40,7 +42,7 @@ pub struct EventLog {
 impl EventLog {
     /// Starts the thread. What is wrong with the directory is said by the log, once, and the job goes on without.
     pub fn start(dir: PathBuf, job: JobId, origin: Origin, keep: Keeping) -> io::Result<EventLog> {
-        let outbox = Arc::new(Outbox::new(Outbox::ROOM));
+        let outbox = Arc::new(Outbox::new(keep.buffer));
         let (end, ended) = channel();
         let mut w = Writer { dir, job, origin, keep, file: None, len: 0, seq: 0, said: false };
         let from = Arc::clone(&outbox);
@@ -186,7 +188,8 @@ mod tests {
     use super::*;
     use crate::events::{EventDir, Marks};
 
-    const KEEP: Keeping = Keeping { file_bytes: 1 << 30, files: 3, age: Duration::from_secs(3600) };
+    const KEEP: Keeping =
+        Keeping { buffer: 10_000, file_bytes: 1 << 30, files: 3, age: Duration::from_secs(3600) };
 
     struct Dir(PathBuf);
     impl Dir {
