@@ -156,7 +156,8 @@ mod tests {
         assert_eq!(names(Severity::Error), ["entry.failed"]);
         assert_eq!(names(Severity::Warning), warning);
         assert_eq!(names(Severity::Info), [&["entry.copied"][..], &warning].concat());
-        let debug = ["entry.copied", "entry.vanished", "entry.skipped", "entry.failed", "notice", "task.ended"];
+        let debug =
+            ["entry.copied", "entry.vanished", "entry.skipped", "entry.failed", "notice", "task.ended"];
         assert_eq!(names(Severity::Debug), debug);
     }
 

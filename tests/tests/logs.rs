@@ -72,7 +72,12 @@ fn collected(prefix: &Path) -> BTreeMap<(String, u64), usize> {
 /// Fails unless each event is there once, and of each process all from the first on.
 fn assert_each_once(all: &BTreeMap<(String, u64), usize>) {
     let twice: Vec<_> = all.iter().filter(|(_, n)| **n != 1).collect();
-    assert!(twice.is_empty(), "{} events are there more than once: {:?}", twice.len(), &twice[..twice.len().min(5)]);
+    assert!(
+        twice.is_empty(),
+        "{} events are there more than once: {:?}",
+        twice.len(),
+        &twice[..twice.len().min(5)]
+    );
     let mut next: BTreeMap<&str, u64> = BTreeMap::new();
     for (worker, seq) in all.keys() {
         let n = next.entry(worker).or_default();
@@ -224,7 +229,8 @@ fn logs_answers_what_it_is_asked() {
     assert_eq!(paths("--path home/ada --event entry.copied"), ["home/ada/f"]);
     assert_eq!(paths(&format!("--path home --job {} --event entry.copied", id(&second))), ["home/bob/f"]);
     assert_eq!(paths("--host nobody.example"), [""; 0]);
-    let text = Run::of(command(["logs", "--severity", "error"]).env("TREEFERRY_LOG_DIR", s.at("log"))).expect(0);
+    let text =
+        Run::of(command(["logs", "--severity", "error"]).env("TREEFERRY_LOG_DIR", s.at("log"))).expect(0);
     assert!(text.stdout.contains(" ERROR ") && text.stdout.contains("[EDQUOT]"), "{text}");
     assert_eq!(text.stdout.lines().count(), 1);
     for wrong in ["--errno EWHAT", "--severity loud", "--path /etc", "--job 12", "-i 0"] {
@@ -361,14 +367,17 @@ fn each_event_of_a_cluster_is_collected_once_whoever_is_killed() {
     let r = run.finish().expect(0);
     s.assert_same();
     let id = r.json["job"].as_str().unwrap();
-    wait_until("the end is told", PATIENCE, || !stream(&c, &format!("--job {id} --event job.ended")).is_empty());
+    wait_until("the end is told", PATIENCE, || {
+        !stream(&c, &format!("--job {id} --event job.ended")).is_empty()
+    });
     let last = Run::of(&mut collector(&c, &["-i", "2", "-p", "1"])).expect(0);
     assert_eq!(last.stderr, "", "nothing is lost");
     let all = collected(&prefix);
     assert_each_once(&all);
     let whole = stream(&c, "");
     assert_eq!(all.len(), whole.len(), "what was collected is what is in the stream");
-    let copied: BTreeSet<&str> = of(&whole, "entry.copied").iter().map(|e| e["path"].as_str().unwrap()).collect();
+    let copied: BTreeSet<&str> =
+        of(&whole, "entry.copied").iter().map(|e| e["path"].as_str().unwrap()).collect();
     // the killed worker took what it had not told yet with it
     assert!(copied.len() as u64 + 3000 > r.count("files"), "{} of {}", copied.len(), r.count("files"));
     // another collector has all of them too
@@ -436,7 +445,8 @@ fn a_stream_that_cannot_be_written_holds_up_nothing_and_what_was_dropped_is_said
 fn the_stream_has_a_bound_and_what_was_cut_off_unread_is_counted() {
     let mut c = Cluster::start(0, 0);
     let config = c.services.config();
-    let text = std::fs::read_to_string(&config).unwrap() + "\n[log]\nstream-length = 1000\nlevel = \"info\"\n";
+    let text =
+        std::fs::read_to_string(&config).unwrap() + "\n[log]\nstream-length = 1000\nlevel = \"info\"\n";
     std::fs::write(&config, text).unwrap();
     c.worker("w0", 2);
     let s = Scratch::memory();

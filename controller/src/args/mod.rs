@@ -55,7 +55,9 @@ pub enum UsageError {
     )]
     LogDirOfCluster,
     /// There is neither a cluster nor a directory.
-    #[error("no cluster, and no directory of events: give --log-dir, or name a configuration file that says more")]
+    #[error(
+        "no cluster, and no directory of events: give --log-dir, or name a configuration file that says more"
+    )]
     NoLogDir,
     /// The configuration file has a value for events that makes no sense.
     #[error("configuration: log.{key} = {value} is too small: at least {least}")]

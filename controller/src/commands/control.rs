@@ -3,8 +3,8 @@
 
 use super::status::{explain, told};
 use crate::args::Output;
-use crate::args::log;
 use crate::args::control::{Ask, AskError, job_id};
+use crate::args::log;
 use crate::job::{self, Purpose, Request, Start};
 use crate::output::put;
 use serde_json::{Value, json};

@@ -4,7 +4,6 @@ use crate::args::control::{AskError, job_id};
 use crate::args::daemon::host;
 use crate::args::log::{dir, severity};
 use crate::args::{Cluster, UsageError, config_of};
-use crate::cli;
 use crate::logs::{Files, LogsError, Place, Seen, Source, Trouble, Voice, sift};
 use crate::output::{complain, grouped};
 use std::ffi::OsString;
@@ -219,8 +218,9 @@ fn collect(args: &Args) -> Result<(), Why> {
                         Some(Place::Entry(id)) => id.parse().ok(),
                         _ => None,
                     };
-                    let name = [b"logs:", host().as_bytes(), b":", files.prefix().as_os_str().as_encoded_bytes()];
-                    Source::collect(Where::stream(site)?, Collector { name: name.concat() }, last)?
+                    let mut name = format!("logs:{}:", host()).into_bytes();
+                    name.extend_from_slice(files.prefix().as_os_str().as_encoded_bytes());
+                    Source::collect(Where::stream(site)?, Collector { name }, last)?
                 }
                 (Where::Dir(d), Some(Place::Marks(marks))) => (Source::dir(d, marks), true),
                 (Where::Dir(d), _) => (Source::dir(d, Default::default()), true),

@@ -62,9 +62,7 @@ pub fn run_hardlinker(args: &HardlinkerArgs) -> Exit {
         Ok((site, log::telling(&c.log, None)?))
     });
     match started {
-        Ok((site, telling)) => {
-            daemon::run("hardlinker", &site, &[Lane::Links], 1, &telling, &args.daemon)
-        }
+        Ok((site, telling)) => daemon::run("hardlinker", &site, &[Lane::Links], 1, &telling, &args.daemon),
         Err(e) => cli::refuse("hardlinker", &e),
     }
 }

@@ -91,7 +91,10 @@ impl Files {
                 let bad = |why: String| LogsError::State(shown(&state_path), why);
                 let state: State = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
                 if state.version != VERSION {
-                    return Err(bad(format!("it is of version {}, and this program knows {VERSION}", state.version)));
+                    return Err(bad(format!(
+                        "it is of version {}, and this program knows {VERSION}",
+                        state.version
+                    )));
                 }
                 state
             }
@@ -171,7 +174,11 @@ impl Files {
         let path = self.path(severity);
         let open = match self.open.remove(&severity) {
             // what is gathered goes where the file is when that begins
-            Some(t) if !t.gathered.is_empty() || std::fs::metadata(&path).is_ok_and(|m| m.ino() == t.inode) => t,
+            Some(t)
+                if !t.gathered.is_empty() || std::fs::metadata(&path).is_ok_and(|m| m.ino() == t.inode) =>
+            {
+                t
+            }
             _ => {
                 let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
                 let file = file.map_err(at(&path))?;

@@ -127,7 +127,9 @@ mod tests {
     fn each_event_is_taken_once_and_what_is_missing_is_counted() {
         let (mut seen, mut got) = (Seen::default(), Vec::new());
         let all = [batch("a", 0..3), batch("b", 5..7), batch("a", 1..5), batch("a", 7..8)];
-        let r = sift(&all, &Selection::default(), &mut seen, |l, _| got.push((l.worker.clone().into_owned(), l.seq)));
+        let r = sift(&all, &Selection::default(), &mut seen, |l, _| {
+            got.push((l.worker.clone().into_owned(), l.seq))
+        });
         let (trouble, lost) = r.unwrap();
         let want = [("a", 0), ("a", 1), ("a", 2), ("b", 5), ("b", 6), ("a", 3), ("a", 4), ("a", 7)];
         assert_eq!(got, want.map(|(w, n)| (w.to_owned(), n)));
@@ -145,7 +147,10 @@ mod tests {
         assert_eq!((n, trouble), (2, Trouble { lost: 0, malformed: 2 }));
         let newer = Batch {
             source: "a".into(),
-            lines: String::from_utf8(batch("a", 5..6).lines).unwrap().replace("\"v\":1", "\"v\":9").into_bytes(),
+            lines: String::from_utf8(batch("a", 5..6).lines)
+                .unwrap()
+                .replace("\"v\":1", "\"v\":9")
+                .into_bytes(),
         };
         assert!(matches!(sift(&[newer], &only, &mut seen, |_, _| {}), Err(LogsError::Newer(_))));
     }

@@ -68,7 +68,8 @@ impl Source {
             Source::Dir { dir, marks } => {
                 let pieces = dir.read(marks, LINES);
                 let pieces = pieces.map_err(|why| LogsError::File { path: dir.path().to_owned(), why })?;
-                let batch = |p: treeferry_service::events::Piece| Batch { source: p.job.to_string(), lines: p.lines };
+                let batch =
+                    |p: treeferry_service::events::Piece| Batch { source: p.job.to_string(), lines: p.lines };
                 Ok(pieces.into_iter().map(batch).collect())
             }
         }

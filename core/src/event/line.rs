@@ -222,10 +222,8 @@ mod tests {
     #[test]
     fn lines_are_those_of_version_1() {
         let f = Failure::errno(RelPath::new(&b"a/new\nline\xff"[..]).unwrap(), Side::Target, "write", 28);
-        let e = Event {
-            time_us: 1_700_000_000_123_456,
-            ..Event::failure(&f, Some(Pass::Copy)).of(JobId(255))
-        };
+        let e =
+            Event { time_us: 1_700_000_000_123_456, ..Event::failure(&f, Some(Pass::Copy)).of(JobId(255)) };
         assert_eq!(
             written(&e, 3),
             concat!(

@@ -274,7 +274,9 @@ impl Event {
 pub fn pass_of(work: &Work) -> Option<Pass> {
     match work {
         Work::Walk { .. } | Work::FinishDir { .. } => None,
-        Work::Files { .. } | Work::Chunk { .. } | Work::Publish { .. } | Work::Link { .. } => Some(Pass::Copy),
+        Work::Files { .. } | Work::Chunk { .. } | Work::Publish { .. } | Work::Link { .. } => {
+            Some(Pass::Copy)
+        }
         Work::Remove { .. } | Work::RemoveNames { .. } | Work::RemoveDir { .. } => Some(Pass::Delete),
     }
 }

@@ -61,11 +61,8 @@ mod tests {
     fn each_question_leaves_out_what_does_not_answer_it() {
         let path = RelPath::new(&b"a/b\n/c"[..]).unwrap();
         let failed = Event::failure(&Failure::errno(path, Side::Target, "write", 28), None).of(JobId(1));
-        let found = Event::failure(
-            &Failure::finding(RelPath::root(), Side::Source, "delete", "why"),
-            None,
-        )
-        .of(JobId(2));
+        let found = Event::failure(&Failure::finding(RelPath::root(), Side::Source, "delete", "why"), None)
+            .of(JobId(2));
         let began = Event::new(EventKind::JobBegan).of(JobId(1));
         let all = [&failed, &found, &began];
         type Change = fn(&mut Selection);

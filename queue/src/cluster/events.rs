@@ -101,7 +101,9 @@ impl Writer {
                 Ok(_) => break,
                 Err(e) => {
                     if !away {
-                        tracing::warn!("events cannot be written ({e}): the latest wait, what is too much is dropped");
+                        tracing::warn!(
+                            "events cannot be written ({e}): the latest wait, what is too much is dropped"
+                        );
                     }
                     away = true;
                     tokio::time::sleep(patience).await;

@@ -25,10 +25,10 @@ use bundle::{GroupChange, Holding};
 pub use control::{Control, JobRow, QueueRow, Which};
 pub use node::{JobRecord, Node, Offer, Reporting, Site, SiteError};
 pub use report::{NodeReport, Refusal, RunningTask, Shutdown, Wanted};
-pub use stream::{Collector, Entry, EntryId, EventStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+pub use stream::{Collector, Entry, EntryId, EventStream};
 use treeferry_core::job::JobState;
 use treeferry_core::{GroupKey, JobId, NewTask, Notice, Outcome, RelPath, Task, TaskId};
 

@@ -179,11 +179,16 @@ mod tests {
         let all = Value::Array(vec![one, cut]);
         let got = entries(&Value::Array(vec![Value::Array(vec![text(STREAM), all.clone()])])).unwrap();
         assert_eq!(got.len(), 2);
-        assert_eq!((got[0].id.to_string(), got[0].source.as_str(), &got[0].lines[..]), ("7-1".into(), "a-1.5", &b"{}\n"[..]));
+        assert_eq!(
+            (got[0].id.to_string(), got[0].source.as_str(), &got[0].lines[..]),
+            ("7-1".into(), "a-1.5", &b"{}\n"[..])
+        );
         assert!(got[1].lines.is_empty() && got[0].id < got[1].id);
         assert_eq!(entries(&Value::Map(vec![(text(STREAM), all)])).unwrap(), got);
         assert_eq!(entries(&Value::Nil).unwrap(), []);
-        for bad in [Value::Int(1), Value::Array(vec![Value::Int(1)]), Value::Map(vec![(Value::Nil, Value::Nil)])] {
+        for bad in
+            [Value::Int(1), Value::Array(vec![Value::Int(1)]), Value::Map(vec![(Value::Nil, Value::Nil)])]
+        {
             assert!(entries(&bad).is_err());
         }
         assert!(entry(&Value::Array(vec![text("x"), Value::Nil])).is_err());

@@ -78,7 +78,8 @@ mod tests {
         for n in [0, 7, 999_999, 1_000_000] {
             assert_eq!(parse(OsStr::new(&numbered(job, n))), Some((job, Some(n))));
         }
-        for other in ["x.jsonl", "00000000000000ff", "00000000000000ff.jsonl.1", "00000000000000ff.old.jsonl"] {
+        for other in ["x.jsonl", "00000000000000ff", "00000000000000ff.jsonl.1", "00000000000000ff.old.jsonl"]
+        {
             assert_eq!(parse(OsStr::new(other)), None, "{other}");
         }
     }

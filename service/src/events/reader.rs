@@ -162,7 +162,9 @@ mod tests {
         let mut seen = Vec::new();
         for text in ["", "one", "one\n", "one\ntw", "one\ntwo\nthree\n"] {
             std::fs::write(&file, text).unwrap();
-            seen.extend(dir.read(&mut marks, 9).unwrap().into_iter().map(|p| String::from_utf8(p.lines).unwrap()));
+            seen.extend(
+                dir.read(&mut marks, 9).unwrap().into_iter().map(|p| String::from_utf8(p.lines).unwrap()),
+            );
         }
         assert_eq!(seen, ["one\n", "two\nthree\n"]);
         std::fs::remove_dir_all(&place).unwrap();

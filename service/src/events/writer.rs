@@ -109,7 +109,9 @@ impl Writer {
                 if !self.said {
                     self.said = true;
                     let dir = escape::bytes(self.dir.as_os_str().as_encoded_bytes());
-                    tracing::warn!("events are not written to {dir}: {e}; the job goes on without (see --log-dir)");
+                    tracing::warn!(
+                        "events are not written to {dir}: {e}; the job goes on without (see --log-dir)"
+                    );
                 }
                 // the word that some were dropped is not counted when it is dropped itself
                 from.give_up(left - u64::from(dropped > 0), dropped);
@@ -300,7 +302,11 @@ mod tests {
         log.finish();
         let text = std::fs::read_to_string(dir.0.join(newest(JobId(1)))).unwrap();
         let lines: Vec<_> = text.lines().map(|l| Line::read(l.as_bytes()).unwrap()).collect();
-        assert_eq!(lines.iter().map(|l| l.seq).collect::<Vec<_>>(), [0, 1, 2], "numbers of lines, not of events");
+        assert_eq!(
+            lines.iter().map(|l| l.seq).collect::<Vec<_>>(),
+            [0, 1, 2],
+            "numbers of lines, not of events"
+        );
         assert_eq!((lines[2].event.as_ref(), lines[2].count), ("events.dropped", Some(7)));
     }
 }
