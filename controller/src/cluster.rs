@@ -2,13 +2,14 @@
 //! waits and tells. The work is done by `treeferry worker` and `treeferry hardlinker`, here and elsewhere.
 
 use crate::args::daemon::host;
+use crate::events;
 use crate::job::{Request, Start};
 use crate::output::{Console, End, Reading};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use treeferry_core::{JobId, JobSpec, RelPath, Stop};
-use treeferry_queue::{Control, Engine, JobRecord, Node, Site};
+use treeferry_queue::{Control, Engine, JobRecord, Node, Site, Status};
 use treeferry_worker::{Job, OpenError, Reporter};
 
 /// How often the ledger is asked how the job stands.
@@ -30,6 +31,7 @@ pub fn run(
     console: &Arc<Console>,
 ) -> Result<Option<End>, OpenError> {
     let node = connect(site, &format!("controller-{}", host()))?;
+    node.tell(&host(), request.telling.keep.buffer, request.telling.stream_length);
     let job = Job::open(request.spec.clone(), stop.clone())?;
     let record = JobRecord {
         spec: absolute(&request.spec),
@@ -48,11 +50,14 @@ pub fn run(
         }
     }
     tracing::info!(passes = %request.spec.passes, job = %id, "job registered");
+    events::put(node.outbox(), events::job_began(id, &record.spec));
     if request.detach {
         node.close();
         return Ok(None);
     }
-    Ok(Some(follow(&node, id, request.spec.itemize, stop, console)))
+    let end = follow(&node, id, request.spec.itemize, stop, console);
+    node.close();
+    Ok(Some(end))
 }
 
 fn failed_paths(control: &Control, job: JobId) -> Result<Vec<RelPath>, impl std::error::Error + use<>> {
@@ -76,9 +81,18 @@ fn follow(node: &Arc<Node>, id: JobId, itemize: bool, stop: &Stop, console: &Arc
         let over = engine.wait(TICK);
         let now = engine.status();
         for f in now.failures.iter().skip(told) {
-            console.failure(f);
+            console.failure(f, None);
         }
-        told = now.failures.len();
+        told = told.max(now.failures.len());
+        // the rest, of which the status has not all
+        while told >= Status::MAX_FAILURES && told < now.counters.failures as usize {
+            let some = node.failures(id, told, AT_ONCE);
+            some.iter().for_each(|f| console.failure(f, None));
+            told += some.len();
+            if some.is_empty() {
+                break;
+            }
+        }
         for n in node.notices(id) {
             if said.insert(n) {
                 console.notice(n);

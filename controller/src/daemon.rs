@@ -1,13 +1,17 @@
 //! A daemon of the cluster: connects, listens, and works for whatever job comes, until it is told to stop.
 
 use crate::args::Daemon;
+use crate::args::daemon::host;
 use crate::cluster::connect;
+use crate::events::{self, Teller, Telling};
 use crate::links::linker;
 use crate::output::complain;
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use treeferry_core::{Change, Failure, JobId, Notice, Stop, Work};
+use treeferry_core::event::EventKind;
+use treeferry_core::{Change, Event, Failure, JobId, Notice, Pass, Stop, Work};
 use treeferry_fs::Limits;
 use treeferry_queue::{Control, Engine, Lane, Node, NodeReport, Reporting, Shutdown, Site};
 use treeferry_service::{Exit, logging, signals};
@@ -19,7 +23,14 @@ const TICK: Duration = Duration::from_millis(50);
 const BUDGET: Duration = Duration::from_secs(30);
 
 /// Runs until a signal, or until it is told to end.
-pub fn run(what: &'static str, site: &Site, lanes: &[Lane], threads: usize, args: &Daemon) -> Exit {
+pub fn run(
+    what: &'static str,
+    site: &Site,
+    lanes: &[Lane],
+    threads: usize,
+    telling: &Telling,
+    args: &Daemon,
+) -> Exit {
     let sink = |line: &[u8]| {
         use std::io::Write;
         let _ = std::io::stderr().write_all(line);
@@ -39,7 +50,9 @@ pub fn run(what: &'static str, site: &Site, lanes: &[Lane], threads: usize, args
             return Exit::Unreachable;
         }
     };
-    let pool = match NodePool::start(&node, Box::new(Here { node: Arc::clone(&node) }), threads) {
+    node.tell(&host(), telling.keep.buffer, telling.stream_length);
+    let here = Here { node: Arc::clone(&node), refused: Mutex::default() };
+    let pool = match NodePool::start(&node, Box::new(here), threads) {
         Ok(p) => Arc::new(p),
         Err(e) => {
             complain(&format!("cannot start a thread: {e}"));
@@ -51,6 +64,8 @@ pub fn run(what: &'static str, site: &Site, lanes: &[Lane], threads: usize, args
     let mut heard = threads;
     node.listen(lanes, prefetch(heard));
     complain(&format!("{what} is ready, with {threads} threads"));
+    let ready = format!("{what} of version {}, {threads} threads", env!("CARGO_PKG_VERSION"));
+    events::put(node.outbox(), Event::new(EventKind::WorkerStarted).text(ready));
     let links = lanes.contains(&Lane::Links);
     let exit = loop {
         let wanted = node.wanted();
@@ -78,6 +93,7 @@ pub fn run(what: &'static str, site: &Site, lanes: &[Lane], threads: usize, args
     };
     stopping.store(true, Relaxed);
     pool.stop(BUDGET);
+    events::put(node.outbox(), Event::new(EventKind::WorkerEnded).text(what));
     node.close();
     exit
 }
@@ -115,6 +131,7 @@ fn reporting(
             unacked: node.unacked(),
             tasks: pool.running(),
             refused: pool.refused(),
+            events_dropped: node.outbox().dropped(),
         }
     })
 }
@@ -122,35 +139,64 @@ fn reporting(
 /// Opens jobs on this node.
 struct Here {
     node: Arc<Node>,
+    /// Why jobs were last refused, as was told: each is tried again every few seconds.
+    refused: Mutex<HashMap<JobId, String>>,
 }
 
 impl Jobs for Here {
     fn open(&self, id: JobId) -> Result<Context, String> {
+        let opened = self.open_here(id);
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        match &opened {
+            Ok(_) => drop(refused.remove(&id)),
+            Err(why) if refused.get(&id) == Some(why) => {}
+            Err(why) => {
+                events::put(self.node.outbox(), Event::new(EventKind::JobRefused).text(why.clone()).of(id));
+                refused.insert(id, why.clone());
+            }
+        }
+        opened
+    }
+}
+
+impl Here {
+    fn open_here(&self, id: JobId) -> Result<Context, String> {
         let record = self.node.record(id).map_err(|e| e.to_string())?.ok_or("the ledger has no such job")?;
         let began = Duration::from_millis(record.created_ms);
         let limits = Limits::from_text(&record.limits).ok_or("the ledger has a strange word on DST")?;
         let member = Member { made_target: record.made_target, roots: record.roots, limits, began };
         let job = Job::join(record.spec, Stop::default(), &member).map_err(|e| e.to_string())?;
         self.node.enroll(id, &job.temp_names().own_maker()).map_err(|e| e.to_string())?;
+        let teller = Teller::new(self.node.outbox(), id, job.spec());
         Ok(Context {
             engine: Engine::cluster(&self.node, id),
             links: linker(&job),
             job,
-            reporter: Arc::new(Log(id)),
+            reporter: Arc::new(Log { job: id, teller }),
         })
     }
 }
 
-/// Tells the log; what the user of the job is to hear, the ledger knows.
-struct Log(JobId);
+/// Tells the log and those who watch; what the user of the job is to hear, the ledger knows.
+struct Log {
+    job: JobId,
+    teller: Teller,
+}
 
 impl Reporter for Log {
     fn changes(&self, _: &[Change]) {}
-    fn failure(&self, f: &Failure) {
-        tracing::warn!("job {}: {f}", self.0);
+    fn events(&self, events: Vec<Event>) {
+        self.teller.events(events);
+    }
+    fn failure(&self, f: &Failure, pass: Option<Pass>) {
+        tracing::warn!("job {}: {f}", self.job);
+        self.teller.failure(f, pass);
     }
     fn notice(&self, n: Notice) {
-        tracing::info!("job {}: {}", self.0, n.text());
+        tracing::info!("job {}: {}", self.job, n.text());
+        self.teller.notice(n);
     }
-    fn ran(&self, _: &Work, _: Duration) {}
+    fn ran(&self, work: &Work, took: Duration) {
+        self.teller.ran(work, took);
+    }
 }

@@ -1,6 +1,7 @@
 //! What a job has around it, whichever engine runs it: log, signals, console, summary, exit code.
 
 use crate::args::Output;
+use crate::events::Telling;
 use crate::output::{Console, Report, Summary, complain, harmless};
 use crate::{cluster, local};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -24,6 +25,8 @@ pub struct Request {
     pub start: Start,
     /// With a cluster: register the job, say its id, and leave it to the workers.
     pub detach: bool,
+    /// Where its events go.
+    pub telling: Telling,
 }
 
 /// What of a job is done.
@@ -63,7 +66,7 @@ pub fn run(purpose: Purpose, request: Request, output: &Output) -> Exit {
 
     // the engine is chosen here
     let ended = is_usable(purpose, &request).and_then(|()| match &request.site {
-        None => local::run(&request, &stop, &console).map(Some),
+        None => local::run(id, &request, &stop, &console).map(Some),
         Some(site) => cluster::run(site, id, &request, &stop, &console),
     });
 
@@ -160,6 +163,7 @@ mod tests {
             site: None,
             start: Start::Whole,
             detach: false,
+            telling: crate::args::log::telling(&Default::default(), None).unwrap(),
         };
         assert!(is_usable(Purpose::Sync, &request).is_ok());
         let e = is_usable(Purpose::Verify, &request).unwrap_err();

@@ -38,6 +38,9 @@ impl LinkJob for Open {
     fn itemize(&self) -> bool {
         self.0.spec().itemize
     }
+    fn tells_entries(&self) -> bool {
+        self.0.spec().tells_entries()
+    }
     fn may_clear(&self) -> bool {
         self.0.spec().passes.delete || self.0.spec().force
     }

@@ -1,11 +1,12 @@
 //! A job with the memory engine: queue, ledger and workers are in this process, and end with it.
 
+use crate::events::{self, Teller, Watched};
 use crate::job::Request;
 use crate::links::linker;
 use crate::output::{Console, End, Reading};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use treeferry_core::Stop;
+use treeferry_core::{Event, JobId, Stop};
 use treeferry_queue::Engine;
 use treeferry_worker::{Job, OpenError, Pool, Reporter};
 
@@ -13,12 +14,15 @@ use treeferry_worker::{Job, OpenError, Pool, Reporter};
 const TICK: Duration = Duration::from_millis(100);
 
 /// Opens the roots, runs every task, and says how it ended.
-pub fn run(request: &Request, stop: &Stop, console: &Arc<Console>) -> Result<End, OpenError> {
+pub fn run(id: JobId, request: &Request, stop: &Stop, console: &Arc<Console>) -> Result<End, OpenError> {
     let began = Instant::now();
     let job = Job::open(request.spec.clone(), stop.clone())?;
     let engine = Engine::memory();
     engine.begin(job.first_task());
-    let reporter: Arc<dyn Reporter> = Arc::<Console>::clone(console);
+    let log = events::log(&request.telling, id);
+    let teller = log.as_ref().map(|l| Teller::new(l.outbox(), id, &request.spec));
+    log.iter().for_each(|l| events::put(l.outbox(), events::job_began(id, &request.spec)));
+    let reporter: Arc<dyn Reporter> = Arc::new(Watched { console: Arc::clone(console), teller });
     let pool = Pool::start(&engine, &job, linker(&job), reporter, request.pool);
     tracing::info!(passes = %request.spec.passes, "job begun");
     while !engine.wait(TICK) {
@@ -40,5 +44,11 @@ pub fn run(request: &Request, stop: &Stop, console: &Arc<Console>) -> Result<End
     pool.join();
     let last = engine.status();
     tracing::info!(state = last.state.name(), outstanding = last.outstanding, "job ended");
+    if let Some(log) = log {
+        let why = last.aborted.as_deref().unwrap_or_default();
+        let ended = Event::job_ended(id, last.state, &last.counters, began.elapsed(), why);
+        events::put(log.outbox(), ended);
+        log.finish();
+    }
     Ok(End { state: last.state, counters: last.counters, failures: last.failures, aborted: last.aborted })
 }

@@ -7,9 +7,11 @@ mod cli;
 mod cluster;
 mod commands;
 mod daemon;
+mod events;
 mod job;
 mod links;
 mod local;
+mod logs;
 mod output;
 
 use std::process::ExitCode;

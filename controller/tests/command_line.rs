@@ -8,6 +8,8 @@ use std::process::{Command, Output, Stdio};
 fn treeferry(line: &str) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_treeferry"));
     c.args(line.split_whitespace()).env_remove("TREEFERRY_CONFIG").env_remove("TREEFERRY_LOG");
+    // what is told of jobs is tried elsewhere
+    c.env("TREEFERRY_LOG_DIR", "");
     c
 }
 fn run(line: &str) -> Output {

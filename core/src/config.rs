@@ -1,8 +1,10 @@
 //! The site's configuration file (TOML). Every key has a default and is shown in `config/treeferry.toml`;
 //! a key that is not known is an error, so that a misspelt one is not silently without effect.
 
+use crate::event::Severity;
 use crate::units::{BadQuantity, parse_size};
 use serde::Deserialize;
+use std::path::PathBuf;
 
 /// What a configuration file can say. Options of the command line win over it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -12,6 +14,45 @@ pub struct Config {
     pub sync: SyncConfig,
     /// Where broker and ledger are.
     pub cluster: ClusterConfig,
+    /// What is told of jobs, and where that is written.
+    pub log: LogConfig,
+}
+
+/// Section `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct LogConfig {
+    /// As `--log-level`.
+    pub level: Severity,
+    /// As `--log-dir`.
+    pub dir: Option<PathBuf>,
+    /// A file of the log directory has about so many bytes at most.
+    pub file_size: Quantity,
+    /// A job has so many files at most; the oldest goes when there is one more.
+    pub files: u32,
+    /// Files of jobs that have been silent for so many days are removed.
+    pub keep_days: u32,
+    /// How many events wait in a process to be written; what is too much is dropped.
+    pub buffer: usize,
+    /// How many events the stream of the cluster holds.
+    pub stream_length: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig {
+            level: Severity::Warning,
+            dir: None,
+            file_size: Quantity(64 << 20),
+            files: 16,
+            // as long as the ledger of a cluster remembers a job
+            keep_days: 30,
+            // at 20,000 events a second, which is a lot for one process, three seconds; about 20 MB
+            buffer: 65_536,
+            // about 300 MB of Redis's memory
+            stream_length: 1_000_000,
+        }
+    }
 }
 
 /// Section `[cluster]`.
@@ -108,6 +149,9 @@ mod tests {
         let all = Config::parse(&open).unwrap();
         let c = all.cluster;
         assert!(c.broker.is_some() && c.ledger.is_some() && c.acknowledge_after == Some(600));
+        let log = all.log;
+        assert!(log.dir.is_some());
+        assert_eq!(LogConfig { dir: None, ..log }, LogConfig::default(), "examples show the defaults");
         let all = all.sync;
         assert!(
             all.pool.is_some() && all.chunk_size.is_some() && all.bwlimit.is_some() && all.iops.is_some()

@@ -6,7 +6,9 @@
 pub mod change;
 pub mod config;
 pub mod counters;
+pub mod errno;
 pub mod escape;
+pub mod event;
 pub mod failure;
 pub mod filter;
 pub mod ids;
@@ -23,6 +25,7 @@ pub mod wire;
 
 pub use change::{Change, Item};
 pub use counters::Counters;
+pub use event::{Event, Severity};
 pub use failure::{Failure, Notice, Side};
 pub use ids::{GroupKey, JobId, JoinId, TaskId};
 pub use names::{Kind, Names};

@@ -7,6 +7,7 @@
 
 use crate::change::Change;
 use crate::counters::Counters;
+use crate::event::Event;
 use crate::failure::{Failure, Notice};
 use crate::ids::{GroupKey, JoinId};
 use crate::task::NewTask;
@@ -48,6 +49,10 @@ pub struct Outcome {
     pub notices: Vec<Notice>,
     /// What `--itemize` shows; empty unless asked for.
     pub changes: Vec<Change>,
+    /// What is to be told of entries to those who watch, beside failures and notices. It goes straight from the process
+    /// in which it happened to where events are written, never by way of the ledger.
+    #[serde(skip)]
+    pub events: Vec<Event>,
 }
 
 impl Outcome {
@@ -77,6 +82,7 @@ impl Outcome {
         self.failures.append(&mut other.failures);
         other.notices.into_iter().for_each(|n| self.notice(n));
         self.changes.append(&mut other.changes);
+        self.events.append(&mut other.events);
     }
 
     /// Whether it holds nothing at all, so that an early commit would be for nothing.

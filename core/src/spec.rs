@@ -1,5 +1,6 @@
 //! What a job is to do: the request as it was validated, stored with the job.
 
+use crate::event::Severity;
 use crate::filter::Rule;
 use crate::pass::PassSet;
 use serde::{Deserialize, Serialize};
@@ -88,6 +89,8 @@ pub struct JobSpec {
     pub bwlimit: Option<u64>,
     /// Limit of operations a second: entries looked at, reads and writes.
     pub iops: Option<u32>,
+    /// The least grave events that are told.
+    pub log_level: Severity,
 }
 
 impl JobSpec {
@@ -120,6 +123,12 @@ impl JobSpec {
             chunk_bytes: DEFAULT_CHUNK_BYTES,
             bwlimit: None,
             iops: None,
+            log_level: Severity::Warning,
         }
+    }
+
+    /// Whether each thing that is done to an entry is told. In a dry run nothing is done.
+    pub fn tells_entries(&self) -> bool {
+        self.log_level <= Severity::Info && !self.dry_run
     }
 }

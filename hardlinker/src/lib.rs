@@ -7,9 +7,12 @@
 
 use std::ffi::CStr;
 use std::sync::Arc;
+use std::time::SystemTime;
+use treeferry_core::event;
 use treeferry_core::task::{CLEARED, MAX_ATTEMPTS, tries};
 use treeferry_core::{
-    Failure, Fresh, GroupKey, Item, Kind, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work,
+    Change, Event, Failure, Fresh, GroupKey, Item, Kind, Names, NewTask, Outcome, RelPath, Seal, Side, Task,
+    Work,
 };
 use treeferry_fs::meta::{fstat, stat_if_there};
 use treeferry_fs::{AsFd, Error, Meta, Root, TempNames, attr, entry, fault};
@@ -31,6 +34,8 @@ pub trait LinkJob: Send + Sync {
     fn dry_run(&self) -> bool;
     /// Report changes.
     fn itemize(&self) -> bool;
+    /// Report them to those who watch.
+    fn tells_entries(&self) -> bool;
     /// A directory in the way that is not empty may be removed.
     fn may_clear(&self) -> bool;
     /// An excluded entry of the target, which is not to be removed.
@@ -107,16 +112,10 @@ impl Hardlinker {
                 let new = !matches!(end, End::Linked(false));
                 if matches!(end, End::LinkedForDir) {
                     out.counters.deleted += 1;
-                    if self.job.itemize() {
-                        let item = Item::Deleted(Kind::Dir);
-                        out.changes.push(treeferry_core::Change { item, path: path.clone() });
-                    }
+                    self.note(Item::Deleted(Kind::Dir), path, &mut out);
                 }
                 out.counters.linked += 1;
-                if self.job.itemize() {
-                    let item = Item::Linked(*kind, new);
-                    out.changes.push(treeferry_core::Change { item, path: path.clone() });
-                }
+                self.note(Item::Linked(*kind, new), path, &mut out);
                 settled(registry, *group, true, &mut out);
             }
             Ok(End::NotKept) => {
@@ -163,6 +162,17 @@ impl Hardlinker {
             }
         }
         out
+    }
+
+    /// Notes a change, if anybody wants to know.
+    fn note(&self, item: Item, path: &RelPath, out: &mut Outcome) {
+        if self.job.itemize() {
+            out.changes.push(Change { item, path: path.clone() });
+        }
+        if self.job.tells_entries() {
+            let time_us = event::micros(SystemTime::now());
+            out.events.push(Event { time_us, ..Event::change(item, path.clone()) });
+        }
     }
 
     fn link(&self, dir: &RelPath, name: &CStr, leader: &Leader) -> Result<End, Error> {

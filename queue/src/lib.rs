@@ -13,8 +13,8 @@ mod redis;
 
 pub use cluster::bundle::Lane;
 pub use cluster::{
-    Control, JobRecord, JobRow, Node, NodeReport, Offer, QueueRow, Refusal, Reporting, RunningTask, Shutdown,
-    Site, SiteError, Wanted, Which,
+    Collector, Control, Entry, EntryId, EventStream, JobRecord, JobRow, Node, NodeReport, Offer, QueueRow,
+    Refusal, Reporting, RunningTask, Shutdown, Site, SiteError, Wanted, Which,
 };
 pub use engine::{Engine, Registry, Seat, Status, Take};
 pub use groups::{Claim, Leader};

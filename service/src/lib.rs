@@ -1,8 +1,9 @@
-//! Start and end of a program: its configuration file, its log, its signals and its exit code.
+//! Start and end of a program: its configuration file, its log, its events in files, its signals and its exit code.
 //!
 //! Nothing in here writes to the terminal by itself: whoever calls hands in where words are to go.
 
 pub mod configuration;
+pub mod events;
 pub mod exit;
 pub mod logging;
 pub mod signals;

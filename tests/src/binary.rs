@@ -46,5 +46,29 @@ where
     for (name, _) in env::vars_os().filter(|(n, _)| n.as_encoded_bytes().starts_with(b"TREEFERRY_")) {
         c.env_remove(name);
     }
+    c.env("TREEFERRY_LOG_DIR", log_dir());
     c
+}
+
+/// Where events of jobs go that no test asks for, so that they do not go where those of this machine are. Everybody may
+/// write there, since some tests run as others.
+fn log_dir() -> &'static Path {
+    const NAME: &str = "ferry-e2e-events-";
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let place = env::temp_dir();
+        // nobody removes that of a process at its end, so those of dead ones are removed now
+        for old in std::fs::read_dir(&place).into_iter().flatten().flatten() {
+            let pid = old.file_name().to_str().and_then(|n| n.strip_prefix(NAME)?.parse::<u32>().ok());
+            if pid.is_some_and(|p| !Path::new(&format!("/proc/{p}")).exists()) {
+                let _ = std::fs::remove_dir_all(old.path());
+            }
+        }
+        let dir = place.join(format!("{NAME}{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+        let all = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+        std::fs::set_permissions(&dir, all).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+        dir
+    })
 }

@@ -39,6 +39,8 @@ const OF_SYNC: &[&str] = &[
     "-v, --verbose",
     "--progress",
     "--force",
+    "--log-level",
+    "--log-dir",
 ];
 
 /// What each option is called alone.

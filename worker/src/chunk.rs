@@ -219,7 +219,10 @@ impl Worker {
             None => Item::Made(kind),
         };
         debug_assert!(old.is_some() || item != Item::Replaced(kind, Differs::default()));
-        self.note(item, path, out);
+        if self.notes() {
+            // how long that took, from the first chunk on another node perhaps, nobody knows
+            self.note_copy(item, path(), Some(meta.size), None, out);
+        }
         if let Some(g) = file.group {
             self.registry.own_target(g, self.job.target_id(&made));
         }

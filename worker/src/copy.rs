@@ -7,6 +7,7 @@ use crate::reconcile::Source;
 use crate::trouble::{On, Res, Trouble};
 use crate::worker::{Flow, Worker};
 use std::ffi::{CStr, CString};
+use std::time::Instant;
 use treeferry_core::{Item, Notice, Outcome};
 use treeferry_fs::copy::{Copied, How, copy_file};
 use treeferry_fs::meta::{fstat, stat};
@@ -68,10 +69,11 @@ impl Worker {
     ) -> Res<bool> {
         let name = src.name;
         let path = || dir.child(name);
+        let began = self.clock();
         if self.job.spec.dry_run {
             let m = &src.meta;
             let _ = self.birth(dir, m, dst, &path, out);
-            self.note_copied(&src.meta, dst, path, out);
+            self.note_copied(&src.meta, dst, None, path, out);
             out.counters.copied_files += 1;
             out.counters.copied_bytes += m.size;
             self.lead_done(dir, &src, None, 0, out);
@@ -105,7 +107,7 @@ impl Worker {
         out.counters.copied_files += 1;
         out.counters.copied_bytes += meta.size;
         out.counters.verified_files += u64::from(self.job.spec.verify);
-        self.note_copied(&meta, dst, path, out);
+        self.note_copied(&meta, dst, began, path, out);
         if let (Some(t), Some(g)) = (target, src.group) {
             self.registry.own_target(g, t);
         }
@@ -192,17 +194,19 @@ impl Worker {
         &self,
         meta: &Meta,
         dst: Option<&Meta>,
+        began: Option<Instant>,
         path: impl FnOnce() -> treeferry_core::RelPath,
         out: &mut Outcome,
     ) {
-        if !self.job.spec.itemize {
+        if !self.notes() {
             return;
         }
         let item = match dst {
             Some(d) if d.kind == meta.kind => Item::Replaced(kind(meta.kind), self.shown(meta, d)),
             _ => Item::Made(kind(meta.kind)),
         };
-        self.note(item, path, out);
+        let bytes = (meta.kind == Kind::File).then_some(meta.size);
+        self.note_copy(item, path(), bytes, began, out);
     }
 
     /// Makes a symlink, FIFO, socket or device, or replaces what is there by one.
@@ -263,7 +267,7 @@ impl Worker {
             Kind::Symlink => out.counters.symlinks += 1,
             _ => out.counters.specials += 1,
         }
-        self.note_copied(meta, dst, path, out);
+        self.note_copied(meta, dst, None, path, out);
         self.lead_done(dir, src, target, 1, out);
         Ok(true)
     }

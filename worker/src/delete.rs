@@ -153,6 +153,7 @@ impl Worker {
             if out.children.len() >= BATCH_NAMES {
                 sink.flush(out, None);
             }
+            sink.tell(out);
             doubt.is_none() && !self.job.stop.is_set()
         });
         self.dst_lister = lister;
@@ -288,6 +289,7 @@ impl Worker {
             if out.children.len() >= BATCH_NAMES {
                 sink.flush(out, None);
             }
+            sink.tell(out);
             !self.job.stop.is_set()
         });
         self.dst_lister = lister;

@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use treeferry_core::{Change, Failure, Notice, Outcome, Task, Work};
+use treeferry_core::event;
+use treeferry_core::{Change, Event, Failure, Notice, Outcome, Pass, Task, Work};
 use treeferry_queue::{Engine, Registry, Seat, Take};
 
 /// How long an idle thread waits before it looks around.
@@ -26,6 +27,8 @@ const LOAD_INTERVAL: Duration = Duration::from_millis(200);
 const PRESSED_TASKS: usize = 64;
 /// With so many, of whatever kind, it runs some of them before it lists on: this bounds the frontier.
 const FULL_TASKS: usize = 4096;
+/// With so many events a task tells them before its end: this bounds what it keeps.
+const MANY_EVENTS: usize = 512;
 /// How deep such runs may lie in each other.
 const MAX_NESTED: usize = 64;
 /// The stack of a worker thread; it must hold `MAX_NESTED` runs in each other.
@@ -35,8 +38,10 @@ pub(crate) const STACK_BYTES: usize = 8 << 20;
 pub trait Reporter: Send + Sync {
     /// Changes, for `--itemize`.
     fn changes(&self, changes: &[Change]);
-    /// A named failure.
-    fn failure(&self, f: &Failure);
+    /// What else happened to entries; the time is 0 where it is now.
+    fn events(&self, events: Vec<Event>);
+    /// A named failure, and the pass in which it happened, if that can be told.
+    fn failure(&self, f: &Failure, pass: Option<Pass>);
     /// Something that is said once for each kind in a job.
     fn notice(&self, n: Notice);
     /// A task has been run, and that took so long, with what was run within it.
@@ -228,7 +233,7 @@ pub(crate) fn run(s: &Context, seat: &mut Seat, workers: &mut Vec<Worker>, level
     };
     workers.push(tools);
     s.reporter.ran(&task.work, began.elapsed());
-    tell(s, &mut out);
+    tell(s, &task.work, &mut out);
     if s.job.stop.is_set() {
         // not done, so not committed: only what it has counted and named is kept
         let mut rest = Outcome { counters: out.counters, failures: out.failures, ..Outcome::default() };
@@ -243,14 +248,17 @@ pub(crate) fn run(s: &Context, seat: &mut Seat, workers: &mut Vec<Worker>, level
     }
 }
 
-fn tell(s: &Context, out: &mut Outcome) {
+fn tell(s: &Context, work: &Work, out: &mut Outcome) {
     // those of a shared job go to the ledger, for whoever has asked
     if !out.changes.is_empty() && !s.job.shared {
         s.reporter.changes(&out.changes);
         out.changes.clear();
     }
+    if !out.events.is_empty() {
+        s.reporter.events(std::mem::take(&mut out.events));
+    }
     for f in &out.failures {
-        s.reporter.failure(f);
+        s.reporter.failure(f, event::pass_of(work));
     }
 }
 
@@ -265,12 +273,18 @@ struct Desk<'a> {
 
 impl Sink for Desk<'_> {
     fn flush(&mut self, out: &mut Outcome, instead: Option<Work>) {
-        tell(self.s, out);
+        tell(self.s, &self.task.work, out);
         let instead = instead.map(|work| Task { work, ..self.task.clone() });
         self.seat.flush(self.task, out, instead);
         while self.level < MAX_NESTED && self.seat.backlog() > FULL_TASKS && !self.s.job.stop.is_set() {
             let Some(t) = self.seat.take_own() else { break };
             run(self.s, self.seat, self.workers, self.level + 1, t);
+        }
+    }
+
+    fn tell(&mut self, out: &mut Outcome) {
+        if out.events.len() >= MANY_EVENTS {
+            self.s.reporter.events(std::mem::take(&mut out.events));
         }
     }
 

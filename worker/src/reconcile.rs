@@ -110,8 +110,12 @@ impl Worker {
             return self.subdir(dir, name, out);
         }
         let special = !matches!(meta.kind, Kind::File | Kind::Symlink);
-        if is_out_of_age(&self.job, &meta) || (special && !self.job.spec.specials) {
-            out.counters.skipped += 1;
+        if is_out_of_age(&self.job, &meta) {
+            self.note_skipped("its age: --min-age or --max-age", || dir.child(name), out);
+            return Ok(false);
+        }
+        if special && !self.job.spec.specials {
+            self.note_skipped("--no-specials", || dir.child(name), out);
             return Ok(false);
         }
         let mut dst = if new { None } else { stat_if_there(dir.d()?, name).dst()? };

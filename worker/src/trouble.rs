@@ -1,7 +1,7 @@
 //! What can go wrong with an entry, and what is then done about it: count, try again, or name.
 
 use treeferry_core::task::{MAX_ATTEMPTS, tries};
-use treeferry_core::{Failure, Outcome, RelPath, Side};
+use treeferry_core::{Event, Failure, Outcome, RelPath, Side};
 use treeferry_fs::Error;
 
 /// Why an entry could not be brought to its end.
@@ -100,7 +100,10 @@ impl Trouble {
     /// Names it or counts it as vanished; for trouble that is not tried again.
     pub fn record(self, path: impl FnOnce() -> RelPath, out: &mut Outcome) {
         match self.verdict(u8::MAX - 1) {
-            Verdict::Vanished => out.counters.vanished += 1,
+            Verdict::Vanished => {
+                out.counters.vanished += 1;
+                out.events.push(Event::vanished(path()));
+            }
             _ => {
                 if let Some(f) = self.failure(path()) {
                     out.fail(f);

@@ -162,7 +162,7 @@ impl Worker {
             if name.to_bytes().starts_with(treeferry_fs::temp::PREFIX) && self.job.temp.maker(name).is_some()
             {
                 out.notice(Notice::SourceTemporaries);
-                out.counters.skipped += 1;
+                self.note_skipped("it is named like an unfinished copy", || dir.child(name), out);
                 return true;
             }
             if k == Kind::Unknown {
@@ -173,7 +173,7 @@ impl Worker {
                 };
             }
             if filtered && self.job.filter.excludes(&dir.path, name, k == Kind::Dir) {
-                out.counters.skipped += 1;
+                self.note_skipped("it is excluded", || dir.child(name), out);
                 return true;
             }
             if k == Kind::Dir {
@@ -333,6 +333,7 @@ impl Worker {
             if since == 64 {
                 since = 0;
                 self.job.add_live(64, 0);
+                sink.tell(out);
                 if !out.children.is_empty() && sink.hungry() {
                     sink.flush(out, None);
                 }

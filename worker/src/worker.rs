@@ -5,8 +5,9 @@ use crate::job::Job;
 use crate::trouble::{Res, Trouble, Verdict};
 use crate::xattrs::Buffers;
 use std::sync::Arc;
-use std::time::Duration;
-use treeferry_core::{Change, Fresh, Item, NewTask, Outcome, RelPath, Task, Work};
+use std::time::{Duration, Instant, SystemTime};
+use treeferry_core::event;
+use treeferry_core::{Change, Event, Fresh, Item, NewTask, Outcome, RelPath, Severity, Task, Work};
 use treeferry_fs::copy::{BUFFER_BYTES, Meter};
 use treeferry_fs::{Lister, fault};
 use treeferry_queue::Registry;
@@ -17,6 +18,8 @@ pub(crate) trait Sink {
     /// of this task, should it not come to its end. Only where that can be said does a crash repeat nothing, and may
     /// others on other nodes begin at once.
     fn flush(&mut self, out: &mut Outcome, instead: Option<Work>);
+    /// Tells those who watch what was done so far, where that has become much. The ledger hears nothing of it.
+    fn tell(&mut self, out: &mut Outcome);
     /// For how many threads that have nothing to do the task should hand the rest of its work back, `left` names.
     fn yields(&self, left: usize) -> usize;
     /// Whether so much is queued that a walker should rather go on by itself.
@@ -143,8 +146,49 @@ impl Worker {
     /// Notes a change, if anybody wants to know.
     #[inline]
     pub fn note(&self, item: Item, path: impl FnOnce() -> RelPath, out: &mut Outcome) {
-        if self.job.spec.itemize {
-            out.changes.push(Change { item, path: path() });
+        if self.notes() {
+            self.note_copy(item, path(), None, None, out);
+        }
+    }
+
+    /// Whether anybody wants to know of changes.
+    #[inline]
+    pub fn notes(&self) -> bool {
+        self.job.spec.itemize || self.job.spec.tells_entries()
+    }
+
+    /// The time now, if anybody wants to know how long it takes to copy a file.
+    #[inline]
+    pub fn clock(&self) -> Option<Instant> {
+        self.job.spec.tells_entries().then(Instant::now)
+    }
+
+    /// Notes a change with what it took: bytes of content, and the time since it was begun.
+    pub fn note_copy(
+        &self,
+        item: Item,
+        path: RelPath,
+        bytes: Option<u64>,
+        began: Option<Instant>,
+        out: &mut Outcome,
+    ) {
+        let spec = &self.job.spec;
+        if spec.itemize {
+            out.changes.push(Change { item, path: path.clone() });
+        }
+        if spec.tells_entries() {
+            let time_us = event::micros(SystemTime::now());
+            let took = began.map(|b| b.elapsed());
+            out.events.push(Event { time_us, bytes, took, ..Event::change(item, path) });
+        }
+    }
+
+    /// Notes that an entry is left alone, if anybody wants to know.
+    #[inline]
+    pub fn note_skipped(&self, why: &'static str, path: impl FnOnce() -> RelPath, out: &mut Outcome) {
+        out.counters.skipped += 1;
+        if self.job.spec.log_level <= Severity::Debug {
+            out.events.push(Event::skipped(path(), why));
         }
     }
 

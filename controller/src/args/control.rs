@@ -3,6 +3,7 @@
 use super::{Cluster, UsageError, config_of};
 use std::ffi::OsString;
 use treeferry_core::JobId;
+use treeferry_core::config::Config;
 use treeferry_queue::{Control, Site};
 use treeferry_service::configuration;
 
@@ -37,10 +38,14 @@ pub enum AskError {
 }
 
 impl Ask {
+    /// Reads the configuration file.
+    pub fn config(&self) -> Result<Config, UsageError> {
+        config_of(self.config.as_deref())
+    }
+
     /// Where the cluster is.
     pub fn site(&self) -> Result<Site, UsageError> {
-        let config = config_of(self.config.as_deref())?;
-        self.cluster.site(&config)?.ok_or(UsageError::NoCluster)
+        self.cluster.site(&self.config()?)?.ok_or(UsageError::NoCluster)
     }
 
     /// Connects to it.

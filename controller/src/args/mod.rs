@@ -6,6 +6,7 @@ pub mod control;
 pub mod daemon;
 pub mod entries;
 pub mod limits;
+pub mod log;
 pub mod output;
 
 pub use attributes::Attributes;
@@ -13,6 +14,7 @@ pub use cluster::Cluster;
 pub use daemon::Daemon;
 pub use entries::Entries;
 pub use limits::Limits;
+pub use log::Log;
 pub use output::Output;
 
 use std::path::PathBuf;
@@ -46,6 +48,26 @@ pub enum UsageError {
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+    },
+    /// It says where to write events that are written elsewhere.
+    #[error(
+        "--log-dir has no effect with a cluster: events go to its stream, and 'treeferry logs' collects them"
+    )]
+    LogDirOfCluster,
+    /// There is neither a cluster nor a directory.
+    #[error(
+        "no cluster, and no directory of events: give --log-dir, or name a configuration file that says more"
+    )]
+    NoLogDir,
+    /// The configuration file has a value for events that makes no sense.
+    #[error("configuration: log.{key} = {value} is too small: at least {least}")]
+    LogValue {
+        /// Which key.
+        key: &'static str,
+        /// What it says.
+        value: u64,
+        /// The least that is allowed.
+        least: u64,
     },
     /// The configuration file cannot be used.
     #[error(transparent)]

@@ -4,6 +4,7 @@
 use super::status::{explain, told};
 use crate::args::Output;
 use crate::args::control::{Ask, AskError, job_id};
+use crate::args::log;
 use crate::job::{self, Purpose, Request, Start};
 use crate::output::put;
 use serde_json::{Value, json};
@@ -260,5 +261,7 @@ fn retry(args: &RetryArgs) -> Result<Request, AskError> {
         return unknown(format!("job {id} has no failures"));
     }
     let spec = job.spec;
-    Ok(Request { spec, pool: PoolSize::Auto, site: Some(site), start: Start::Again(id), detach: args.detach })
+    let telling = log::telling(&args.ask.config()?.log, None)?;
+    let start = Start::Again(id);
+    Ok(Request { spec, pool: PoolSize::Auto, site: Some(site), start, detach: args.detach, telling })
 }

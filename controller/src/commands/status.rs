@@ -239,6 +239,13 @@ fn show(v: &View, before: Option<&View>) -> String {
         if n.tasks.len() > TASKS {
             let _ = writeln!(t, "    and {} more", n.tasks.len() - TASKS);
         }
+        if n.events_dropped > 0 {
+            let _ = writeln!(
+                t,
+                "    {} events dropped: see events.dropped in docs/events.md",
+                grouped(n.events_dropped)
+            );
+        }
         for r in &n.refused {
             let _ = writeln!(t, "    refuses job {}: {}", r.job, harmless(&r.why, ""));
         }

@@ -1,6 +1,6 @@
 //! `treeferry sync`: the reason for everything else.
 
-use crate::args::{Attributes, Cluster, Entries, Limits, Output, UsageError};
+use crate::args::{Attributes, Cluster, Entries, Limits, Log, Output, UsageError};
 use crate::cli;
 use crate::job::{self, Purpose, Request, Start};
 use std::path::PathBuf;
@@ -85,6 +85,8 @@ pub struct Args {
     #[arg(long, help_heading = "Cluster", conflicts_with = "itemize")]
     detach: bool,
     #[command(flatten)]
+    log: Log,
+    #[command(flatten)]
     output: Output,
 }
 
@@ -129,7 +131,8 @@ impl Args {
             return Err(UsageError::NoCluster);
         }
         let (spec, pool) = (self.spec(&config)?, self.limits.pool(&config));
-        Ok(Request { spec, pool, site, start: Start::Whole, detach: self.detach })
+        let telling = self.log.telling(&config.log, site.is_some())?;
+        Ok(Request { spec, pool, site, start: Start::Whole, detach: self.detach, telling })
     }
 
     fn spec(&self, config: &Config) -> Result<JobSpec, UsageError> {
@@ -152,6 +155,7 @@ impl Args {
         self.attributes.apply(&mut spec);
         self.entries.apply(&mut spec, config)?;
         self.limits.apply(&mut spec, config);
+        self.log.apply(&mut spec, &config.log);
         self.deleting.apply(&mut spec)?;
         Ok(spec)
     }

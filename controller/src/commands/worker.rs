@@ -1,5 +1,6 @@
 //! `treeferry worker` and `treeferry hardlinker`: the daemons of a cluster.
 
+use crate::args::log;
 use crate::args::{Cluster, Daemon, UsageError};
 use crate::cli;
 use crate::daemon;
@@ -43,11 +44,12 @@ pub fn run(args: &Args) -> Exit {
         let site = args.cluster.site(&config)?.ok_or(UsageError::NoCluster)?;
         let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
         let pool = args.pool.map(usize::from).or(config.sync.pool).unwrap_or(2 * cores);
-        Ok::<_, UsageError>((site, pool))
+        Ok::<_, UsageError>((site, pool, log::telling(&config.log, None)?))
     })();
     match started {
-        Ok((site, pool)) => {
-            daemon::run("worker", &site, &[Lane::Dirtime, Lane::Copy, Lane::Walk], pool, &args.daemon)
+        Ok((site, pool, telling)) => {
+            let lanes = [Lane::Dirtime, Lane::Copy, Lane::Walk];
+            daemon::run("worker", &site, &lanes, pool, &telling, &args.daemon)
         }
         Err(e) => cli::refuse("worker", &e),
     }
@@ -55,9 +57,12 @@ pub fn run(args: &Args) -> Exit {
 
 /// Runs the hardlinker.
 pub fn run_hardlinker(args: &HardlinkerArgs) -> Exit {
-    let site = args.daemon.config().and_then(|c| args.cluster.site(&c)?.ok_or(UsageError::NoCluster));
-    match site {
-        Ok(site) => daemon::run("hardlinker", &site, &[Lane::Links], 1, &args.daemon),
+    let started = args.daemon.config().and_then(|c| {
+        let site = args.cluster.site(&c)?.ok_or(UsageError::NoCluster)?;
+        Ok((site, log::telling(&c.log, None)?))
+    });
+    match started {
+        Ok((site, telling)) => daemon::run("hardlinker", &site, &[Lane::Links], 1, &telling, &args.daemon),
         Err(e) => cli::refuse("hardlinker", &e),
     }
 }

@@ -11,7 +11,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use treeferry_core::{Change, Failure, Notice, Work};
+use treeferry_core::{Change, Event, Failure, Notice, Pass, Work};
 use treeferry_worker::Reporter;
 
 /// A block of itemised lines is written when it is so large, in bytes ...
@@ -147,7 +147,7 @@ impl Reporter for Console {
         }
     }
 
-    fn failure(&self, f: &Failure) {
+    fn failure(&self, f: &Failure, _: Option<Pass>) {
         self.say(&f.to_string());
     }
 
@@ -156,6 +156,8 @@ impl Reporter for Console {
             self.say(&format!("note: {}", n.text()));
         }
     }
+
+    fn events(&self, _: Vec<Event>) {}
 
     fn ran(&self, _: &Work, _: Duration) {}
 }

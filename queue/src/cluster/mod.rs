@@ -8,12 +8,14 @@
 
 pub mod bundle;
 mod control;
+mod events;
 #[cfg(test)]
 mod model;
 mod node;
 mod pulse;
 mod reaper;
 mod report;
+mod stream;
 
 use crate::engine::{Backend, BackendSeat, Groups, Status, Take};
 use crate::groups::{Claim, Leader};
@@ -26,6 +28,7 @@ pub use report::{NodeReport, Refusal, RunningTask, Shutdown, Wanted};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+pub use stream::{Collector, Entry, EntryId, EventStream};
 use treeferry_core::job::JobState;
 use treeferry_core::{GroupKey, JobId, NewTask, Notice, Outcome, RelPath, Task, TaskId};
 

@@ -2,6 +2,7 @@
 //! face of it all. Threads that do file work wait for the kernel; what waits for peers is asynchronous, in here.
 
 use super::bundle::{Bundle, Commit, Lane};
+use super::events::{self, Telling};
 use super::pulse::pulse;
 use super::reaper::reap;
 use super::report::{JobNow, NodeReport, Wanted, has_too_much};
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
+use treeferry_core::event::Outbox;
 use treeferry_core::job::JobState;
 use treeferry_core::wire::{self, MessageKind};
 use treeferry_core::{Change, Counters, Failure, GroupKey, JobId, JobSpec, NewTask, Notice, RelPath, TaskId};
@@ -160,6 +162,7 @@ pub(super) struct Shared {
     pub held: Mutex<BTreeMap<(JobId, TaskId), HeldMessage>>,
     pub gone: AtomicBool,
     pub posting: AtomicUsize,
+    pub telling: Telling,
     pub acknowledge_after: Duration,
 }
 
@@ -209,6 +212,7 @@ impl Node {
             held: Mutex::default(),
             gone: AtomicBool::new(false),
             posting: AtomicUsize::new(0),
+            telling: Telling::new(),
         });
         rt.spawn(pulse(Arc::clone(&shared)));
         rt.spawn(reap(Arc::clone(&shared)));
@@ -271,6 +275,18 @@ impl Node {
     #[expect(clippy::misnamed_getters, reason = "the name of a worker and that of its node are two things")]
     pub fn name(&self) -> &str {
         &self.shared.node
+    }
+
+    /// From now on events of this process are written to the stream of the cluster, which holds `most` of them; `room`
+    /// may wait here. `host`: the machine.
+    pub fn tell(&self, host: &str, room: usize, most: u64) {
+        self.shared.telling.outbox.set_room(room);
+        self.rt.spawn(events::write(Arc::clone(&self.shared), host.to_owned(), most.max(1)));
+    }
+
+    /// Where events are put; see [`Node::tell`].
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.shared.telling.outbox
     }
 
     /// From now on others can see what this process is doing.
@@ -350,16 +366,31 @@ impl Node {
         names.unwrap_or_default().iter().filter_map(|n| Notice::from_name(n)).collect()
     }
 
-    /// Waits a little for what is still on its way to the broker.
+    /// Failures of a job as the ledger has them, from the `from`th on, at most `most`. None: there are no more.
+    pub fn failures(&self, job: JobId, from: usize, most: usize) -> Vec<Failure> {
+        let key = format!("{}failures", prefix(job));
+        let (from, to) = (from as isize, (from + most) as isize - 1);
+        let some = self.rt.block_on(self.shared.ledger.stubborn(|mut c| {
+            let key = key.clone();
+            async move { c.lrange::<_, Vec<Vec<u8>>>(key, from, to).await }
+        }));
+        some.unwrap_or_default().iter().filter_map(|f| wire::decode(MessageKind::Failure, f).ok()).collect()
+    }
+
+    /// Waits a little for what is still on its way to the broker, and for events.
     pub fn close(&self) {
+        let s = &self.shared;
         self.rt.block_on(async {
             let sent = async {
-                while self.shared.posting.load(Relaxed) > 0 {
+                while s.posting.load(Relaxed) > 0 || !s.telling.is_done() {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             };
             let _ = tokio::time::timeout(Duration::from_secs(5), sent).await;
         });
+        if !s.telling.is_done() {
+            tracing::warn!("the last events of this process were not written");
+        }
     }
 
     /// Takes changes of a job that nobody has read yet, at most `most`.

@@ -2,12 +2,16 @@
 
 use super::node::{Shared, lock};
 use super::report::{JobNow, Wanted};
+use crate::redis::prefix;
 use redis::AsyncCommands;
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+use treeferry_core::event::micros;
 use treeferry_core::job::JobState;
+use treeferry_core::{Counters, Event, JobId};
 
 /// How often a process says how many idle threads it has, and asks how many there are.
 const PULSE: Duration = Duration::from_millis(50);
@@ -39,7 +43,8 @@ pub(super) async fn pulse(s: Arc<Shared>) {
         match answer {
             Ok(heard) => {
                 nodes = heard.1;
-                hear(&s, heard);
+                let ended = hear(&s, heard);
+                ended.into_iter().for_each(|job| drop(tokio::spawn(tell_end(Arc::clone(&s), job))));
             }
             Err(e) => tracing::error!("{e}"),
         }
@@ -67,13 +72,14 @@ fn random() -> f64 {
 /// Bundles to give away, processes, control fields, five values for each job.
 type Heard = (usize, u64, Vec<String>, Vec<redis::Value>);
 
-fn hear(s: &Shared, heard: Heard) {
+/// Returns jobs that have ended: the first process to ask after that hears of it, and no other.
+fn hear(s: &Shared, heard: Heard) -> Vec<(JobId, JobState)> {
     let (asked, _, control, jobs) = heard;
     s.asked.store(asked, Relaxed);
     let fields = control.chunks_exact(2).map(|p| (p[0].clone(), p[1].clone())).collect();
     *lock(&s.wanted) = Wanted::read(&fields, &s.name, &s.node);
     let text = |v: &redis::Value| redis::from_redis_value_ref::<String>(v).unwrap_or_default();
-    let mut now = Vec::new();
+    let (mut now, mut ended) = (Vec::new(), Vec::new());
     let mut states = lock(&s.states);
     for five in jobs.chunks_exact(5) {
         let number = |v: &redis::Value| text(v).parse().unwrap_or(0);
@@ -83,11 +89,41 @@ fn hear(s: &Shared, heard: Heard) {
             if *known == JobState::Running {
                 *known = state;
             }
+            if state != JobState::Running {
+                ended.push((id, state));
+            }
             let paused = text(&five[2]) == "pause";
             now.push(JobNow { id, paused, queued: number(&five[3]), running: number(&five[4]) });
         }
     }
     *lock(&s.jobs) = now;
+    ended
+}
+
+/// Tells those who watch that a job has ended.
+async fn tell_end(s: Arc<Shared>, (id, state): (JobId, JobState)) {
+    let p = prefix(id);
+    type Answer = (HashMap<String, Vec<u8>>, HashMap<String, u64>);
+    let answer = s
+        .ledger
+        .stubborn(|mut c| {
+            let p = p.clone();
+            async move {
+                let mut pipe = redis::pipe();
+                pipe.atomic().hgetall(format!("{p}job")).hgetall(format!("{p}counters"));
+                pipe.query_async::<Answer>(&mut c).await
+            }
+        })
+        .await;
+    let (fields, counted) = answer.unwrap_or_default();
+    let word = |k: &str| fields.get(k).map(|v| String::from_utf8_lossy(v).into_owned()).unwrap_or_default();
+    let ms = |k: &str| word(k).parse::<u64>().unwrap_or(0);
+    let mut counters = Counters::default();
+    counted.iter().for_each(|(name, n)| counters.set(name, *n));
+    let took = Duration::from_millis(ms("ended").saturating_sub(ms("created")));
+    let time_us = micros(SystemTime::now());
+    let told = Event { time_us, ..Event::job_ended(id, state, &counters, took, &word("why")) };
+    s.telling.outbox.put([told]);
 }
 
 #[cfg(test)]

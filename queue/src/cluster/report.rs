@@ -56,6 +56,9 @@ pub struct NodeReport {
     pub tasks: Vec<RunningTask>,
     /// What it cannot do.
     pub refused: Vec<Refusal>,
+    /// Events that were dropped, since it started.
+    #[serde(default)]
+    pub events_dropped: u64,
 }
 
 /// How a daemon is to end.

@@ -83,6 +83,7 @@ pub struct Receipt {
 /// A connection to the ledger. Cheap to clone.
 #[derive(Clone)]
 pub struct Ledger {
+    client: Client,
     conn: ConnectionManager,
     scripts: Arc<Scripts>,
     away: Arc<AtomicBool>,
@@ -111,7 +112,8 @@ impl Ledger {
             .set_response_timeout(Some(Duration::from_secs(30)))
             .set_connection_timeout(Some(Duration::from_secs(5)))
             .set_number_of_retries(1);
-        let conn = ConnectionManager::new_with_config(Client::open(url)?, config).await?;
+        let client = Client::open(url)?;
+        let conn = ConnectionManager::new_with_config(client.clone(), config).await?;
         let scripts = Scripts {
             begin: script!("begin.lua"),
             commit: script!("commit.lua"),
@@ -120,12 +122,22 @@ impl Ledger {
             may_delete: script!("may_delete.lua"),
             end: script!("end.lua"),
         };
-        Ok(Ledger { conn, scripts: Arc::new(scripts), away: Arc::default() })
+        Ok(Ledger { client, conn, scripts: Arc::new(scripts), away: Arc::default() })
     }
 
     /// The connection, for what is no verb of a job.
     pub fn conn(&self) -> ConnectionManager {
         self.conn.clone()
+    }
+
+    /// A connection of its own, made when it is first used: for what is large and can wait, so that nothing of the
+    /// ledger's waits behind it.
+    pub fn second(&self) -> Res<ConnectionManager> {
+        let config = ConnectionManagerConfig::new()
+            .set_response_timeout(Some(Duration::from_secs(10)))
+            .set_connection_timeout(Some(Duration::from_secs(5)))
+            .set_number_of_retries(1);
+        Ok(ConnectionManager::new_lazy_with_config(self.client.clone(), config)?)
     }
 
     /// Makes a call until it is answered.

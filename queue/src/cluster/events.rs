@@ -1,0 +1,119 @@
+//! Events on their way from a process of the cluster to the stream of all of them.
+//!
+//! The worker threads put them into a bounded box and go on; a task of its own, with a connection of its own, takes what
+//! is there some times a second and has Redis write it, some hundred at a time. While Redis is away or slow the box fills,
+//! and what finds no room is dropped and counted: copying never waits for it.
+
+use super::node::Shared;
+use redis::Script;
+use redis::aio::ConnectionManager;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+use treeferry_core::Event;
+use treeferry_core::event::{EventKind, Line, Origin, Outbox, micros};
+
+/// The stream.
+pub(super) const STREAM: &str = "treeferry:events";
+/// What a process has room for that nobody has told how much.
+const FIRST_ROOM: usize = 10_000;
+/// How often the box is emptied.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Events in one entry of the stream, at most: so many that an entry of its own costs each next to nothing.
+const AT_ONCE: usize = 256;
+/// Between two attempts to reach Redis: from this, doubled, to [`MOST_PATIENCE`].
+const FIRST_PATIENCE: Duration = Duration::from_millis(100);
+const MOST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a process has to tell.
+pub(super) struct Telling {
+    pub outbox: Arc<Outbox>,
+    /// Events that were taken out of the box and are not written yet.
+    pub underway: AtomicU64,
+}
+
+impl Telling {
+    pub fn new() -> Telling {
+        Telling { outbox: Arc::new(Outbox::new(FIRST_ROOM)), underway: AtomicU64::new(0) }
+    }
+
+    /// Whether all is written.
+    pub fn is_done(&self) -> bool {
+        // in this order: `underway` is raised before the box is emptied
+        self.outbox.is_empty() && self.underway.load(Relaxed) == 0
+    }
+}
+
+/// Writes events as long as the process lives.
+pub(super) async fn write(s: Arc<Shared>, host: String, most: u64) {
+    let conn = match s.ledger.second() {
+        Ok(c) => c,
+        Err(e) => return tracing::error!("events cannot be written: {e}"),
+    };
+    let mut w = Writer {
+        script: Script::new(include_str!("../redis/events.lua")),
+        conn,
+        origin: Origin { host, worker: s.name.clone() },
+        // the number of a process may come round again
+        source: format!("{}.{}", s.name, micros(SystemTime::now())),
+        most,
+        seq: 0,
+    };
+    while !s.gone.load(Relaxed) {
+        s.telling.underway.store(1, Relaxed);
+        let (mut events, dropped) = s.telling.outbox.take();
+        if dropped > 0 {
+            let (word, time_us) = (Event::new(EventKind::EventsDropped), micros(SystemTime::now()));
+            events.push(Event { time_us, count: Some(dropped), ..word });
+        }
+        s.telling.underway.store(events.len() as u64, Relaxed);
+        for some in events.chunks(AT_ONCE) {
+            w.write(some).await;
+            s.telling.underway.fetch_sub(some.len() as u64, Relaxed);
+        }
+        if events.len() < AT_ONCE {
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+}
+
+struct Writer {
+    script: Script,
+    conn: ConnectionManager,
+    origin: Origin,
+    source: String,
+    most: u64,
+    seq: u64,
+}
+
+impl Writer {
+    /// Has them written, however long that takes: those that come meanwhile wait in the box.
+    async fn write(&mut self, events: &[Event]) {
+        let mut lines = Vec::with_capacity(events.len() * 320);
+        for (n, e) in (self.seq..).zip(events) {
+            Line::of(e, &self.origin, n).write(&mut lines);
+        }
+        let (mut patience, mut away) = (FIRST_PATIENCE, false);
+        loop {
+            let mut call = self.script.key(STREAM);
+            call.arg(self.most).arg(&self.source).arg(self.seq).arg(events.len()).arg(&lines);
+            match call.invoke_async::<u64>(&mut self.conn).await {
+                Ok(_) => break,
+                Err(e) => {
+                    if !away {
+                        tracing::warn!(
+                            "events cannot be written ({e}): the latest wait, what is too much is dropped"
+                        );
+                    }
+                    away = true;
+                    tokio::time::sleep(patience).await;
+                    patience = (patience * 2).min(MOST_PATIENCE);
+                }
+            }
+        }
+        if away {
+            tracing::warn!("events are written again");
+        }
+        self.seq += events.len() as u64;
+    }
+}
