@@ -89,7 +89,7 @@ fn assert_each_once(all: &BTreeMap<(String, u64), usize>) {
 #[test]
 fn by_default_failures_and_the_life_of_the_job_are_told() {
     let s = Scratch::disk();
-    s.src().file("good", "x").file("dir/b\n\u{fc}d", "content");
+    s.src().file("fine", "x").file("dir/b\n\u{fc}d", "content");
     let mut c = sync_command(&s, "");
     let r = Run::of(c.env("TREEFERRY_FAULTS", "call=write,errno=ENOSPC,path=d")).expect(23);
     let all = logged(&s.at("log"));
@@ -502,7 +502,9 @@ fn redis_may_die_while_a_job_tells_all_it_does() {
         let info = std::fs::read_to_string(s.at("collected.INFO")).unwrap_or_default();
         info.lines().any(|l| l.contains("job.ended") && l.contains(id))
     });
+    // killed, and its last words put right by the next
     drop(collecting);
+    Run::of(c.command(["logs", "--json"]).arg(&prefix)).expect(0);
     let all = collected(&prefix);
     let twice = all.values().filter(|n| **n != 1).count();
     assert_eq!(twice, 0, "no event is there twice");

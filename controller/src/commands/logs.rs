@@ -51,6 +51,7 @@ pub struct Args {
     /// An empty name means no file. Default: no file.
     #[arg(long, value_name = "FILE", env = configuration::VARIABLE, hide_env_values = true)]
     #[arg(value_parser = clap::builder::OsStringValueParser::new(), value_hint = clap::ValueHint::FilePath)]
+    #[arg(help_heading = "Cluster")]
     config: Option<OsString>,
     #[command(flatten)]
     cluster: Cluster,

@@ -157,9 +157,9 @@ mod tests {
 
     #[test]
     fn text_has_no_power_over_the_terminal() {
-        let line = Line::of(&Event::new(EventKind::JobBegan).text("a\x1b[31m\nb"), &Origin::default(), 0);
+        let (e, origin) = (Event::new(EventKind::JobBegan).text("a\x1b[31m\nb"), Origin::default());
         let mut out = Vec::new();
-        Voice::Text.write(&line, b"", &mut out);
+        Voice::Text.write(&Line::of(&e, &origin, 0), b"", &mut out);
         let text = String::from_utf8(out).unwrap();
         assert!(text.ends_with("a\\#033[31m\\#012b\n") && text.matches('\n').count() == 1, "{text}");
     }

@@ -176,8 +176,10 @@ impl fmt::Display for Line<'_> {
         if let Some(us) = self.duration_us {
             part(f, format_args!("{:.6} s", us as f64 / 1e6))?;
         }
-        if let Some(n) = self.count {
-            part(f, format_args!("count {n}"))?;
+        match self.count {
+            Some(n) if self.event == "job.ended" => part(f, format_args!("{n} failures"))?,
+            Some(n) => part(f, format_args!("{n} events"))?,
+            None => {}
         }
         Ok(())
     }
@@ -266,7 +268,7 @@ mod tests {
         };
         assert!(line(copied).ends_with("entry.copied: >f+++++++++ f: 2.00 KiB, 0.002000 s"));
         let dropped = Event { count: Some(3), ..Event::new(EventKind::EventsDropped) };
-        assert!(line(dropped).ends_with("WARNING n1 0000000000000001 events.dropped: count 3"));
+        assert!(line(dropped).ends_with("WARNING n1 0000000000000001 events.dropped: 3 events"));
         assert!(line(Event::new(EventKind::JobBegan).text("x")).ends_with("job.began: x"));
     }
 
