@@ -241,7 +241,7 @@ mod tests {
         let dir = Dir::new("rotate");
         let log = dir.start(1, Keeping { file_bytes: 1, ..KEEP });
         let mut marks = Marks::default();
-        let mut put = |n| {
+        let put = |n| {
             log.outbox().put(events(n));
             while !log.outbox().is_empty() {
                 std::thread::sleep(Duration::from_millis(5));
