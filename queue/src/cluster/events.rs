@@ -8,7 +8,7 @@ use super::node::Shared;
 use redis::Script;
 use redis::aio::ConnectionManager;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 use treeferry_core::Event;
 use treeferry_core::event::{EventKind, Line, Origin, Outbox, micros};
@@ -30,11 +30,17 @@ pub(super) struct Telling {
     pub outbox: Arc<Outbox>,
     /// Events that were taken out of the box and are not written yet.
     pub underway: AtomicU64,
+    /// The last attempt to write failed.
+    pub away: AtomicBool,
 }
 
 impl Telling {
     pub fn new() -> Telling {
-        Telling { outbox: Arc::new(Outbox::new(FIRST_ROOM)), underway: AtomicU64::new(0) }
+        Telling {
+            outbox: Arc::new(Outbox::new(FIRST_ROOM)),
+            underway: AtomicU64::new(0),
+            away: AtomicBool::new(false),
+        }
     }
 
     /// Whether all is written.
@@ -68,7 +74,7 @@ pub(super) async fn write(s: Arc<Shared>, host: String, most: u64) {
         }
         s.telling.underway.store(events.len() as u64, Relaxed);
         for some in events.chunks(AT_ONCE) {
-            w.write(some).await;
+            w.write(some, &s.telling.away).await;
             s.telling.underway.fetch_sub(some.len() as u64, Relaxed);
         }
         if events.len() < AT_ONCE {
@@ -88,30 +94,29 @@ struct Writer {
 
 impl Writer {
     /// Has them written, however long that takes: those that come meanwhile wait in the box.
-    async fn write(&mut self, events: &[Event]) {
+    async fn write(&mut self, events: &[Event], away: &AtomicBool) {
         let mut lines = Vec::with_capacity(events.len() * 320);
         for (n, e) in (self.seq..).zip(events) {
             Line::of(e, &self.origin, n).write(&mut lines);
         }
-        let (mut patience, mut away) = (FIRST_PATIENCE, false);
+        let mut patience = FIRST_PATIENCE;
         loop {
             let mut call = self.script.key(STREAM);
             call.arg(self.most).arg(&self.source).arg(self.seq).arg(events.len()).arg(&lines);
             match call.invoke_async::<u64>(&mut self.conn).await {
                 Ok(_) => break,
                 Err(e) => {
-                    if !away {
+                    if !away.swap(true, Relaxed) {
                         tracing::warn!(
                             "events cannot be written ({e}): the latest wait, what is too much is dropped"
                         );
                     }
-                    away = true;
                     tokio::time::sleep(patience).await;
                     patience = (patience * 2).min(MOST_PATIENCE);
                 }
             }
         }
-        if away {
+        if away.swap(false, Relaxed) {
             tracing::warn!("events are written again");
         }
         self.seq += events.len() as u64;

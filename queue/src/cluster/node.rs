@@ -377,12 +377,12 @@ impl Node {
         some.unwrap_or_default().iter().filter_map(|f| wire::decode(MessageKind::Failure, f).ok()).collect()
     }
 
-    /// Waits a little for what is still on its way to the broker, and for events.
+    /// Waits a little for what is still on its way to the broker, and for events, if they can be written.
     pub fn close(&self) {
         let s = &self.shared;
         self.rt.block_on(async {
             let sent = async {
-                while s.posting.load(Relaxed) > 0 || !s.telling.is_done() {
+                while s.posting.load(Relaxed) > 0 || !(s.telling.is_done() || s.telling.away.load(Relaxed)) {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             };

@@ -18,7 +18,7 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// After a failed write the next is tried after this.
 const AGAIN: Duration = Duration::from_secs(1);
 /// At its end a job waits so long for its last events to be written.
-const LAST: Duration = Duration::from_secs(5);
+const LAST: Duration = Duration::from_secs(2);
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
