@@ -73,43 +73,55 @@ impl Item {
     }
 }
 
-impl fmt::Display for Item {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Item {
+    /// The eleven columns of rsync's `%i`. ASCII.
+    pub fn columns(self) -> [u8; 11] {
         let kind = match self.kind() {
-            Kind::File | Kind::Unknown => 'f',
-            Kind::Dir => 'd',
-            Kind::Symlink => 'L',
-            Kind::CharDevice | Kind::BlockDevice => 'D',
-            Kind::Fifo | Kind::Socket => 'S',
+            Kind::File | Kind::Unknown => b'f',
+            Kind::Dir => b'd',
+            Kind::Symlink => b'L',
+            Kind::CharDevice | Kind::BlockDevice => b'D',
+            Kind::Fifo | Kind::Socket => b'S',
         };
         // files are "transferred", all else is changed locally
-        let moved = if kind == 'f' { '>' } else { 'c' };
+        let moved = if kind == b'f' { b'>' } else { b'c' };
+        let two = |rest: &[u8; 9], first| {
+            let mut all = [first, kind, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            all[2..].copy_from_slice(rest);
+            all
+        };
         match self {
-            Item::Deleted(_) => f.write_str("*deleting  "),
-            Item::Made(_) => write!(f, "{moved}{kind}+++++++++"),
-            Item::Linked(_, true) => write!(f, "h{kind}+++++++++"),
-            Item::Linked(_, false) => write!(f, "h{kind}         "),
+            Item::Deleted(_) => *b"*deleting  ",
+            Item::Made(_) => two(b"+++++++++", moved),
+            Item::Linked(_, true) => two(b"+++++++++", b'h'),
+            Item::Linked(_, false) => two(b"         ", b'h'),
             Item::Replaced(_, d) | Item::Fixed(_, d) => {
                 let first = match self {
                     Item::Replaced(..) => moved,
-                    _ if d.links => 'h',
-                    _ => '.',
+                    _ if d.links => b'h',
+                    _ => b'.',
                 };
-                let on = |yes: bool, c: char| if yes { c } else { '.' };
-                write!(
-                    f,
-                    "{first}{kind}{}{}{}{}{}{}.{}{}",
-                    on(d.content, 'c'),
-                    on(d.size, 's'),
-                    on(d.time, 't'),
-                    on(d.perms, 'p'),
-                    on(d.owner, 'o'),
-                    on(d.group, 'g'),
-                    on(d.acl, 'a'),
-                    on(d.xattr, 'x'),
-                )
+                let on = |yes: bool, c: u8| if yes { c } else { b'.' };
+                let rest = [
+                    on(d.content, b'c'),
+                    on(d.size, b's'),
+                    on(d.time, b't'),
+                    on(d.perms, b'p'),
+                    on(d.owner, b'o'),
+                    on(d.group, b'g'),
+                    b'.',
+                    on(d.acl, b'a'),
+                    on(d.xattr, b'x'),
+                ];
+                two(&rest, first)
             }
         }
+    }
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.columns()).unwrap_or_default())
     }
 }
 
