@@ -35,6 +35,9 @@ pub fn bin() -> &'static Path {
     })
 }
 
+/// Says where events are written.
+const LOG_DIR: &str = "TREEFERRY_LOG_DIR";
+
 /// A call of the binary with these words, nothing on standard input, and none of the variables that it reads.
 pub fn command<I>(words: I) -> Command
 where
@@ -42,12 +45,19 @@ where
     I::Item: AsRef<OsStr>,
 {
     let mut c = Command::new(bin());
-    c.args(words).stdin(Stdio::null()).env("LC_ALL", "C");
+    c.args(words);
+    neutral(&mut c);
+    c
+}
+
+/// Gives a command that calls the binary nothing on standard input, and none of the variables that it reads; events go
+/// where they are in nobody's way.
+pub fn neutral(c: &mut Command) -> &mut Command {
+    c.stdin(Stdio::null()).env("LC_ALL", "C");
     for (name, _) in env::vars_os().filter(|(n, _)| n.as_encoded_bytes().starts_with(b"TREEFERRY_")) {
         c.env_remove(name);
     }
-    c.env("TREEFERRY_LOG_DIR", log_dir());
-    c
+    c.env(LOG_DIR, log_dir())
 }
 
 /// Where events of jobs go that no test asks for, so that they do not go where those of this machine are. Everybody may

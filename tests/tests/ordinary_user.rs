@@ -2,14 +2,13 @@
 //!
 //! The tests need root, to plant what belongs to others and to become the user.
 
-use std::env;
 use std::ffi::OsStr;
 use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use treeferry_kit::caps::own_ids;
 use treeferry_kit::oracle::{Class, Options, compare};
-use treeferry_tests::{Plant, Run, Scratch, bin};
+use treeferry_tests::{Plant, Run, Scratch, bin, neutral};
 
 /// The user and its own group; nobody else has these numbers.
 const USER: u32 = 61_001;
@@ -56,11 +55,8 @@ fn sync(s: &Scratch, options: &str) -> Run {
 fn run(s: &Scratch, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Run {
     let mut c = Command::new("setpriv");
     c.args([format!("--reuid={USER}"), format!("--regid={USER}"), format!("--groups={TEAM}")]);
-    c.arg(s.at("treeferry")).args(["sync", "--json"]).args(words).stdin(Stdio::null()).env("LC_ALL", "C");
-    for (name, _) in env::vars_os().filter(|(n, _)| n.as_encoded_bytes().starts_with(b"TREEFERRY_")) {
-        c.env_remove(name);
-    }
-    Run::of(&mut c)
+    c.arg(s.at("treeferry")).args(["sync", "--json"]).args(words);
+    Run::of(neutral(&mut c))
 }
 
 /// Runs it again and fails the test if there was anything to do.
@@ -358,7 +354,7 @@ fn what_is_refused_in_a_file_that_is_tried_again_is_named_once() {
     let mut c = Command::new("setpriv");
     c.args([format!("--reuid={USER}"), format!("--regid={USER}"), "--clear-groups".to_owned()]);
     c.arg(s.at("treeferry")).args(["sync", "--json", "-o", "-t"]).args([s.at("src"), s.at("dst")]);
-    c.stdin(Stdio::null()).env("LC_ALL", "C").env("TREEFERRY_FAULTS", "call=linkat,path=f,errno=EIO,times=2");
+    neutral(&mut c).env("TREEFERRY_FAULTS", "call=linkat,path=f,errno=EIO,times=2");
     let r = Run::of(&mut c).expect(23);
     assert_eq!((r.count("retried"), r.count("failures")), (2, 1), "{r}");
     assert_eq!(r.failed(), ["f"]);

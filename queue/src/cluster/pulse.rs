@@ -28,13 +28,14 @@ pub(super) async fn pulse(s: Arc<Shared>) {
             true => s.idle.load(Relaxed).to_string(),
             false => "-".to_owned(),
         };
+        let daemon = lock(&s.report).is_some();
         let answer = s
             .ledger
             .stubborn(|mut c| {
                 let (script, name, idle, weight) = (&script, &s.name, &idle, s.weight.load(Relaxed));
                 async move {
                     let mut call = script.key("treeferry:");
-                    call.arg(name).arg(idle).arg(weight).arg(random());
+                    call.arg(name).arg(idle).arg(weight).arg(random()).arg(u8::from(daemon));
                     call.invoke_async::<Heard>(&mut c).await
                 }
             })
@@ -44,7 +45,12 @@ pub(super) async fn pulse(s: Arc<Shared>) {
             Ok(heard) => {
                 nodes = heard.1;
                 let ended = hear(&s, heard);
-                ended.into_iter().for_each(|job| drop(tokio::spawn(tell_end(Arc::clone(&s), job))));
+                if daemon {
+                    for job in ended {
+                        s.telling.promised.fetch_add(1, Relaxed);
+                        tokio::spawn(tell_end(Arc::clone(&s), job));
+                    }
+                }
             }
             Err(e) => tracing::error!("{e}"),
         }
@@ -72,7 +78,7 @@ fn random() -> f64 {
 /// Bundles to give away, processes, control fields, five values for each job.
 type Heard = (usize, u64, Vec<String>, Vec<redis::Value>);
 
-/// Returns jobs that have ended: the first process to ask after that hears of it, and no other.
+/// Returns jobs that have ended: the first daemon to ask after that hears of it, and no other.
 fn hear(s: &Shared, heard: Heard) -> Vec<(JobId, JobState)> {
     let (asked, _, control, jobs) = heard;
     s.asked.store(asked, Relaxed);
@@ -121,9 +127,13 @@ async fn tell_end(s: Arc<Shared>, (id, state): (JobId, JobState)) {
     let mut counters = Counters::default();
     counted.iter().for_each(|(name, n)| counters.set(name, *n));
     let took = Duration::from_millis(ms("ended").saturating_sub(ms("created")));
-    let time_us = micros(SystemTime::now());
+    let time_us = match ms("ended") {
+        0 => micros(SystemTime::now()),
+        ms => ms * 1000,
+    };
     let told = Event { time_us, ..Event::job_ended(id, state, &counters, took, &word("why")) };
     s.telling.outbox.put([told]);
+    s.telling.promised.fetch_sub(1, Relaxed);
 }
 
 #[cfg(test)]
@@ -146,7 +156,7 @@ mod tests {
         fn of(&self, name: &str, idle: &str, weight: u64, random: f64) -> usize {
             let mut c = self.ledger.conn();
             let mut call = self.script.key("treeferry:");
-            call.arg(name).arg(idle).arg(weight).arg(random);
+            call.arg(name).arg(idle).arg(weight).arg(random).arg(0);
             let heard: Heard = self.rt.block_on(call.invoke_async(&mut c)).unwrap();
             heard.0
         }

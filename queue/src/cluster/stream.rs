@@ -1,6 +1,6 @@
 //! Reading the stream of events, from any node.
 
-use super::events::STREAM;
+use super::events::{COMPRESSED, PLAIN, STREAM};
 use super::node::{Site, SiteError};
 use crate::redis::{Ledger, LedgerError};
 use redis::Value;
@@ -50,6 +50,8 @@ pub struct Collector {
     pub name: Vec<u8>,
 }
 
+/// An entry has less: five hundred events, of which a path may be long.
+const MOST_BYTES: u32 = 1 << 30;
 /// All that read for a collector go by one name: there is one at a time.
 const CONSUMER: &str = "collector";
 
@@ -153,7 +155,8 @@ fn entry(v: &Value) -> Res<Entry> {
             for pair in fields.chunks_exact(2) {
                 match bytes(&pair[0])? {
                     b"source" => e.source = String::from_utf8_lossy(bytes(&pair[1])?).into_owned(),
-                    b"lines" => e.lines = bytes(&pair[1])?.to_vec(),
+                    name if name == PLAIN.as_bytes() => e.lines = bytes(&pair[1])?.to_vec(),
+                    name if name == COMPRESSED.as_bytes() => e.lines = unpack(bytes(&pair[1])?)?,
                     _ => {}
                 }
             }
@@ -163,9 +166,29 @@ fn entry(v: &Value) -> Res<Entry> {
     Ok(e)
 }
 
+fn unpack(packed: &[u8]) -> Res<Vec<u8>> {
+    let length = packed.first_chunk().map(|n| u32::from_le_bytes(*n));
+    // the room is taken before anything is unpacked
+    if length.is_none_or(|n| n > MOST_BYTES) {
+        return Err(STRANGE);
+    }
+    lz4_flex::decompress_size_prepended(packed).map_err(|_| STRANGE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_packed_comes_back_and_rubbish_is_an_error() {
+        let lines = b"{\"event\":\"entry.copied\"}\n".repeat(1000);
+        let packed = lz4_flex::compress_prepend_size(&lines);
+        assert!(packed.len() * 10 < lines.len());
+        assert_eq!(unpack(&packed).unwrap(), lines);
+        for bad in [&b""[..], b"123", b"\xff\xff\xff\xff", &packed[..packed.len() / 2], &[9; 40]] {
+            assert!(unpack(bad).is_err());
+        }
+    }
 
     fn text(s: &str) -> Value {
         Value::BulkString(s.as_bytes().to_vec())

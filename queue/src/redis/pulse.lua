@@ -1,6 +1,7 @@
 -- ARGV: our name, how many of our threads are idle and could walk or copy ('-': we do neither), how much work we have
--- that could be given away, a random number in [0, 1). Returns how many bundles we are to give away, how many
--- processes there are, the control fields and their values, and for each running job: id, state, wanted, queued, running.
+-- that could be given away, a random number in [0, 1), whether we are a daemon ('1') and so are told of the end of jobs.
+-- Returns how many bundles we are to give away, how many processes there are, the control fields and their values, and
+-- for each running job: id, state, wanted, queued, running.
 -- KEYS[1]: treeferry:
 local P = KEYS[1]
 local sums, idle = P .. 'sums', P .. 'idle'
@@ -44,7 +45,8 @@ for _, job in ipairs(redis.call('SMEMBERS', P .. 'running')) do
   local begun = redis.call('HLEN', p .. 'begun')
   local queued = redis.call('HLEN', p .. 'open') - begun - (tonumber(f[3] or '0') or 0)
   if state ~= 'running' then
-    redis.call('SREM', P .. 'running', job)
+    -- who takes it out of the set tells those who watch; a command may be gone before it has
+    if ARGV[5] == '1' then redis.call('SREM', P .. 'running', job) end
   elseif wanted == 'run' then
     waiting = waiting + math.max(0, queued)
   end
