@@ -38,6 +38,19 @@ pub fn bin() -> &'static Path {
 /// Says where events are written.
 const LOG_DIR: &str = "TREEFERRY_LOG_DIR";
 
+/// A copy of the binary at this path, for a user who may not enter where it was built.
+///
+/// Another process writes it: if one of ours had it open for writing, a child that another test forks at that moment
+/// would have it open too, and to execute it would fail with ETXTBSY.
+///
+/// # Panics
+/// When it cannot be made.
+#[track_caller]
+pub fn install(path: &Path) {
+    let status = Command::new("install").args(["-m", "755"]).arg(bin()).arg(path).status().expect("install runs");
+    assert!(status.success(), "cannot install {} as {}: {status}", bin().display(), path.display());
+}
+
 /// A call of the binary with these words, nothing on standard input, and none of the variables that it reads.
 pub fn command<I>(words: I) -> Command
 where

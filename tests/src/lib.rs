@@ -16,7 +16,7 @@ mod plant;
 mod run;
 mod scratch;
 
-pub use binary::{bin, command, neutral};
+pub use binary::{bin, command, install, neutral};
 pub use plant::Plant;
 pub use run::{Live, Run, sync};
 pub use scratch::{Scratch, assert_same};

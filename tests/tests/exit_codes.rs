@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use treeferry_tests::{Live, Plant, Run, Scratch, args, bin, command, sync};
+use treeferry_tests::{Live, Plant, Run, Scratch, args, command, install, neutral, sync};
 
 /// A scratch directory with one file to copy.
 fn one_file() -> Scratch {
@@ -132,12 +132,12 @@ fn a_target_whose_parent_is_missing_or_that_is_no_directory_is_3() {
 fn a_source_that_we_may_not_read_is_3() {
     let s = one_file();
     let copy = s.at("treeferry");
-    fs::copy(bin(), &copy).unwrap();
+    install(&copy);
     fs::set_permissions(s.at("src"), fs::Permissions::from_mode(0o700)).unwrap();
     s.dst().file("extra", "1").owner("", 65534, 65534);
     let mut c = Command::new("setpriv");
     c.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(copy);
-    Run::of(c.args(["sync", "--json", "--delete"]).args(s.words(""))).expect(3);
+    Run::of(neutral(c.args(["sync", "--json", "--delete"]).args(s.words("")))).expect(3);
     assert!(s.dst().has("extra"));
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use treeferry_kit::caps::own_ids;
 use treeferry_kit::oracle::{Class, Options, compare};
-use treeferry_tests::{Plant, Run, Scratch, bin, neutral};
+use treeferry_tests::{Plant, Run, Scratch, install, neutral};
 
 /// The user and its own group; nobody else has these numbers.
 const USER: u32 = 61_001;
@@ -25,8 +25,7 @@ const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 fn scene() -> Scratch {
     assert_eq!(own_ids().0, 0, "these tests become another user and need root");
     let s = Scratch::disk();
-    // by another process: none of ours shall have the copy open for writing while a test starts one
-    done(Command::new("install").args(["-m", "755"]).arg(bin()).arg(s.at("treeferry")));
+    install(&s.at("treeferry"));
     for dir in [s.at(""), s.at("src")] {
         lchown(&dir, Some(USER), Some(USER)).unwrap();
     }

@@ -102,7 +102,7 @@ fn ownership_asked_for_by_name_fails_by_name_where_only_root_may() {
     plant(&s);
     let as_nobody = |options: &str| {
         let copy = s.at("treeferry");
-        std::fs::copy(treeferry_tests::bin(), &copy).unwrap();
+        treeferry_tests::install(&copy);
         let _ = std::fs::remove_dir_all(s.at("dst"));
         s.dst().owner("", 65534, 65534);
         let mut c = std::process::Command::new("setpriv");
