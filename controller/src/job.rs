@@ -63,7 +63,7 @@ pub fn run(purpose: Purpose, request: Request, output: &Output) -> Exit {
 
     // the engine is chosen here
     let ended = is_usable(purpose, &request).and_then(|()| match &request.site {
-        None => local::run(&request, &stop, &console).map(Some),
+        None => local::run(id, &request, &stop, &console).map(Some),
         Some(site) => cluster::run(site, id, &request, &stop, &console),
     });
 

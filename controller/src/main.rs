@@ -10,7 +10,10 @@ mod daemon;
 mod job;
 mod links;
 mod local;
+mod nearby;
 mod output;
+mod top;
+mod view;
 
 use std::process::ExitCode;
 

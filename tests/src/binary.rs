@@ -45,5 +45,7 @@ where
     for (name, _) in env::vars_os().filter(|(n, _)| n.as_encoded_bytes().starts_with(b"TREEFERRY_")) {
         c.env_remove(name);
     }
+    // jobs of tests that run beside this one are none of its business
+    c.env("TREEFERRY_RUNTIME_DIR", "");
     c
 }

@@ -5,5 +5,6 @@ pub mod control;
 pub mod man;
 pub mod status;
 pub mod sync;
+pub mod top;
 pub mod verify;
 pub mod worker;
