@@ -1,7 +1,7 @@
 //! The screen: a model in, characters out. Pure, so that tests can read what it would show.
 
 use super::look::Look;
-use super::model::{Focus, Model, Overlay, Source};
+use super::model::{Focus, HELP, Model, Overlay, Source};
 use crate::output::{grouped, took};
 use crate::view::{Past, entries, eta_s, shown, state_of, state_of_node};
 use ratatui::buffer::Buffer;
@@ -23,30 +23,6 @@ const STEP_MS: u64 = 2_000;
 const QUEUES_OLD_MS: u64 = 15_000;
 /// A worker speaks once a second; one that is silent for so long is called silent.
 const SILENT_MS: u64 = 5_000;
-
-/// What there is about the keys.
-const HELP: [&str; 20] = [
-    "q  Ctrl-C    leave; jobs go on",
-    "Tab          go to the other list",
-    "Up Down      choose (also k j)",
-    "PgUp PgDn    ten at a time",
-    "Home End     the first, the last",
-    "p  r         pause, resume the chosen",
-    "             job or worker",
-    "P  R         pause, resume all workers",
-    "+  -         a thread more, less for",
-    "             the chosen worker",
-    ">  <         the same for all workers",
-    "c            cancel the chosen job;",
-    "             it asks first",
-    "Ctrl-L       draw the screen anew",
-    "",
-    "Tasks: of the chosen job, or of the",
-    "worker while its list has the keys.",
-    "Rates: of the last 10 seconds; a",
-    "column of a chart is 2 seconds.",
-    "Queues: held = begun, not yet settled.",
-];
 
 /// Draws everything.
 pub fn draw(m: &Model, look: Look, area: Rect, buf: &mut Buffer) {
@@ -139,7 +115,7 @@ impl Page<'_> {
         self.failures(y, failures);
         self.status(self.area.height - 2);
         let keys = format!(
-            " q quit  ? help  Tab list  {} choose  p pause  r resume  +/- threads  c cancel",
+            " q quit  ? help  Tab list  {} choose  p pause  r resume  +/- pool  c cancel",
             self.look.arrows()
         );
         self.band(self.area.height - 1, &keys, "", self.look.reverse());
@@ -233,7 +209,8 @@ impl Page<'_> {
     }
 
     fn chart(&mut self, y: u16, width: u16, rows: u16, head: &str, values: &[u64]) {
-        self.put(0, y, width, head, Style::new());
+        let head = self.look.head(head, width.into());
+        self.put(0, y, width, &head, Style::new());
         let area = Rect::new(self.area.x + 2, self.area.y + y + 1, width - 2, rows).intersection(self.area);
         // the newest at the right edge
         let newest_first: Vec<u64> = values.iter().rev().copied().collect();
@@ -490,7 +467,7 @@ impl Page<'_> {
 /// What there is to say of a job, the most important first.
 fn figures(m: &Model, j: &JobRow) -> Vec<String> {
     let (now, total) = m.view().map_or((0, None), |v| (v.at_ms, v.totals.get(&j.id).copied()));
-    let until = j.ended_ms.unwrap_or(now);
+    let elapsed = took(j.ended_ms.unwrap_or(now).saturating_sub(j.created_ms) as f64 / 1000.0);
     let mut out = vec![
         format!("{} entries", grouped(entries(j))),
         format!("{} copied", show_size(j.counters.copied_bytes)),
@@ -498,7 +475,10 @@ fn figures(m: &Model, j: &JobRow) -> Vec<String> {
             1 => "1 failure".to_owned(),
             n => format!("{} failures", grouped(n)),
         },
-        took(until.saturating_sub(j.created_ms) as f64 / 1000.0),
+        match j.state {
+            JobState::Running => format!("{elapsed} so far"),
+            _ => format!("took {elapsed}"),
+        },
     ];
     if let Some(s) = eta_s(j, total, now) {
         let share = entries(j) * 100 / total.unwrap_or(0).max(1);

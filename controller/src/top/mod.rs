@@ -59,7 +59,7 @@ impl Wires {
     }
 
     /// Where to tell trouble: what would otherwise be written over the screen.
-    pub fn trouble(&self) -> impl Fn(String) + Send + Sync + 'static {
+    pub fn trouble(&self) -> impl Fn(String) + Send + Sync + use<> {
         let tell = self.tell.clone();
         move |why| drop(tell.send(News::Trouble(why)))
     }

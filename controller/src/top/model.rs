@@ -23,6 +23,30 @@ const MOST_THREADS: usize = u16::MAX as usize;
 /// So many rows a page key goes.
 const PAGE: isize = 10;
 
+/// What there is about the keys.
+pub const HELP: [&str; 20] = [
+    "q  Ctrl-C    leave; jobs go on",
+    "Tab          go to the other list",
+    "Up Down      choose (also k j)",
+    "PgUp PgDn    ten at a time",
+    "Home End     the first, the last",
+    "p  r         pause, resume the chosen",
+    "             job or worker",
+    "P  R         pause, resume all workers",
+    "+  -         a thread more, less for",
+    "             the chosen worker",
+    ">  <         the same for all workers",
+    "c            cancel the chosen job;",
+    "             it asks first",
+    "Ctrl-L       draw the screen anew",
+    "",
+    "Tasks: of the chosen job, or of the",
+    "worker while its list has the keys.",
+    "Rates: of the last 10 seconds; a",
+    "column of a chart is 2 seconds.",
+    "Queues: held = begun, not yet settled.",
+];
+
 /// Where what is shown comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -236,7 +260,9 @@ impl Model {
 
     fn on_key_of_help(&mut self, key: KeyCode, from: u16) -> Option<Wish> {
         match key {
-            KeyCode::Down | KeyCode::Char('j') => self.overlay = Some(Overlay::Help(from.saturating_add(1))),
+            KeyCode::Down | KeyCode::Char('j') => {
+                self.overlay = Some(Overlay::Help((from + 1).min(HELP.len() as u16 - 1)));
+            }
             KeyCode::Up | KeyCode::Char('k') => self.overlay = Some(Overlay::Help(from.saturating_sub(1))),
             _ => {}
         }
