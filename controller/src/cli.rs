@@ -1,6 +1,6 @@
 //! The command line as a whole: which commands there are, and what becomes of one that is wrong.
 
-use crate::commands::{completions, control, logs, man, status, sync, verify, worker};
+use crate::commands::{completions, control, logs, man, status, sync, top, verify, worker};
 use crate::output;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -26,6 +26,7 @@ enum Command {
     Worker(worker::Args),
     Hardlinker(worker::HardlinkerArgs),
     Status(status::Args),
+    Top(top::Args),
     Jobs(status::JobsArgs),
     Logs(Box<logs::Args>),
     Pause(control::PauseArgs),
@@ -47,6 +48,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
             Command::Worker(args) => worker::run(&args),
             Command::Hardlinker(args) => worker::run_hardlinker(&args),
             Command::Status(args) => status::run(&args),
+            Command::Top(args) => top::run(&args),
             Command::Jobs(args) => status::run_jobs(&args),
             Command::Logs(args) => logs::run(&args),
             Command::Pause(args) => control::run_pause(&args),

@@ -1,13 +1,16 @@
 //! A job with the memory engine: queue, ledger and workers are in this process, and end with it.
 
+use crate::args::daemon::host;
 use crate::events::{self, Teller, Watched};
 use crate::job::Request;
 use crate::links::linker;
+use crate::nearby::{self, Post};
 use crate::output::{Console, End, Reading};
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use treeferry_core::{Event, JobId, Stop};
-use treeferry_queue::Engine;
+use treeferry_queue::{Control, Engine, JobRow, NodeReport};
 use treeferry_worker::{Job, OpenError, Pool, Reporter};
 
 /// How often progress is drawn and the wish to stop is looked at; by eye.
@@ -24,11 +27,19 @@ pub fn run(id: JobId, request: &Request, stop: &Stop, console: &Arc<Console>) ->
     log.iter().for_each(|l| events::put(l.outbox(), events::job_began(id, &request.spec)));
     let reporter: Arc<dyn Reporter> = Arc::new(Watched { console: Arc::clone(console), teller });
     let pool = Pool::start(&engine, &job, linker(&job), reporter, request.pool);
+    let post = Post::open(id).unwrap_or_else(|e| {
+        tracing::info!("nobody can watch this job: {e}");
+        None
+    });
+    let shown = Shown { id, request, engine: &engine, pool: &pool, created_ms: Control::now_ms() };
     tracing::info!(passes = %request.spec.passes, "job begun");
     while !engine.wait(TICK) {
         if stop.is_set() {
             engine.cancel();
             break;
+        }
+        if let Some(p) = &post {
+            p.answer(|| shown.report());
         }
         console.tick(|| {
             let now = engine.status();
@@ -42,6 +53,9 @@ pub fn run(id: JobId, request: &Request, stop: &Stop, console: &Arc<Console>) ->
         });
     }
     pool.join();
+    if let Some(p) = post {
+        p.close();
+    }
     let last = engine.status();
     tracing::info!(state = last.state.name(), outstanding = last.outstanding, "job ended");
     if let Some(log) = log {
@@ -51,4 +65,44 @@ pub fn run(id: JobId, request: &Request, stop: &Stop, console: &Arc<Console>) ->
         log.finish();
     }
     Ok(End { state: last.state, counters: last.counters, failures: last.failures, aborted: last.aborted })
+}
+
+/// What others may see of the job.
+struct Shown<'a> {
+    id: JobId,
+    request: &'a Request,
+    engine: &'a Engine,
+    pool: &'a Pool,
+    created_ms: u64,
+}
+
+impl Shown<'_> {
+    fn report(&self) -> Value {
+        let now = self.engine.status();
+        let job = JobRow {
+            id: self.id,
+            spec: self.request.spec.clone(),
+            state: now.state,
+            paused: false,
+            why: now.aborted.unwrap_or_default(),
+            created_ms: self.created_ms,
+            ended_ms: None,
+            outstanding: now.outstanding,
+            counters: now.counters,
+        };
+        let name = host();
+        let process = NodeReport {
+            worker: format!("{name}-{}", std::process::id()),
+            node: name,
+            kind: "sync".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pool: self.pool.active(),
+            busy: self.pool.busy(),
+            started_ms: self.created_ms,
+            seen_ms: Control::now_ms(),
+            tasks: self.pool.running(self.id),
+            ..NodeReport::default()
+        };
+        nearby::report(&job, &process, &now.failures)
+    }
 }

@@ -12,7 +12,10 @@ mod job;
 mod links;
 mod local;
 mod logs;
+mod nearby;
 mod output;
+mod top;
+mod view;
 
 use std::process::ExitCode;
 

@@ -70,7 +70,8 @@ pub fn neutral(c: &mut Command) -> &mut Command {
     for (name, _) in env::vars_os().filter(|(n, _)| n.as_encoded_bytes().starts_with(b"TREEFERRY_")) {
         c.env_remove(name);
     }
-    c.env(LOG_DIR, log_dir())
+    // jobs of tests that run beside this one are none of its business
+    c.env(LOG_DIR, log_dir()).env("TREEFERRY_RUNTIME_DIR", "")
 }
 
 /// Where events of jobs go that no test asks for, so that they do not go where those of this machine are. Everybody may

@@ -15,6 +15,7 @@ pub mod cluster;
 mod plant;
 mod run;
 mod scratch;
+pub mod terminal;
 
 pub use binary::{bin, command, install, neutral};
 pub use plant::Plant;

@@ -16,8 +16,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use treeferry_core::event;
-use treeferry_core::{Change, Event, Failure, Notice, Outcome, Pass, Task, Work};
-use treeferry_queue::{Engine, Registry, Seat, Take};
+use treeferry_core::{Change, Event, Failure, JobId, Notice, Outcome, Pass, RelPath, Task, Work};
+use treeferry_queue::{Engine, Registry, RunningTask, Seat, Take};
 
 /// How long an idle thread waits before it looks around.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -85,6 +85,15 @@ struct Shared {
     gate: Mutex<()>,
     opened: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// One for each thread, so that threads do not wait for each other.
+    at: Mutex<Vec<Arc<Mutex<Option<At>>>>>,
+}
+
+/// What a thread is at.
+struct At {
+    work: &'static str,
+    path: RelPath,
+    since: Instant,
 }
 
 /// A pool of worker threads for one job.
@@ -111,6 +120,7 @@ impl Pool {
             gate: Mutex::new(()),
             opened: Condvar::new(),
             threads: Mutex::new(Vec::new()),
+            at: Mutex::default(),
         });
         let mut pool = Pool { shared: Arc::clone(&shared), governor: None };
         pool.resize(size);
@@ -134,6 +144,25 @@ impl Pool {
     /// How many threads take tasks now.
     pub fn active(&self) -> usize {
         self.shared.active.load(Acquire)
+    }
+
+    /// How many threads run a task now.
+    pub fn busy(&self) -> usize {
+        self.shared.busy.load(Relaxed)
+    }
+
+    /// What the threads are at, for this job, the longest first.
+    pub fn running(&self, job: JobId) -> Vec<RunningTask> {
+        let threads = lock(&self.shared.at);
+        let task = |at: &At| RunningTask {
+            job: job.to_string(),
+            work: at.work.to_owned(),
+            path: at.path.to_string(),
+            age_ms: at.since.elapsed().as_millis() as u64,
+        };
+        let mut all: Vec<_> = threads.iter().filter_map(|t| lock(t).as_ref().map(task)).collect();
+        all.sort_by_key(|t| std::cmp::Reverse(t.age_ms));
+        all
     }
 
     /// Waits for the threads. The engine must have ended or been cancelled.
@@ -196,6 +225,8 @@ fn spawn(shared: &Arc<Shared>, number: usize) -> Option<JoinHandle<()>> {
 fn work(s: &Shared, number: usize) {
     let mut seat = s.context.engine.seat();
     let mut workers = Vec::new();
+    let here = Arc::new(Mutex::new(None));
+    lock(&s.at).push(Arc::clone(&here));
     loop {
         if number >= s.active.load(Acquire) {
             if s.over.load(Acquire) {
@@ -208,9 +239,12 @@ fn work(s: &Shared, number: usize) {
             Take::Over => return,
             Take::Idle => {}
             Take::Task(t) => {
+                let at = At { work: t.work.name(), path: t.work.path().clone(), since: Instant::now() };
+                *lock(&here) = Some(at);
                 s.busy.fetch_add(1, Relaxed);
                 run(&s.context, &mut seat, &mut workers, 0, t);
                 s.busy.fetch_sub(1, Relaxed);
+                *lock(&here) = None;
             }
         }
     }

@@ -9,7 +9,7 @@ use treeferry_service::configuration;
 
 // not a doc comment: clap would take it for the manual of the command that includes these options
 #[derive(Debug, clap::Args)]
-pub struct Ask {
+pub struct Reach {
     /// Take the cluster from FILE (TOML)
     ///
     /// An empty name means no file. Default: no file.
@@ -18,6 +18,14 @@ pub struct Ask {
     config: Option<OsString>,
     #[command(flatten)]
     cluster: Cluster,
+}
+
+// not a doc comment, as above
+#[derive(Debug, clap::Args)]
+pub struct Ask {
+    /// The cluster.
+    #[command(flatten)]
+    pub reach: Reach,
     /// Print one JSON object on standard output
     #[arg(long, help_heading = "Output")]
     pub json: bool,
@@ -37,21 +45,38 @@ pub enum AskError {
     Unknown(String),
 }
 
-impl Ask {
+impl Reach {
     /// Reads the configuration file.
     pub fn config(&self) -> Result<Config, UsageError> {
         config_of(self.config.as_deref())
     }
 
+    /// Where the cluster is; `None`: there is none.
+    pub fn site(&self) -> Result<Option<Site>, UsageError> {
+        self.cluster.site(&self.config()?)
+    }
+}
+
+impl Ask {
+    /// Reads the configuration file.
+    pub fn config(&self) -> Result<Config, UsageError> {
+        self.reach.config()
+    }
+
     /// Where the cluster is.
     pub fn site(&self) -> Result<Site, UsageError> {
-        self.cluster.site(&self.config()?)?.ok_or(UsageError::NoCluster)
+        self.reach.site()?.ok_or(UsageError::NoCluster)
     }
 
     /// Connects to it.
     pub fn control(&self) -> Result<Control, AskError> {
-        Control::connect(&self.site()?).map_err(|e| AskError::Unreachable(e.to_string()))
+        connect(&self.site()?)
     }
+}
+
+/// Connects to a cluster.
+pub fn connect(site: &Site) -> Result<Control, AskError> {
+    Control::connect(site).map_err(|e| AskError::Unreachable(e.to_string()))
 }
 
 /// Reads the id of a job.

@@ -155,7 +155,8 @@ fn pause(args: &PauseArgs, pause: bool) -> Result<(Value, String), AskError> {
     Ok((json!({ word: what }), format!("{word}: {what}")))
 }
 
-fn must_run(control: &Control, id: JobId) -> Result<(), AskError> {
+/// Refuses a job that is not running.
+pub fn must_run(control: &Control, id: JobId) -> Result<(), AskError> {
     match told(control.job(id))? {
         None => Err(AskError::Unknown(format!("there is no job {id}"))),
         Some(j) if j.state != JobState::Running => {

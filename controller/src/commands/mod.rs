@@ -6,5 +6,6 @@ pub mod logs;
 pub mod man;
 pub mod status;
 pub mod sync;
+pub mod top;
 pub mod verify;
 pub mod worker;

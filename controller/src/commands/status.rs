@@ -1,17 +1,19 @@
 //! `treeferry status` and `treeferry jobs`: what the cluster is doing.
 
-use crate::args::control::{Ask, AskError, job_id};
+use crate::args::UsageError;
+use crate::args::control::{Ask, AskError, connect, job_id};
 use crate::cli;
+use crate::nearby;
 use crate::output::{complain, grouped, harmless, put, took};
+use crate::view::{Past, View, Which, entries, eta_s, job_json, rates, shown, state_of, state_of_node};
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::time::Duration;
+use treeferry_core::JobId;
 use treeferry_core::job::JobState;
 use treeferry_core::units::show_size;
-use treeferry_core::{JobId, escape};
-use treeferry_queue::{Control, JobRow, NodeReport, QueueRow};
+use treeferry_queue::{Control, JobRow, QueueRow};
 use treeferry_service::Exit;
 
 /// Between two views of `--watch`.
@@ -22,6 +24,8 @@ const RECENT: usize = 5;
 const TASKS: usize = 4;
 
 /// Shows what the cluster is doing: jobs, workers, queues
+///
+/// Without a cluster: the jobs that processes of the same user run on this machine.
 ///
 /// Of each job: passes, what was counted, rates, what is outstanding, failures, and when it may end if an earlier job
 /// with the same SRC and DST tells how much there is. Of each worker: threads, what they are at and for how long. Of
@@ -97,19 +101,30 @@ pub fn run_jobs(args: &JobsArgs) -> Exit {
 }
 
 /// What was read at one moment.
-struct View {
-    jobs: Vec<JobRow>,
-    totals: HashMap<JobId, u64>,
-    nodes: Vec<NodeReport>,
-    queues: Result<Vec<QueueRow>, String>,
-    at_ms: u64,
+struct Seen {
+    view: View,
+    /// `None`: there is no cluster.
+    queues: Option<Result<Vec<QueueRow>, String>>,
+}
+
+/// Who is asked.
+enum Asked {
+    Cluster(Control),
+    /// The processes of this user on this machine.
+    Here,
 }
 
 fn watch(args: &Args) -> Result<(), AskError> {
-    let control = args.ask.control()?;
-    let mut before: Option<View> = None;
+    let asked = match args.ask.reach.site()? {
+        Some(site) => Asked::Cluster(connect(&site)?),
+        None => Asked::Here,
+    };
+    let mut before: Option<Seen> = None;
     loop {
-        let now = look(&control, args.job)?;
+        let now = match &asked {
+            Asked::Cluster(c) => look(c, args.job)?,
+            Asked::Here => look_here(args.job, before.is_none())?,
+        };
         let text = match args.ask.json {
             true => format!("{}\n", show_json(&now, before.as_ref())),
             false => show(&now, before.as_ref()),
@@ -118,7 +133,7 @@ fn watch(args: &Args) -> Result<(), AskError> {
             put(b"\x1b[H\x1b[2J");
         }
         put(text.as_bytes());
-        let over = args.job.is_some() && now.jobs.iter().all(|j| j.state != JobState::Running);
+        let over = args.job.is_some() && now.view.jobs.iter().all(|j| j.state != JobState::Running);
         if !args.watch || over {
             return Ok(());
         }
@@ -127,59 +142,38 @@ fn watch(args: &Args) -> Result<(), AskError> {
     }
 }
 
-fn look(control: &Control, only: Option<JobId>) -> Result<View, AskError> {
-    let all = told(control.jobs())?;
-    let mut totals = HashMap::new();
-    for j in all.iter().filter(|j| j.state == JobState::Running) {
-        let same = |o: &&JobRow| {
-            o.state == JobState::Done && (&o.spec.src, &o.spec.dst) == (&j.spec.src, &j.spec.dst)
-        };
-        if let Some(earlier) = all.iter().find(same) {
-            totals.insert(j.id, entries(earlier));
-        }
+fn look(control: &Control, only: Option<JobId>) -> Result<Seen, AskError> {
+    let (all, nodes) = (told(control.jobs())?, told(control.nodes())?);
+    let view = View::new(all, nodes, Control::now_ms(), which(only));
+    match only.filter(|_| view.jobs.is_empty()) {
+        Some(id) => Err(AskError::Unknown(format!("there is no job {id}"))),
+        None => Ok(Seen { view, queues: Some(control.queues()) }),
     }
-    let (running, ended): (Vec<_>, Vec<_>) = all.into_iter().partition(|j| j.state == JobState::Running);
-    let jobs = match only {
-        Some(id) => {
-            let found = running.into_iter().chain(ended).find(|j| j.id == id);
-            vec![found.ok_or_else(|| AskError::Unknown(format!("there is no job {id}")))?]
-        }
-        None => running.into_iter().chain(ended.into_iter().take(RECENT)).collect(),
-    };
-    let (nodes, queues) = (told(control.nodes())?, control.queues());
-    Ok(View { jobs, totals, nodes, queues, at_ms: Control::now_ms() })
 }
 
-fn entries(j: &JobRow) -> u64 {
-    j.counters.files + j.counters.dirs
+fn which(only: Option<JobId>) -> Which {
+    only.map_or(Which::Recent(RECENT), Which::Job)
 }
 
-/// Entries and bytes a second: since the view before, else since the job began.
-fn rates(j: &JobRow, now: &View, before: Option<&View>) -> (f64, f64) {
-    let then = before.and_then(|b| Some((b.at_ms, b.jobs.iter().find(|o| o.id == j.id)?)));
-    let until = j.ended_ms.unwrap_or(now.at_ms);
-    let (since, e, b) = match then {
-        Some((at, o)) => (at, entries(o), o.counters.copied_bytes),
-        None => (j.created_ms, 0, 0),
-    };
-    let s = (until.saturating_sub(since) as f64 / 1000.0).max(0.001);
-    ((entries(j) - e.min(entries(j))) as f64 / s, j.counters.copied_bytes.saturating_sub(b) as f64 / s)
+/// The same of this machine, where a job that has ended is known no more. `must_be`: finding nothing is a mistake.
+fn look_here(only: Option<JobId>, must_be: bool) -> Result<Seen, AskError> {
+    let all = nearby::look().map_err(|e| AskError::Unknown(e.to_string()))?;
+    all.trouble.iter().for_each(|t| complain(t));
+    let view = all.view(Control::now_ms(), which(only));
+    if must_be && view.jobs.is_empty() && all.trouble.is_empty() {
+        let what = only.map_or("no job".to_owned(), |id| format!("no job {id}"));
+        return Err(AskError::Unknown(format!(
+            "{}; and {what} of yours runs on this machine",
+            UsageError::NoCluster
+        )));
+    }
+    Ok(Seen { view, queues: None })
 }
 
-/// Seconds to go, if an earlier job tells how much there is.
-fn eta_s(j: &JobRow, total: Option<u64>, now_ms: u64) -> Option<u64> {
-    let (done, total) = (entries(j), total?);
-    let elapsed = now_ms.saturating_sub(j.created_ms) as f64 / 1000.0;
-    (j.state == JobState::Running && done > 0 && total >= done)
-        .then(|| ((total - done) as f64 * elapsed / done as f64) as u64)
-}
-
-fn shown(path: &std::path::Path) -> String {
-    escape::bytes(path.as_os_str().as_encoded_bytes()).to_string()
-}
-
-fn state_of(j: &JobRow) -> &'static str {
-    if j.paused && j.state == JobState::Running { "paused" } else { j.state.name() }
+/// Rates of a job since the view before, else since it began.
+fn rates_since(j: &JobRow, now: &Seen, before: Option<&Seen>) -> (f64, f64) {
+    let earlier = |b: &Seen| Some(Past::of(b.view.jobs.iter().find(|o| o.id == j.id)?, b.view.at_ms));
+    rates(j, now.view.at_ms, before.and_then(earlier))
 }
 
 fn job_line(j: &JobRow) -> String {
@@ -187,14 +181,15 @@ fn job_line(j: &JobRow) -> String {
     format!("{}  {:<11}  {}  {src} -> {dst}", j.id, state_of(j), j.spec.passes)
 }
 
-fn show(v: &View, before: Option<&View>) -> String {
+fn show(seen: &Seen, before: Option<&Seen>) -> String {
+    let v = &seen.view;
     let mut t = String::new();
     let _ = writeln!(t, "Jobs");
     if v.jobs.is_empty() {
         let _ = writeln!(t, "  none");
     }
     for j in &v.jobs {
-        let (rate, bytes) = rates(j, v, before);
+        let (rate, bytes) = rates_since(j, seen, before);
         let until = j.ended_ms.unwrap_or(v.at_ms);
         let _ = writeln!(t, "  {}", job_line(j));
         let _ = writeln!(
@@ -220,17 +215,15 @@ fn show(v: &View, before: Option<&View>) -> String {
         let _ = writeln!(t, "  none: start some with 'treeferry worker' and 'treeferry hardlinker'");
     }
     for n in &v.nodes {
-        let state = match (n.stopping, n.paused, n.busy) {
-            (true, ..) => "stopping",
-            (_, true, _) => "paused",
-            (.., 0) => "idle",
-            _ => "busy",
-        };
         let ago = v.at_ms.saturating_sub(n.seen_ms) / 1000;
         let _ = writeln!(
             t,
             "  {:<24}  {:<10}  {:<8}  {}/{} threads, heard {ago} s ago",
-            n.worker, n.kind, state, n.busy, n.pool
+            n.worker,
+            n.kind,
+            state_of_node(n),
+            n.busy,
+            n.pool
         );
         for r in n.tasks.iter().take(TASKS) {
             let age = took(r.age_ms as f64 / 1000.0);
@@ -250,8 +243,9 @@ fn show(v: &View, before: Option<&View>) -> String {
             let _ = writeln!(t, "    refuses job {}: {}", r.job, harmless(&r.why, ""));
         }
     }
+    let Some(queues) = &seen.queues else { return t };
     let _ = writeln!(t, "Queues");
-    match &v.queues {
+    match queues {
         Err(e) => drop(writeln!(t, "  the broker does not tell: {}", harmless(e, ""))),
         Ok(queues) => {
             for q in queues {
@@ -269,41 +263,18 @@ fn show(v: &View, before: Option<&View>) -> String {
     t
 }
 
-fn job_json(j: &JobRow, rates: Option<(f64, f64)>, eta_s: Option<u64>) -> Value {
-    let counters: serde_json::Map<String, Value> =
-        j.counters.iter().map(|(name, n)| (name.to_owned(), json!(n))).collect();
-    let mut v = json!({
-        "job": j.id.to_string(),
-        "state": j.state.name(),
-        "paused": j.paused,
-        "src": shown(&j.spec.src),
-        "dst": shown(&j.spec.dst),
-        "passes": j.spec.passes.names(),
-        "created_ms": j.created_ms,
-        "ended_ms": j.ended_ms,
-        "outstanding": j.outstanding,
-        "counters": counters,
-        "eta_s": eta_s,
-    });
-    if let Some((e, b)) = rates {
-        v["entries_per_s"] = json!(e);
-        v["copied_bytes_per_s"] = json!(b);
-    }
-    if !j.why.is_empty() {
-        v["error"] = json!(j.why);
-    }
-    v
-}
-
-fn show_json(v: &View, before: Option<&View>) -> Value {
+fn show_json(seen: &Seen, before: Option<&Seen>) -> Value {
+    let v = &seen.view;
     let jobs: Vec<Value> = v
         .jobs
         .iter()
-        .map(|j| job_json(j, Some(rates(j, v, before)), eta_s(j, v.totals.get(&j.id).copied(), v.at_ms)))
+        .map(|j| {
+            job_json(j, Some(rates_since(j, seen, before)), eta_s(j, v.totals.get(&j.id).copied(), v.at_ms))
+        })
         .collect();
-    let queues = match &v.queues {
-        Err(_) => Value::Null,
-        Ok(all) => all
+    let queues = match &seen.queues {
+        None | Some(Err(_)) => Value::Null,
+        Some(Ok(all)) => all
             .iter()
             .map(
                 |q| json!({"name": q.name, "ready": q.ready, "unacked": q.unacked, "consumers": q.consumers}),

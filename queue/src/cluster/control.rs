@@ -94,11 +94,22 @@ impl Control {
 
     /// Every job that the ledger remembers, the newest first.
     pub fn jobs(&self) -> Res<Vec<JobRow>> {
+        self.jobs_anew(Vec::new())
+    }
+
+    /// The same for whoever asks again and again: what is `known` of a job that has ended stays, and is not asked for.
+    pub fn jobs_anew(&self, known: Vec<JobRow>) -> Res<Vec<JobRow>> {
         let mut pipe = redis::pipe();
         pipe.zrevrange("treeferry:jobs", 0, -1);
         let (ids,) = self.ask::<(Vec<String>,)>(&pipe)?;
+        let ended = known.into_iter().filter(|j| j.state != JobState::Running);
+        let mut ended: HashMap<String, JobRow> = ended.map(|j| (j.id.to_string(), j)).collect();
         let mut rows = Vec::new();
         for id in ids {
+            if let Some(row) = ended.remove(&id) {
+                rows.push(row);
+                continue;
+            }
             match id.parse::<JobId>().ok().map(|id| self.job(id)).transpose()?.flatten() {
                 Some(row) => rows.push(row),
                 None => {
@@ -143,6 +154,14 @@ impl Control {
         pipe.lrange(format!("{}failures", prefix(id)), from as isize, (from + most) as isize - 1);
         let (raw,) = self.ask::<(Vec<Vec<u8>>,)>(&pipe)?;
         Ok(raw.iter().filter_map(|b| wire::decode(MessageKind::Failure, b).ok()).collect())
+    }
+
+    /// The failures of a job that came last, at most `most`, the newest first.
+    pub fn latest_failures(&self, id: JobId, most: usize) -> Res<Vec<Failure>> {
+        let mut pipe = redis::pipe();
+        pipe.lrange(format!("{}failures", prefix(id)), -(most as isize), -1);
+        let (raw,) = self.ask::<(Vec<Vec<u8>>,)>(&pipe)?;
+        Ok(raw.iter().rev().filter_map(|b| wire::decode(MessageKind::Failure, b).ok()).collect())
     }
 
     /// Workers and hardlinkers that are alive, by name.
