@@ -2,6 +2,7 @@
 
 use super::{Cluster, UsageError, config_of};
 use std::ffi::OsString;
+use std::path::Path;
 use treeferry_core::JobId;
 use treeferry_queue::{Control, Site};
 use treeferry_service::configuration;
@@ -37,10 +38,19 @@ pub enum AskError {
 }
 
 impl Ask {
+    /// The configuration file, if one is named.
+    pub fn file(&self) -> Option<&Path> {
+        self.config.as_deref().filter(|p| !p.is_empty()).map(Path::new)
+    }
+
+    /// Where the cluster is, if there is one.
+    pub fn site_if_any(&self) -> Result<Option<Site>, UsageError> {
+        self.cluster.site(&config_of(self.config.as_deref())?)
+    }
+
     /// Where the cluster is.
     pub fn site(&self) -> Result<Site, UsageError> {
-        let config = config_of(self.config.as_deref())?;
-        self.cluster.site(&config)?.ok_or(UsageError::NoCluster)
+        self.site_if_any()?.ok_or(UsageError::NoCluster)
     }
 
     /// Connects to it.
