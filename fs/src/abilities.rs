@@ -64,9 +64,7 @@ impl Trial<'_> {
     fn all(&self, file: &OwnedFd, name: &CStr) -> Abilities {
         let p = self.privilege;
         let at = At::Fd(file.as_fd());
-        let set = |key: &CStr, value: &[u8]| {
-            held(xattr::set(at, key, value), |e| xattr::is_beyond(e, key))
-        };
+        let set = |key: &CStr, value: &[u8]| held(xattr::set(at, key, value), |e| xattr::is_beyond(e, key));
         let of_root = |may: bool, r: &dyn Fn() -> Option<bool>| if may { r() } else { None };
         Abilities {
             limits: Limits::default(),
@@ -157,7 +155,10 @@ mod tests {
         let (temp, privilege) = (TempNames::of_this_process(), Privilege::of_this_process());
         let a = Abilities::probe(dir.fd(), &temp, &privilege).unwrap();
         // what every file system that temporary files lie on has
-        assert_eq!((a.hard_links, a.symlinks, a.fifos, a.case), (Some(true), Some(true), Some(true), Some(true)));
+        assert_eq!(
+            (a.hard_links, a.symlinks, a.fifos, a.case),
+            (Some(true), Some(true), Some(true), Some(true))
+        );
         assert_eq!((a.devices.is_some(), a.owners.is_some()), (privilege.mknod, privilege.chown));
         assert_eq!(a.trusted_xattrs.is_some(), privilege.sys_admin);
         let after = std::fs::metadata(&place).unwrap();

@@ -103,13 +103,16 @@ mod tests {
 
     #[test]
     fn a_line_is_read_with_and_without_optional_fields() {
-        let line = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 shared:7 - ext3 /dev/root rw,errors=continue";
+        let line =
+            b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 shared:7 - ext3 /dev/root rw,errors=continue";
         let m = parse(line).unwrap();
         assert_eq!((m.id, m.kind.as_str()), (36, "ext3"));
         assert_eq!((m.source, m.point), (PathBuf::from("/dev/root"), PathBuf::from("/mnt 2")));
         assert_eq!(m.options, ["errors=continue", "noatime", "rw"]);
         assert_eq!(parse(b"22 1 0:21 / / ro - tmpfs none ro").unwrap().options, ["ro"]);
-        for broken in [&b""[..], b"x 35 98:0 / / rw - a b c", b"36 35 98:0 / / rw a b c", b"36 35 98:0 / / rw - a"] {
+        for broken in
+            [&b""[..], b"x 35 98:0 / / rw - a b c", b"36 35 98:0 / / rw a b c", b"36 35 98:0 / / rw - a"]
+        {
             assert_eq!(parse(broken), None);
         }
     }

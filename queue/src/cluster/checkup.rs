@@ -101,7 +101,8 @@ pub fn check_ledger(site: &Site) -> Result<LedgerFacts, Trouble> {
 
 fn run<T>(asking: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
     let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let rt = rt.map_err(|e| Trouble { kind: TroubleKind::Other, text: format!("cannot start a thread: {e}") })?;
+    let rt =
+        rt.map_err(|e| Trouble { kind: TroubleKind::Other, text: format!("cannot start a thread: {e}") })?;
     let r = rt.block_on(asking);
     // what hangs is not waited for: a name server, a connection that is blocked
     rt.shutdown_background();

@@ -137,7 +137,10 @@ impl Finding {
 /// How the program ends: as its gravest finding says.
 pub fn exit_of(findings: &[Finding]) -> Exit {
     let has = |e: &Exit| findings.iter().any(|f| f.exit == *e);
-    [Exit::Usage, Exit::Unusable, Exit::Unreachable, Exit::Failures].into_iter().find(has).unwrap_or(Exit::Done)
+    [Exit::Usage, Exit::Unusable, Exit::Unreachable, Exit::Failures]
+        .into_iter()
+        .find(has)
+        .unwrap_or(Exit::Done)
 }
 
 #[cfg(test)]

@@ -28,7 +28,8 @@ pub fn gather(trees: Option<(&Path, &Path)>, ask: &Ask) -> Facts {
 
 fn configuration(ask: &Ask) -> (ConfigFacts, Option<Site>) {
     let file = ask.file().map(Path::to_owned);
-    let mode = file.as_deref().and_then(|f| std::fs::metadata(f).ok()).map(|m| m.permissions().mode() & 0o7777);
+    let mode =
+        file.as_deref().and_then(|f| std::fs::metadata(f).ok()).map(|m| m.permissions().mode() & 0o7777);
     let unnamed = (file.is_none() && Path::new(USUAL).exists()).then(|| PathBuf::from(USUAL));
     let (error, site) = match ask.site_if_any() {
         Ok(site) => (None, site),
@@ -46,8 +47,7 @@ fn of_trees(src: &Path, dst: &Path, privilege: &Privilege) -> Trees {
         }
         r => (r, false),
     };
-    let same_device =
-        matches!((&from, &to), (Ok(s), Ok(d)) if s.identity().dev == d.identity().dev);
+    let same_device = matches!((&from, &to), (Ok(s), Ok(d)) if s.identity().dev == d.identity().dev);
     let temp = TempNames::of_this_process();
     let abilities =
         to.as_ref().ok().map(|d| Abilities::probe(d.fd(), &temp, privilege).map_err(|e| e.to_string()));

@@ -45,8 +45,12 @@ fn unreachable(area: Area, check: &'static str, what: &str, at: &str, e: &Troubl
         TroubleKind::Refused => {
             "nobody listens there: does it run (scripts/services status), at that address and port?"
         }
-        TroubleKind::Silent => "a firewall, a wrong address, or a server that hangs: try it from its own machine",
-        TroubleKind::Unresolved => "the name is not known here: mend it in the configuration, or in /etc/hosts",
+        TroubleKind::Silent => {
+            "a firewall, a wrong address, or a server that hangs: try it from its own machine"
+        }
+        TroubleKind::Unresolved => {
+            "the name is not known here: mend it in the configuration, or in /etc/hosts"
+        }
         TroubleKind::Denied => {
             "user or password is wrong, or may not do that: is the configuration the one that this instance was started with?"
         }
@@ -163,7 +167,12 @@ fn ledger(at: &str, l: &LedgerFacts, found: &mut Vec<Finding>) {
     }
     if l.clustered {
         let text = "is a node of a Redis Cluster, which Treeferry does not know how to use";
-        found.push(Finding::problem(Ledger, "redis-cluster", text, "use a Redis of its own; a small one is enough"));
+        found.push(Finding::problem(
+            Ledger,
+            "redis-cluster",
+            text,
+            "use a Redis of its own; a small one is enough",
+        ));
     }
     found.push(persistence(l));
     found.push(eviction(l));
@@ -190,18 +199,23 @@ fn persistence(l: &LedgerFacts) -> Finding {
             "keeps a log of changes, but leaves it to the kernel when it is written (appendfsync no)",
             "appendfsync everysec: a power cut then takes one second, not half a minute",
         ),
-        Some(how) => Finding::ok(Ledger, CHECK, format!("keeps a log of changes (appendonly yes, appendfsync {how})")),
+        Some(how) => {
+            Finding::ok(Ledger, CHECK, format!("keeps a log of changes (appendonly yes, appendfsync {how})"))
+        }
         None => Finding::ok(Ledger, CHECK, "keeps a log of changes (appendonly yes)"),
     }
 }
 
 fn eviction(l: &LedgerFacts) -> Finding {
     const CHECK: &str = "eviction";
-    let advice = format!("redis-cli config set maxmemory-policy noeviction, and in its configuration; {SERVERS}");
+    let advice =
+        format!("redis-cli config set maxmemory-policy noeviction, and in its configuration; {SERVERS}");
     match l.eviction.as_str() {
         "noeviction" => Finding::ok(Ledger, CHECK, "forgets nothing when its memory is full (noeviction)"),
         policy if l.most_memory > 0 => {
-            let text = format!("forgets keys when its memory is full (maxmemory-policy {policy}): jobs would never end");
+            let text = format!(
+                "forgets keys when its memory is full (maxmemory-policy {policy}): jobs would never end"
+            );
             Finding::problem(Ledger, CHECK, text, advice)
         }
         policy => {
@@ -302,7 +316,12 @@ fn clocks(all: &[WorkerFacts]) -> Vec<Finding> {
     }
     let heard = all.iter().filter_map(|w| Some((w.clock_ms?, w)));
     if let Some((worst, w)) = heard.max_by_key(|(ms, _)| ms.saturating_abs()) {
-        found.push(clock(Workers, "clocks", &format!("the clock of {}, the one farthest off,", w.report.node), worst));
+        found.push(clock(
+            Workers,
+            "clocks",
+            &format!("the clock of {}, the one farthest off,", w.report.node),
+            worst,
+        ));
     }
     found
 }
@@ -424,7 +443,10 @@ mod tests {
             let trouble = || Trouble { kind, text: "so says it".into() };
             let all = found(|c| c.broker = Err(trouble()));
             fails(&all, "broker", Exit::Unreachable, words);
-            assert!(the(&all, "broker").text.contains("h:5672") && the(&all, "broker").text.contains("so says it"));
+            assert!(
+                the(&all, "broker").text.contains("h:5672")
+                    && the(&all, "broker").text.contains("so says it")
+            );
             is_silent(&all, "queues");
             let all = found(|c| c.ledger = Err(trouble()));
             fails(&all, "ledger", Exit::Unreachable, words);

@@ -38,14 +38,20 @@ pub fn judge(f: &Facts) -> Vec<Finding> {
             "this is a user name space that knows {n} user ids: entries of others than those cannot be made, nor \
              devices and trusted attributes, whatever the capabilities say"
         );
-        found.push(Finding::warning(Node, "user-namespace", text, "run it outside of the container, as root"));
+        found.push(Finding::warning(
+            Node,
+            "user-namespace",
+            text,
+            "run it outside of the container, as root",
+        ));
     }
     if f.missing_capabilities.is_empty() {
         found.push(Finding::ok(Node, "capabilities", "has every capability that a whole copy needs"));
     }
     for c in &f.missing_capabilities {
         let text = format!("user {} without {c}: {}", f.uid, lost_without(c));
-        let advice = "run it as root, or give the unit the capability; nothing to do if all entries are this user's";
+        let advice =
+            "run it as root, or give the unit the capability; nothing to do if all entries are this user's";
         found.push(Finding::warning(Node, capability_check(c), text, advice));
     }
     found
@@ -61,7 +67,8 @@ fn kernel(h: &Host) -> Finding {
     }
     if lacks.is_empty() {
         // the only one of the three whose lack costs little
-        let slow = if h.xattrat { "" } else { "; no listxattrat (6.13): attributes of names go through /proc" };
+        let slow =
+            if h.xattrat { "" } else { "; no listxattrat (6.13): attributes of names go through /proc" };
         return Finding::ok(Node, "kernel", format!("Linux {}, {} cores{slow}", h.kernel, h.cores));
     }
     let text = format!("Linux {} lacks {}", h.kernel, lacks.join("; and "));
@@ -102,7 +109,8 @@ fn tables(h: &Host) -> Vec<Finding> {
         ("all-files", "open files", h.all_files, "fs.file-max"),
         ("all-threads", "threads", h.all_threads, "kernel.threads-max"),
     ] {
-        let Some((used, most)) = table.filter(|(used, most)| most - used.min(most) < most / NEARLY_FULL) else {
+        let Some((used, most)) = table.filter(|(used, most)| most - used.min(most) < most / NEARLY_FULL)
+        else {
             continue;
         };
         let text = format!("{used} of the {most} {what} that this machine can have are in use ({key})");
@@ -126,7 +134,9 @@ fn lost_without(capability: &str) -> &'static str {
     match capability {
         "CAP_CHOWN" => "owners and groups of others are left out (left_out_owner)",
         "CAP_DAC_OVERRIDE" => "what permission bits keep from this user is a failure",
-        "CAP_FOWNER" => "modes, times and ACLs of what belongs to others cannot be repaired, and their access times change",
+        "CAP_FOWNER" => {
+            "modes, times and ACLs of what belongs to others cannot be repaired, and their access times change"
+        }
         "CAP_FSETID" => "set-group-id bits are lost where the group is none of this user's",
         "CAP_MKNOD" => "devices are left out (left_out_devices)",
         "CAP_SETFCAP" => "capabilities of files are left out (left_out_xattrs)",
@@ -166,7 +176,11 @@ pub fn configuration(c: &ConfigFacts, cluster: bool) -> Vec<Finding> {
             found.push(Finding::warning(Configuration, "configuration", text, advice));
         }
         (Some(f), Some(mode)) => {
-            found.push(Finding::ok(Configuration, "configuration", format!("{} (mode {mode:04o})", shown(f))));
+            found.push(Finding::ok(
+                Configuration,
+                "configuration",
+                format!("{} (mode {mode:04o})", shown(f)),
+            ));
         }
         (Some(f), None) => found.push(Finding::ok(Configuration, "configuration", shown(f))),
         (None, _) => match &c.unnamed {
@@ -175,7 +189,9 @@ pub fn configuration(c: &ConfigFacts, cluster: bool) -> Vec<Finding> {
                 let advice = format!("if it is meant: export TREEFERRY_CONFIG={}", shown(f));
                 found.push(Finding::warning(Configuration, "configuration", text, advice));
             }
-            None => found.push(Finding::ok(Configuration, "configuration", "no file is named: defaults hold")),
+            None => {
+                found.push(Finding::ok(Configuration, "configuration", "no file is named: defaults hold"))
+            }
         },
     }
     if !cluster {

@@ -90,7 +90,12 @@ fn target(r: &RootFacts, t: &Trees, found: &mut Vec<Finding>) {
     let text = format!("{}: {}{same}", shown(&t.dst.path), place(r));
     if t.dst_is_missing {
         let advice = "make it by hand, once: where the file system is not mounted, sync would make it in the mount point";
-        found.push(Finding::warning(Target, "dst", format!("{text}; it is missing, and would be made"), advice));
+        found.push(Finding::warning(
+            Target,
+            "dst",
+            format!("{text}; it is missing, and would be made"),
+            advice,
+        ));
     } else {
         found.push(Finding::ok(Target, "dst", text));
     }
@@ -102,7 +107,8 @@ fn target(r: &RootFacts, t: &Trees, found: &mut Vec<Finding>) {
         Some(Ok(a)) => abilities(a, found),
         Some(Err(e)) => {
             let text = format!("nothing can be made in DST: {e}");
-            let advice = "mount it for writing, and see that this user may write there (an export may squash root)";
+            let advice =
+                "mount it for writing, and see that this user may write there (an export may squash root)";
             found.push(Finding::problem(Target, "dst-writable", text, advice).ends_with(Exit::Unusable));
         }
         None => {}
@@ -121,7 +127,9 @@ fn of_room(room: Room, source: Option<Room>) -> Vec<Finding> {
             continue;
         }
         let text = format!("{} free of {}", show(free), show(all));
-        let advice = format!("make room: a full target is a named failure for each entry, after all {what} are used up");
+        let advice = format!(
+            "make room: a full target is a named failure for each entry, after all {what} are used up"
+        );
         match needed {
             _ if free == 0 => {
                 found.push(Finding::problem(Target, check, text, advice).ends_with(Exit::Unusable));
@@ -129,7 +137,8 @@ fn of_room(room: Room, source: Option<Room>) -> Vec<Finding> {
             _ if free < all / NEARLY_FULL => found.push(Finding::warning(Target, check, text, advice)),
             Some(n) if n > free => {
                 let text = format!("{text}; {} are in use on the file system of SRC", show(n));
-                let advice = "if SRC is all of that file system and DST has little of it yet, it will not fit";
+                let advice =
+                    "if SRC is all of that file system and DST has little of it yet, it will not fit";
                 found.push(Finding::warning(Target, check, text, advice));
             }
             _ => found.push(Finding::ok(Target, check, text)),
@@ -145,7 +154,12 @@ fn abilities(a: &Abilities, found: &mut Vec<Finding>) {
     let kinds = [
         ("dst-acls", a.acls, "POSIX ACLs", format!("{told} unsupported_acls")),
         ("dst-user-xattrs", a.user_xattrs, "user.* attributes", format!("{told} unsupported_xattrs")),
-        ("dst-trusted-xattrs", a.trusted_xattrs, "trusted.* attributes", format!("{told} unsupported_xattrs")),
+        (
+            "dst-trusted-xattrs",
+            a.trusted_xattrs,
+            "trusted.* attributes",
+            format!("{told} unsupported_xattrs"),
+        ),
         ("dst-fifos", a.fifos, "FIFOs", format!("{told} unsupported_specials")),
         ("dst-devices", a.devices, "devices", format!("{told} unsupported_specials")),
     ];
@@ -165,8 +179,10 @@ fn abilities(a: &Abilities, found: &mut Vec<Finding>) {
         }
     }
     if a.owners == Some(false) {
-        let text = "DST does not take owners, although this process may set them: a server squashes root, perhaps";
-        let advice = "export it with no_root_squash to this node; else each entry of others is a named failure";
+        let text =
+            "DST does not take owners, although this process may set them: a server squashes root, perhaps";
+        let advice =
+            "export it with no_root_squash to this node; else each entry of others is a named failure";
         found.push(Finding::problem(Target, "dst-owners", text, advice));
     }
     if a.case == Some(false) {
@@ -176,11 +192,13 @@ fn abilities(a: &Abilities, found: &mut Vec<Finding>) {
     }
     if a.limits.time_step_nsec > FINE_NSEC {
         let text = format!("DST holds times in steps of {} ns", a.limits.time_step_nsec);
-        let advice = "nothing, or another file system: times are compared as DST holds them (unsupported_times)";
+        let advice =
+            "nothing, or another file system: times are compared as DST holds them (unsupported_times)";
         found.push(Finding::warning(Target, "dst-times", text, advice));
     }
     if found.len() == before {
-        let unnamed = if a.limits.unnamed_files { "" } else { "; it has no files without a name (O_TMPFILE)" };
+        let unnamed =
+            if a.limits.unnamed_files { "" } else { "; it has no files without a name (O_TMPFILE)" };
         let text = format!("DST holds whatever this process may copy{unnamed}");
         found.push(Finding::ok(Target, "dst-abilities", text));
     }
@@ -223,7 +241,11 @@ mod tests {
                 point: "/mnt".into(),
                 options: vec!["rw".into()],
             };
-            let root = RootFacts { mount: Some(mount), room: Some(room(100 * GIB, 60 * GIB)), ..RootFacts::default() };
+            let root = RootFacts {
+                mount: Some(mount),
+                room: Some(room(100 * GIB, 60 * GIB)),
+                ..RootFacts::default()
+            };
             Tree { path: path.into(), root: Ok(root) }
         };
         Trees {
@@ -261,7 +283,10 @@ mod tests {
             is_ok(&all, check);
         }
         assert_eq!(all.len(), 5, "{all:?}");
-        assert!(the(&all, "src").text.contains("/mnt/src: xfs /dev/sda1 at /mnt, 40.0 GiB in use"), "{all:?}");
+        assert!(
+            the(&all, "src").text.contains("/mnt/src: xfs /dev/sda1 at /mnt, 40.0 GiB in use"),
+            "{all:?}"
+        );
         let all = found(|t| t.same_device = true);
         assert!(the(&all, "dst").text.contains("the file system of SRC"));
         let all = found(|t| can(t).limits.unnamed_files = false);
@@ -325,7 +350,11 @@ mod tests {
         let all = found(|t| dst(t).room.as_mut().unwrap().free_inodes = 0);
         fails(&all, "dst-inodes", Exit::Unusable, "0 inodes free of 1000 inodes");
         warns(&found(|t| dst(t).room.as_mut().unwrap().free_inodes = 3), "dst-inodes", "3 inodes");
-        warns(&found(|t| dst(t).room.as_mut().unwrap().free_inodes = 50), "dst-inodes", "100 inodes are in use");
+        warns(
+            &found(|t| dst(t).room.as_mut().unwrap().free_inodes = 50),
+            "dst-inodes",
+            "100 inodes are in use",
+        );
         is_silent(&found(|t| dst(t).room.as_mut().unwrap().inodes = 0), "dst-inodes");
     }
 
