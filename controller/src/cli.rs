@@ -1,6 +1,6 @@
 //! The command line as a whole: which commands there are, and what becomes of one that is wrong.
 
-use crate::commands::{completions, control, logs, man, status, sync, top, verify, worker};
+use crate::commands::{completions, control, doctor, logs, man, status, sync, top, verify, worker};
 use crate::output;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -35,6 +35,7 @@ enum Command {
     Pool(control::PoolArgs),
     Shutdown(control::ShutdownArgs),
     Retry(control::RetryArgs),
+    Doctor(doctor::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -57,6 +58,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
             Command::Pool(args) => control::run_pool(&args),
             Command::Shutdown(args) => control::run_shutdown(&args),
             Command::Retry(args) => control::run_retry(&args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
         },

@@ -5,13 +5,16 @@
 //! directory and one name that is never followed. All `unsafe` is in `sys`. This crate does not know what a
 //! job is.
 
+pub mod abilities;
 pub mod attr;
 pub mod copy;
 pub mod entry;
 mod error;
 pub mod fault;
+pub mod host;
 pub mod list;
 pub mod meta;
+pub mod mounts;
 pub mod privilege;
 pub mod probe;
 pub mod root;
@@ -20,7 +23,9 @@ pub mod temp;
 pub mod verify;
 pub mod xattr;
 
+pub use abilities::Abilities;
 pub use error::{Error, Result};
+pub use host::Host;
 pub use list::Lister;
 pub use meta::{Kind, Meta, Time};
 pub use privilege::Privilege;

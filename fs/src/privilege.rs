@@ -50,6 +50,24 @@ impl Privilege {
     }
 }
 
+/// What a process needs for a full copy, by its names in capabilities(7).
+const NEEDED: [(&str, CapabilitySet); 8] = [
+    ("CAP_CHOWN", CapabilitySet::CHOWN),
+    ("CAP_DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE),
+    ("CAP_FOWNER", CapabilitySet::FOWNER),
+    ("CAP_FSETID", CapabilitySet::FSETID),
+    ("CAP_MKNOD", CapabilitySet::MKNOD),
+    ("CAP_SETFCAP", CapabilitySet::SETFCAP),
+    ("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN),
+    ("CAP_SYS_RESOURCE", CapabilitySet::SYS_RESOURCE),
+];
+
+/// Capabilities that a full copy needs, and that are not effective in this process.
+pub fn missing() -> Vec<&'static str> {
+    let set = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |c| c.effective);
+    NEEDED.iter().filter(|(_, c)| !set.contains(*c)).map(|(name, _)| *name).collect()
+}
+
 /// Lets modes given at creation be what they say. Returns the bits that the umask took away before; the first
 /// call's answer is remembered, so that asking twice does not lose it.
 pub fn clear_umask() -> u32 {

@@ -239,7 +239,7 @@ impl Identity {
 }
 
 /// Blank, tab, newline and backslash are written `\ooo` in the table of mounts.
-fn unescape(field: &[u8]) -> PathBuf {
+pub(crate) fn unescape(field: &[u8]) -> PathBuf {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&b, tail)) = rest.split_first() {

@@ -12,10 +12,12 @@ mod rabbitmq;
 mod redis;
 
 pub use cluster::bundle::Lane;
+pub use cluster::checkup::{self, LedgerFacts, Trouble, TroubleKind, WorkerFacts};
 pub use cluster::{
     Collector, Control, Entry, EntryId, EventStream, JobRecord, JobRow, Node, NodeReport, Offer, QueueRow,
     Refusal, Reporting, RunningTask, Shutdown, Site, SiteError, Wanted, Which,
 };
 pub use engine::{Engine, Registry, Seat, Status, Take};
 pub use groups::{Claim, Leader};
+pub use rabbitmq::survey::{Alarm, BrokerFacts, QueueFacts, QueueState};
 pub use redis::LedgerError;

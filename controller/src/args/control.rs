@@ -2,6 +2,7 @@
 
 use super::{Cluster, UsageError, config_of};
 use std::ffi::OsString;
+use std::path::Path;
 use treeferry_core::JobId;
 use treeferry_core::config::Config;
 use treeferry_queue::{Control, Site};
@@ -46,6 +47,11 @@ pub enum AskError {
 }
 
 impl Reach {
+    /// The configuration file, if one is named.
+    pub fn file(&self) -> Option<&Path> {
+        self.config.as_deref().filter(|p| !p.is_empty()).map(Path::new)
+    }
+
     /// Reads the configuration file.
     pub fn config(&self) -> Result<Config, UsageError> {
         config_of(self.config.as_deref())

@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod control;
+pub mod doctor;
 pub mod logs;
 pub mod man;
 pub mod status;

@@ -7,6 +7,7 @@
 //! Whoever begins a task owns it, and all who have begun it before own it no more: their commits change nothing.
 
 pub mod bundle;
+pub mod checkup;
 mod control;
 mod events;
 #[cfg(test)]

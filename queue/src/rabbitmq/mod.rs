@@ -3,6 +3,8 @@
 //! Publishing and consuming have a connection each, for one that publishes is blocked as a whole while the broker is
 //! short of memory or disk, acknowledgements included. Both are made again, for ever, when they break.
 
+pub mod survey;
+
 use crate::cluster::bundle::Lane;
 use futures_util::StreamExt;
 use lapin::Acker;
@@ -102,15 +104,20 @@ fn properties(what: &str) -> ConnectionProperties {
     ConnectionProperties::default().with_connection_name(format!("treeferry {what}").into())
 }
 
+/// Arguments of a queue.
+fn arguments(lane: Lane) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    if lane == Lane::Links {
+        // one hardlinker works; when it dies the broker turns to the next
+        arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+    }
+    arguments
+}
+
 /// Declares the queues: durable, and with no argument that a later version might refuse. (Lazy ones by policy.)
 async fn declare(ch: &Channel) -> lapin::Result<()> {
     for lane in Lane::ALL {
-        let mut arguments = FieldTable::default();
-        if lane == Lane::Links {
-            // one hardlinker works; when it dies the broker turns to the next
-            arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
-        }
-        ch.queue_declare(lane.queue().into(), QueueDeclareOptions::durable(), arguments).await?;
+        ch.queue_declare(lane.queue().into(), QueueDeclareOptions::durable(), arguments(lane)).await?;
     }
     ch.queue_declare(DEAD.into(), QueueDeclareOptions::durable(), FieldTable::default()).await?;
     Ok(())
