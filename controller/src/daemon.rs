@@ -3,6 +3,8 @@
 use crate::args::Daemon;
 use crate::cluster::connect;
 use crate::links::linker;
+use crate::metering::cluster::AllTasks;
+use crate::metering::{self, Counting};
 use crate::output::complain;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -10,6 +12,7 @@ use std::time::Duration;
 use treeferry_core::{Change, Failure, JobId, Notice, Stop, Work};
 use treeferry_fs::Limits;
 use treeferry_queue::{Control, Engine, Lane, Node, NodeReport, Reporting, Shutdown, Site};
+use treeferry_service::metrics::{Meter, Metrics, Settings};
 use treeferry_service::{Exit, logging, signals};
 use treeferry_worker::{Context, Job, Jobs, Member, NodePool, Reporter};
 
@@ -18,8 +21,19 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long a task may take to its end when a daemon is to stop; then it is cut short, and done by others.
 const BUDGET: Duration = Duration::from_secs(30);
 
+/// What a daemon is to be.
+pub struct Plan {
+    /// Its cluster.
+    pub site: Site,
+    /// Its threads.
+    pub threads: usize,
+    /// Where its metrics go, if anywhere.
+    pub metrics: Option<Settings>,
+}
+
 /// Runs until a signal, or until it is told to end.
-pub fn run(what: &'static str, site: &Site, lanes: &[Lane], threads: usize, args: &Daemon) -> Exit {
+pub fn run(what: &'static str, plan: &Plan, lanes: &[Lane], args: &Daemon) -> Exit {
+    let (site, threads) = (&plan.site, plan.threads);
     let sink = |line: &[u8]| {
         use std::io::Write;
         let _ = std::io::stderr().write_all(line);
@@ -39,7 +53,9 @@ pub fn run(what: &'static str, site: &Site, lanes: &[Lane], threads: usize, args
             return Exit::Unreachable;
         }
     };
-    let pool = match NodePool::start(&node, Box::new(Here { node: Arc::clone(&node) }), threads) {
+    let tasks = plan.metrics.is_some().then(Arc::<AllTasks>::default);
+    let here = Here { node: Arc::clone(&node), tasks: tasks.clone() };
+    let pool = match NodePool::start(&node, Box::new(here), threads) {
         Ok(p) => Arc::new(p),
         Err(e) => {
             complain(&format!("cannot start a thread: {e}"));
@@ -48,6 +64,11 @@ pub fn run(what: &'static str, site: &Site, lanes: &[Lane], threads: usize, args
     };
     let stopping = Arc::new(AtomicBool::new(false));
     node.report(reporting(what, &node, &pool, &stopping));
+    let meter = plan.metrics.clone().zip(tasks).map(|(settings, tasks)| {
+        let (metrics, pool) = (Arc::new(Metrics::start(settings)), Arc::downgrade(&pool));
+        let load = move || pool.upgrade().map(|p| (p.size(), p.busy()));
+        metering::cluster::start(&metrics, &node, what, &tasks, Box::new(load))
+    });
     let mut heard = threads;
     node.listen(lanes, prefetch(heard));
     complain(&format!("{what} is ready, with {threads} threads"));
@@ -78,6 +99,7 @@ pub fn run(what: &'static str, site: &Site, lanes: &[Lane], threads: usize, args
     };
     stopping.store(true, Relaxed);
     pool.stop(BUDGET);
+    meter.into_iter().for_each(Meter::stop);
     node.close();
     exit
 }
@@ -122,6 +144,8 @@ fn reporting(
 /// Opens jobs on this node.
 struct Here {
     node: Arc<Node>,
+    /// Told how long tasks take, if anybody wants to know.
+    tasks: Option<Arc<AllTasks>>,
 }
 
 impl Jobs for Here {
@@ -132,12 +156,11 @@ impl Jobs for Here {
         let member = Member { made_target: record.made_target, roots: record.roots, limits, began };
         let job = Job::join(record.spec, Stop::default(), &member).map_err(|e| e.to_string())?;
         self.node.enroll(id, &job.temp_names().own_maker()).map_err(|e| e.to_string())?;
-        Ok(Context {
-            engine: Engine::cluster(&self.node, id),
-            links: linker(&job),
-            job,
-            reporter: Arc::new(Log(id)),
-        })
+        let mut reporter: Arc<dyn Reporter> = Arc::new(Log(id));
+        if let Some(all) = &self.tasks {
+            reporter = Arc::new(Counting::new(&all.of(id), reporter));
+        }
+        Ok(Context { engine: Engine::cluster(&self.node, id), links: linker(&job), job, reporter })
     }
 }
 

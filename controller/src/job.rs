@@ -9,6 +9,7 @@ use std::sync::{Arc, Once};
 use std::time::Instant;
 use treeferry_core::{JobId, JobSpec, Stop, escape};
 use treeferry_queue::Site;
+use treeferry_service::metrics::Settings;
 use treeferry_service::{Exit, logging, signals};
 use treeferry_worker::{OpenError, PoolSize};
 
@@ -24,6 +25,8 @@ pub struct Request {
     pub start: Start,
     /// With a cluster: register the job, say its id, and leave it to the workers.
     pub detach: bool,
+    /// Where metrics go, if anywhere.
+    pub metrics: Option<Settings>,
 }
 
 /// What of a job is done.
@@ -63,7 +66,7 @@ pub fn run(purpose: Purpose, request: Request, output: &Output) -> Exit {
 
     // the engine is chosen here
     let ended = is_usable(purpose, &request).and_then(|()| match &request.site {
-        None => local::run(&request, &stop, &console).map(Some),
+        None => local::run(id, &request, &stop, &console).map(Some),
         Some(site) => cluster::run(site, id, &request, &stop, &console),
     });
 
@@ -160,6 +163,7 @@ mod tests {
             site: None,
             start: Start::Whole,
             detach: false,
+            metrics: None,
         };
         assert!(is_usable(Purpose::Sync, &request).is_ok());
         let e = is_usable(Purpose::Verify, &request).unwrap_err();

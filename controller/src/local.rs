@@ -2,24 +2,33 @@
 
 use crate::job::Request;
 use crate::links::linker;
+use crate::metering::{self, Counting, Tasks};
 use crate::output::{Console, End, Reading};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use treeferry_core::Stop;
+use treeferry_core::{JobId, Stop};
 use treeferry_queue::Engine;
+use treeferry_service::metrics::{Meter, Metrics};
 use treeferry_worker::{Job, OpenError, Pool, Reporter};
 
 /// How often progress is drawn and the wish to stop is looked at; by eye.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Opens the roots, runs every task, and says how it ended.
-pub fn run(request: &Request, stop: &Stop, console: &Arc<Console>) -> Result<End, OpenError> {
+pub fn run(id: JobId, request: &Request, stop: &Stop, console: &Arc<Console>) -> Result<End, OpenError> {
     let began = Instant::now();
     let job = Job::open(request.spec.clone(), stop.clone())?;
     let engine = Engine::memory();
     engine.begin(job.first_task());
-    let reporter: Arc<dyn Reporter> = Arc::<Console>::clone(console);
+    let tasks = Arc::new(Tasks::default());
+    let metrics = request.metrics.clone().map(|s| Arc::new(Metrics::start(s)));
+    let mut reporter: Arc<dyn Reporter> = Arc::<Console>::clone(console);
+    if metrics.is_some() {
+        reporter = Arc::new(Counting::new(&tasks, reporter));
+    }
     let pool = Pool::start(&engine, &job, linker(&job), reporter, request.pool);
+    let meter =
+        metrics.map(|m| metering::local::start(&m, id, request.spec.passes, &engine, &tasks, pool.load()));
     tracing::info!(passes = %request.spec.passes, "job begun");
     while !engine.wait(TICK) {
         if stop.is_set() {
@@ -38,6 +47,7 @@ pub fn run(request: &Request, stop: &Stop, console: &Arc<Console>) -> Result<End
         });
     }
     pool.join();
+    meter.into_iter().for_each(Meter::stop);
     let last = engine.status();
     tracing::info!(state = last.state.name(), outstanding = last.outstanding, "job ended");
     Ok(End { state: last.state, counters: last.counters, failures: last.failures, aborted: last.aborted })

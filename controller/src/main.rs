@@ -10,6 +10,7 @@ mod daemon;
 mod job;
 mod links;
 mod local;
+mod metering;
 mod output;
 
 use std::process::ExitCode;

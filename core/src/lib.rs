@@ -6,6 +6,7 @@
 pub mod change;
 pub mod config;
 pub mod counters;
+pub mod errno;
 pub mod escape;
 pub mod failure;
 pub mod filter;

@@ -5,6 +5,7 @@
 pub mod configuration;
 pub mod exit;
 pub mod logging;
+pub mod metrics;
 pub mod signals;
 
 pub use exit::Exit;

@@ -131,6 +131,12 @@ impl Pool {
         self.shared.active.load(Acquire)
     }
 
+    /// Says at any time how many threads take tasks, and how many run one.
+    pub fn load(&self) -> impl Fn() -> (usize, usize) + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        move || (shared.active.load(Relaxed), shared.busy.load(Relaxed))
+    }
+
     /// Waits for the threads. The engine must have ended or been cancelled.
     pub fn join(self) {
         self.shared.over.store(true, Release);

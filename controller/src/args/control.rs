@@ -3,6 +3,7 @@
 use super::{Cluster, UsageError, config_of};
 use std::ffi::OsString;
 use treeferry_core::JobId;
+use treeferry_core::config::Config;
 use treeferry_queue::{Control, Site};
 use treeferry_service::configuration;
 
@@ -39,8 +40,12 @@ pub enum AskError {
 impl Ask {
     /// Where the cluster is.
     pub fn site(&self) -> Result<Site, UsageError> {
-        let config = config_of(self.config.as_deref())?;
-        self.cluster.site(&config)?.ok_or(UsageError::NoCluster)
+        self.cluster.site(&self.config()?)?.ok_or(UsageError::NoCluster)
+    }
+
+    /// Reads the configuration file.
+    pub fn config(&self) -> Result<Config, UsageError> {
+        config_of(self.config.as_deref())
     }
 
     /// Connects to it.

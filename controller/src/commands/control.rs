@@ -2,8 +2,8 @@
 //! so that a worker that comes later obeys too.
 
 use super::status::{explain, told};
-use crate::args::Output;
 use crate::args::control::{Ask, AskError, job_id};
+use crate::args::{Output, UsageError};
 use crate::job::{self, Purpose, Request, Start};
 use crate::output::put;
 use serde_json::{Value, json};
@@ -11,6 +11,7 @@ use treeferry_core::JobId;
 use treeferry_core::job::JobState;
 use treeferry_queue::{Control, NodeReport, Which};
 use treeferry_service::Exit;
+use treeferry_service::metrics::Settings;
 use treeferry_worker::PoolSize;
 
 /// Pauses everything, one job, or some workers
@@ -259,6 +260,7 @@ fn retry(args: &RetryArgs) -> Result<Request, AskError> {
     if job.counters.failures == 0 {
         return unknown(format!("job {id} has no failures"));
     }
-    let spec = job.spec;
-    Ok(Request { spec, pool: PoolSize::Auto, site: Some(site), start: Start::Again(id), detach: args.detach })
+    let (spec, metrics) = (job.spec, Settings::read(&args.ask.config()?.metrics).map_err(UsageError::from)?);
+    let (pool, start) = (PoolSize::Auto, Start::Again(id));
+    Ok(Request { spec, pool, site: Some(site), start, detach: args.detach, metrics })
 }

@@ -9,6 +9,7 @@ use treeferry_core::spec::{DEFAULT_CHUNK_BYTES, MIN_CHUNK_BYTES};
 use treeferry_core::units::{parse_size, show_size};
 use treeferry_core::{JobSpec, PassSet};
 use treeferry_service::Exit;
+use treeferry_service::metrics::Settings;
 
 /// Makes the inside of DST like the inside of SRC
 ///
@@ -129,7 +130,8 @@ impl Args {
             return Err(UsageError::NoCluster);
         }
         let (spec, pool) = (self.spec(&config)?, self.limits.pool(&config));
-        Ok(Request { spec, pool, site, start: Start::Whole, detach: self.detach })
+        let metrics = Settings::read(&config.metrics)?;
+        Ok(Request { spec, pool, site, start: Start::Whole, detach: self.detach, metrics })
     }
 
     fn spec(&self, config: &Config) -> Result<JobSpec, UsageError> {

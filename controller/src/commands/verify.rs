@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use treeferry_core::config::Config;
 use treeferry_core::{JobSpec, PassSet};
 use treeferry_service::Exit;
+use treeferry_service::metrics::Settings;
 
 /// Compares DST with SRC and touches neither
 ///
@@ -56,6 +57,7 @@ impl Args {
             site: None,
             start: Start::Whole,
             detach: false,
+            metrics: Settings::read(&config.metrics)?,
         })
     }
 

@@ -2,9 +2,10 @@
 
 use crate::args::{Cluster, Daemon, UsageError};
 use crate::cli;
-use crate::daemon;
+use crate::daemon::{self, Plan};
 use treeferry_queue::Lane;
 use treeferry_service::Exit;
+use treeferry_service::metrics::Settings;
 
 /// Works for every job of the cluster
 ///
@@ -42,22 +43,24 @@ pub fn run(args: &Args) -> Exit {
         let config = args.daemon.config()?;
         let site = args.cluster.site(&config)?.ok_or(UsageError::NoCluster)?;
         let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
-        let pool = args.pool.map(usize::from).or(config.sync.pool).unwrap_or(2 * cores);
-        Ok::<_, UsageError>((site, pool))
+        let threads = args.pool.map(usize::from).or(config.sync.pool).unwrap_or(2 * cores);
+        Ok::<_, UsageError>(Plan { site, threads, metrics: Settings::read(&config.metrics)? })
     })();
     match started {
-        Ok((site, pool)) => {
-            daemon::run("worker", &site, &[Lane::Dirtime, Lane::Copy, Lane::Walk], pool, &args.daemon)
-        }
+        Ok(plan) => daemon::run("worker", &plan, &[Lane::Dirtime, Lane::Copy, Lane::Walk], &args.daemon),
         Err(e) => cli::refuse("worker", &e),
     }
 }
 
 /// Runs the hardlinker.
 pub fn run_hardlinker(args: &HardlinkerArgs) -> Exit {
-    let site = args.daemon.config().and_then(|c| args.cluster.site(&c)?.ok_or(UsageError::NoCluster));
-    match site {
-        Ok(site) => daemon::run("hardlinker", &site, &[Lane::Links], 1, &args.daemon),
+    let started = (|| {
+        let config = args.daemon.config()?;
+        let site = args.cluster.site(&config)?.ok_or(UsageError::NoCluster)?;
+        Ok::<_, UsageError>(Plan { site, threads: 1, metrics: Settings::read(&config.metrics)? })
+    })();
+    match started {
+        Ok(plan) => daemon::run("hardlinker", &plan, &[Lane::Links], &args.daemon),
         Err(e) => cli::refuse("hardlinker", &e),
     }
 }

@@ -12,6 +12,7 @@ mod control;
 mod model;
 mod node;
 mod pulse;
+mod readings;
 mod reaper;
 mod report;
 
