@@ -57,7 +57,13 @@ pub fn run(
     // the workers tell what they do; this process may be the one that speaks for all
     let meter = request.metrics.clone().map(|s| {
         let metrics = Arc::new(Metrics::start(s));
-        metering::cluster::start(&metrics, &node, "controller", &Arc::default(), Box::new(|| None))
+        metering::cluster::start(
+            &metrics,
+            &node,
+            metering::cluster::CONTROLLER,
+            &Arc::default(),
+            Box::new(|| None),
+        )
     });
     let end = follow(&node, id, request.spec.itemize, stop, console);
     meter.into_iter().for_each(Meter::stop);

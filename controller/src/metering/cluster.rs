@@ -30,10 +30,13 @@ impl AllTasks {
     }
 }
 
+/// A process that only waits for a job.
+pub const CONTROLLER: &str = "controller";
+
 /// Threads, and those at work.
 pub type Load = Box<dyn Fn() -> Option<(usize, usize)> + Send>;
 
-/// Tells from now on. `process`: worker or hardlinker; without `load` it has no threads to tell of.
+/// Tells from now on. `process`: worker, hardlinker or [`CONTROLLER`].
 pub fn start(
     metrics: &Arc<Metrics>,
     node: &Arc<Node>,
@@ -47,6 +50,7 @@ pub fn start(
         metrics: Arc::clone(metrics),
         process,
         tasks: Arc::clone(tasks),
+        works: process != CONTROLLER,
         load,
         jobs: HashMap::new(),
         over: BTreeSet::new(),
@@ -60,6 +64,8 @@ struct Teller {
     metrics: Arc<Metrics>,
     process: &'static str,
     tasks: Arc<AllTasks>,
+    /// It has threads that work for jobs.
+    works: bool,
     load: Load,
     /// Jobs that are told of: their passes, and when they were first seen to have ended.
     jobs: HashMap<JobId, (PassSet, Option<Instant>)>,
@@ -111,6 +117,10 @@ impl Teller {
         let interval = self.metrics.settings().interval;
         let ids: Vec<JobId> = self.jobs.keys().copied().collect();
         for id in ids {
+            // who does no work has counted nothing
+            if !leads && !self.works {
+                continue;
+            }
             let Some(now) = node.reading(id, leads)? else {
                 self.end(id);
                 continue;

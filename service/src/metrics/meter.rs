@@ -55,12 +55,12 @@ fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Where in the interval this process reads: not all at the same moment, and each always at the same, so that each step
-/// of Graphite's gets one value.
+/// Where in the interval this process reads: not all at the same moment, and each always at the same and far from where
+/// Graphite's steps begin, so that each step gets one value.
 fn offset(interval: Duration) -> Duration {
     let mut h = DefaultHasher::new();
     (std::process::id(), std::fs::read_to_string("/proc/sys/kernel/hostname").ok()).hash(&mut h);
-    interval.mul_f64((h.finish() % 1000) as f64 / 1000.0)
+    interval.mul_f64(0.2 + (h.finish() % 600) as f64 / 1000.0)
 }
 
 fn until_next(now: Duration, interval: Duration, offset: Duration) -> Duration {

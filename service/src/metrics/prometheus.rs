@@ -4,7 +4,7 @@
 use super::table::{self, Kind, QUANTILES};
 use super::{Sample, Value};
 use metrics::{Key, Label, Level, Metadata, Recorder, Unit};
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusRecorder};
+use metrics_exporter_prometheus::{BuildError, ExporterFuture, PrometheusBuilder, PrometheusRecorder};
 use metrics_util::MetricKindMask;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -39,16 +39,10 @@ pub enum NoPrometheus {
 impl Prometheus {
     /// Listens at the first free port.
     pub fn start(wanted: SocketAddr, interval: Duration) -> Result<Prometheus, NoPrometheus> {
-        let address = first_free(wanted)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let quantiles: Vec<f64> = QUANTILES.iter().map(|(_, part)| *part).collect();
-        let builder = PrometheusBuilder::new()
-            .with_http_listener(address)
-            .set_quantiles(&quantiles)?
-            .idle_timeout(MetricKindMask::ALL, Some(interval * FORGET_AFTER));
-        let (recorder, exporter) = {
+        let (recorder, exporter, address) = {
             let _in = runtime.enter();
-            builder.build()?
+            first_free(wanted, interval)?
         };
         std::thread::Builder::new().name("tf-prometheus".to_owned()).spawn(move || {
             if runtime.block_on(exporter).is_err() {
@@ -56,7 +50,7 @@ impl Prometheus {
             }
         })?;
         for m in table::all().filter(|m| !m.name.is_empty()) {
-            let (name, meaning) = (m.name.as_ref().into(), m.meaning.into());
+            let (name, meaning) = (m.name.to_string().into(), m.meaning.into());
             match m.kind {
                 Kind::Counter => recorder.describe_counter(name, None, meaning),
                 Kind::Gauge | Kind::Increment => recorder.describe_gauge(name, None, meaning),
@@ -91,15 +85,34 @@ impl Prometheus {
     }
 }
 
-fn first_free(wanted: SocketAddr) -> Result<SocketAddr, NoPrometheus> {
+/// The exporter at the first port that is free. Wants a runtime around it.
+fn first_free(
+    wanted: SocketAddr,
+    interval: Duration,
+) -> Result<(PrometheusRecorder, ExporterFuture, SocketAddr), NoPrometheus> {
+    let quantiles = QUANTILES.map(|(_, part)| part);
     let mut last = io::ErrorKind::AddrInUse.into();
     for port in wanted.port()..=wanted.port().saturating_add(PORTS - 1) {
         let mut address = wanted;
         address.set_port(port);
+        // the exporter does not tell why it cannot
         match TcpListener::bind(address) {
-            Ok(_) => return Ok(address),
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse => last = e,
+            Ok(free) => drop(free),
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
+                last = e;
+                continue;
+            }
             Err(e) => return Err(NoPrometheus::Address(wanted, e)),
+        }
+        let builder = PrometheusBuilder::new()
+            .with_http_listener(address)
+            .set_quantiles(&quantiles)?
+            .idle_timeout(MetricKindMask::ALL, Some(interval * FORGET_AFTER));
+        match builder.build() {
+            Ok((recorder, exporter)) => return Ok((recorder, exporter, address)),
+            // another process was faster
+            Err(BuildError::FailedToCreateHTTPListener(_)) => {}
+            Err(e) => return Err(e.into()),
         }
     }
     Err(NoPrometheus::Address(wanted, last))
