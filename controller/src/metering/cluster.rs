@@ -159,8 +159,8 @@ impl Teller {
     fn take_up_new_jobs(&mut self, node: &Node) -> Result<(), LedgerError> {
         for id in node.known_jobs() {
             if !self.jobs.contains_key(&id) && !self.over.contains(&id) {
-                match node.record(id)? {
-                    Some(record) => drop(self.jobs.insert(id, (record.spec.passes, None))),
+                match node.passes(id)? {
+                    Some(passes) => drop(self.jobs.insert(id, (passes, None))),
                     None => drop(self.over.insert(id)),
                 }
             }

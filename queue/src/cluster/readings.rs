@@ -2,13 +2,14 @@
 
 use super::node::{Node, lock};
 use crate::rabbitmq::Depth;
-use crate::redis::{JobReading, LedgerError};
+use crate::redis::{JobReading, LedgerError, prefix};
 use redis::AsyncCommands;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use treeferry_core::JobId;
+use treeferry_core::wire::{self, MessageKind};
+use treeferry_core::{JobId, JobSpec, PassSet};
 
 /// A ledger that does not answer within this does not answer.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -25,6 +26,15 @@ impl Node {
     /// Every job that this process has seen running, or has worked for.
     pub fn known_jobs(&self) -> Vec<JobId> {
         lock(&self.shared.states).keys().copied().collect()
+    }
+
+    /// Which passes a job has; `None`: the ledger does not know it.
+    pub fn passes(&self, job: JobId) -> Result<Option<PassSet>, LedgerError> {
+        let mut c = self.shared.ledger.conn();
+        let key = format!("{}job", prefix(job));
+        let spec: Option<Vec<u8>> = self.within(async { Ok(c.hget(key, "spec").await?) })?;
+        let spec = spec.and_then(|s| wire::decode::<JobSpec>(MessageKind::Spec, &s).ok());
+        Ok(spec.map(|s| s.passes))
     }
 
     /// What a job has counted, on this node or on all of them; `None`: the ledger does not know the job.
