@@ -4,12 +4,14 @@
 use crate::args::daemon::host;
 use crate::events;
 use crate::job::{Request, Start};
+use crate::metering;
 use crate::output::{Console, End, Reading};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use treeferry_core::{JobId, JobSpec, RelPath, Stop};
 use treeferry_queue::{Control, Engine, JobRecord, Node, Site, Status};
+use treeferry_service::metrics::{Meter, Metrics};
 use treeferry_worker::{Job, OpenError, Reporter};
 
 /// How often the ledger is asked how the job stands.
@@ -55,7 +57,19 @@ pub fn run(
         node.close();
         return Ok(None);
     }
+    // the workers tell what they do; this process may be the one that speaks for all
+    let meter = request.metrics.clone().map(|s| {
+        let metrics = Arc::new(Metrics::start(s));
+        metering::cluster::start(
+            &metrics,
+            &node,
+            metering::cluster::CONTROLLER,
+            &Arc::default(),
+            Box::new(|| None),
+        )
+    });
     let end = follow(&node, id, request.spec.itemize, stop, console);
+    meter.into_iter().for_each(Meter::stop);
     node.close();
     Ok(Some(end))
 }

@@ -5,6 +5,8 @@ use crate::args::daemon::host;
 use crate::cluster::connect;
 use crate::events::{self, Teller, Telling};
 use crate::links::linker;
+use crate::metering::cluster::AllTasks;
+use crate::metering::{self, Counting};
 use crate::output::complain;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -14,6 +16,7 @@ use treeferry_core::event::EventKind;
 use treeferry_core::{Change, Event, Failure, JobId, Notice, Pass, Stop, Work};
 use treeferry_fs::Limits;
 use treeferry_queue::{Control, Engine, Lane, Node, NodeReport, Reporting, Shutdown, Site};
+use treeferry_service::metrics::{Meter, Metrics, Settings};
 use treeferry_service::{Exit, logging, signals};
 use treeferry_worker::{Context, Job, Jobs, Member, NodePool, Reporter};
 
@@ -22,15 +25,21 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long a task may take to its end when a daemon is to stop; then it is cut short, and done by others.
 const BUDGET: Duration = Duration::from_secs(30);
 
+/// What a daemon is to be.
+pub struct Plan {
+    /// Its cluster.
+    pub site: Site,
+    /// Its threads.
+    pub threads: usize,
+    /// Where its events go.
+    pub telling: Telling,
+    /// Where its metrics go, if anywhere.
+    pub metrics: Option<Settings>,
+}
+
 /// Runs until a signal, or until it is told to end.
-pub fn run(
-    what: &'static str,
-    site: &Site,
-    lanes: &[Lane],
-    threads: usize,
-    telling: &Telling,
-    args: &Daemon,
-) -> Exit {
+pub fn run(what: &'static str, plan: &Plan, lanes: &[Lane], args: &Daemon) -> Exit {
+    let (site, threads) = (&plan.site, plan.threads);
     let sink = |line: &[u8]| {
         use std::io::Write;
         let _ = std::io::stderr().write_all(line);
@@ -50,8 +59,9 @@ pub fn run(
             return Exit::Unreachable;
         }
     };
-    node.tell(&host(), telling.keep.buffer, telling.stream_length);
-    let here = Here { node: Arc::clone(&node), refused: Mutex::default() };
+    node.tell(&host(), plan.telling.keep.buffer, plan.telling.stream_length);
+    let tasks = plan.metrics.is_some().then(Arc::<AllTasks>::default);
+    let here = Here { node: Arc::clone(&node), refused: Mutex::default(), tasks: tasks.clone() };
     let pool = match NodePool::start(&node, Box::new(here), threads) {
         Ok(p) => Arc::new(p),
         Err(e) => {
@@ -61,6 +71,11 @@ pub fn run(
     };
     let stopping = Arc::new(AtomicBool::new(false));
     node.report(reporting(what, &node, &pool, &stopping));
+    let meter = plan.metrics.clone().zip(tasks).map(|(settings, tasks)| {
+        let (metrics, pool) = (Arc::new(Metrics::start(settings)), Arc::downgrade(&pool));
+        let load = move || pool.upgrade().map(|p| (p.size(), p.busy()));
+        metering::cluster::start(&metrics, &node, what, &tasks, Box::new(load))
+    });
     let mut heard = threads;
     node.listen(lanes, prefetch(heard));
     complain(&format!("{what} is ready, with {threads} threads"));
@@ -94,6 +109,7 @@ pub fn run(
     stopping.store(true, Relaxed);
     pool.stop(BUDGET);
     events::put(node.outbox(), Event::new(EventKind::WorkerEnded).text(what));
+    meter.into_iter().for_each(Meter::stop);
     node.close();
     exit
 }
@@ -141,6 +157,8 @@ struct Here {
     node: Arc<Node>,
     /// Why jobs were last refused, as was told: each is tried again every few seconds.
     refused: Mutex<HashMap<JobId, String>>,
+    /// Told how long tasks take, if anybody wants to know.
+    tasks: Option<Arc<AllTasks>>,
 }
 
 impl Jobs for Here {
@@ -168,12 +186,11 @@ impl Here {
         let job = Job::join(record.spec, Stop::default(), &member).map_err(|e| e.to_string())?;
         self.node.enroll(id, &job.temp_names().own_maker()).map_err(|e| e.to_string())?;
         let teller = Teller::new(self.node.outbox(), id, job.spec());
-        Ok(Context {
-            engine: Engine::cluster(&self.node, id),
-            links: linker(&job),
-            job,
-            reporter: Arc::new(Log { job: id, teller }),
-        })
+        let mut reporter: Arc<dyn Reporter> = Arc::new(Log { job: id, teller });
+        if let Some(all) = &self.tasks {
+            reporter = Arc::new(Counting::new(&all.of(id), reporter));
+        }
+        Ok(Context { engine: Engine::cluster(&self.node, id), links: linker(&job), job, reporter })
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Once};
 use std::time::Instant;
 use treeferry_core::{JobId, JobSpec, Stop, escape};
 use treeferry_queue::Site;
+use treeferry_service::metrics::Settings;
 use treeferry_service::{Exit, logging, signals};
 use treeferry_worker::{OpenError, PoolSize};
 
@@ -27,6 +28,8 @@ pub struct Request {
     pub detach: bool,
     /// Where its events go.
     pub telling: Telling,
+    /// Where metrics go, if anywhere.
+    pub metrics: Option<Settings>,
 }
 
 /// What of a job is done.
@@ -164,6 +167,7 @@ mod tests {
             start: Start::Whole,
             detach: false,
             telling: crate::args::log::telling(&Default::default(), None).unwrap(),
+            metrics: None,
         };
         assert!(is_usable(Purpose::Sync, &request).is_ok());
         let e = is_usable(Purpose::Verify, &request).unwrap_err();

@@ -5,12 +5,14 @@ use crate::events::{self, Teller, Watched};
 use crate::job::Request;
 use crate::links::linker;
 use crate::nearby::{self, Post};
+use crate::metering::{self, Counting, Tasks};
 use crate::output::{Console, End, Reading};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use treeferry_core::{Event, JobId, Stop};
 use treeferry_queue::{Control, Engine, JobRow, NodeReport};
+use treeferry_service::metrics::{Meter, Metrics};
 use treeferry_worker::{Job, OpenError, Pool, Reporter};
 
 /// How often progress is drawn and the wish to stop is looked at; by eye.
@@ -25,8 +27,15 @@ pub fn run(id: JobId, request: &Request, stop: &Stop, console: &Arc<Console>) ->
     let log = events::log(&request.telling, id);
     let teller = log.as_ref().map(|l| Teller::new(l.outbox(), id, &request.spec));
     log.iter().for_each(|l| events::put(l.outbox(), events::job_began(id, &request.spec)));
-    let reporter: Arc<dyn Reporter> = Arc::new(Watched { console: Arc::clone(console), teller });
+    let mut reporter: Arc<dyn Reporter> = Arc::new(Watched { console: Arc::clone(console), teller });
+    let tasks = Arc::new(Tasks::default());
+    let metrics = request.metrics.clone().map(|s| Arc::new(Metrics::start(s)));
+    if metrics.is_some() {
+        reporter = Arc::new(Counting::new(&tasks, reporter));
+    }
     let pool = Pool::start(&engine, &job, linker(&job), reporter, request.pool);
+    let meter =
+        metrics.map(|m| metering::local::start(&m, id, request.spec.passes, &engine, &tasks, pool.load()));
     let post = Post::open(id).unwrap_or_else(|e| {
         tracing::info!("nobody can watch this job: {e}");
         None
@@ -56,6 +65,7 @@ pub fn run(id: JobId, request: &Request, stop: &Stop, console: &Arc<Console>) ->
     if let Some(p) = post {
         p.close();
     }
+    meter.into_iter().for_each(Meter::stop);
     let last = engine.status();
     tracing::info!(state = last.state.name(), outstanding = last.outstanding, "job ended");
     if let Some(log) = log {

@@ -13,6 +13,7 @@ mod links;
 mod local;
 mod logs;
 mod nearby;
+mod metering;
 mod output;
 mod top;
 mod view;

@@ -53,6 +53,8 @@ impl Default for LogConfig {
             stream_length: 1_000_000,
         }
     }
+    /// Where metrics go.
+    pub metrics: MetricsConfig,
 }
 
 /// Section `[cluster]`.
@@ -107,6 +109,26 @@ pub struct SyncConfig {
     pub exclude: Vec<String>,
 }
 
+/// Section `[metrics]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct MetricsConfig {
+    /// HOST:PORT of Graphite's plaintext listener.
+    pub graphite: Option<String>,
+    /// What every name at Graphite begins with.
+    pub prefix: Option<String>,
+    /// Seconds between two readings.
+    pub interval: Option<u64>,
+    /// Values that are kept while Graphite does not take them.
+    pub buffer: Option<usize>,
+    /// The names that cmover's users know are sent too.
+    pub cmover_names: bool,
+    /// What the names of cmover's queues begin with, after the prefix.
+    pub cmover_queues: Option<String>,
+    /// ADDRESS:PORT at which Prometheus can ask.
+    pub prometheus: Option<String>,
+}
+
 /// A number of bytes, written as a number or as text with a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Written")]
@@ -152,6 +174,10 @@ mod tests {
         let log = all.log;
         assert!(log.dir.is_some());
         assert_eq!(LogConfig { dir: None, ..log }, LogConfig::default(), "examples show the defaults");
+        let m = all.metrics;
+        assert!(m.graphite.is_some() && m.prometheus.is_some() && m.cmover_names);
+        assert_eq!((m.prefix.as_deref(), m.interval, m.buffer), (Some("treeferry"), Some(10), Some(100_000)));
+        assert_eq!(m.cmover_queues.as_deref(), Some("queue"));
         let all = all.sync;
         assert!(
             all.pool.is_some() && all.chunk_size.is_some() && all.bwlimit.is_some() && all.iops.is_some()

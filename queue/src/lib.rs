@@ -21,3 +21,4 @@ pub use engine::{Engine, Registry, Seat, Status, Take};
 pub use groups::{Claim, Leader};
 pub use rabbitmq::survey::{Alarm, BrokerFacts, QueueFacts, QueueState};
 pub use redis::LedgerError;
+pub use redis::{JobReading, LedgerError, NodeReading};

@@ -6,6 +6,7 @@ pub mod configuration;
 pub mod events;
 pub mod exit;
 pub mod logging;
+pub mod metrics;
 pub mod signals;
 
 pub use exit::Exit;

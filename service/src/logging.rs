@@ -48,8 +48,9 @@ pub fn start(default: LevelFilter, sink: impl Fn(&[u8]) + Send + Sync + 'static)
 fn filter(default: LevelFilter, given: Option<String>) -> Result<EnvFilter, BadLevels> {
     match given.filter(|g| !g.trim().is_empty()) {
         None if default >= LevelFilter::DEBUG => Ok(EnvFilter::default().add_directive(default.into())),
-        // what lapin calls an error, a connection that broke, is said by us, once, with what follows from it
-        None => EnvFilter::try_new(format!("{default},lapin=off"))
+        // what lapin calls an error, a connection that broke, is said by us, once, with what follows from it; and
+        // whoever asks for metrics and then leaves is of no interest
+        None => EnvFilter::try_new(format!("{default},lapin=off,metrics_exporter_prometheus=off"))
             .map_err(|_| BadLevels { given: default.to_string() }),
         Some(given) => EnvFilter::try_new(&given).map_err(|_| BadLevels { given }),
     }
@@ -84,8 +85,8 @@ mod tests {
     fn quiet_and_verbose_set_the_level_and_the_environment_wins() {
         let say =
             |given: Option<&str>| filter(level(false, 1), given.map(str::to_owned)).map(|f| f.to_string());
-        assert_eq!(say(None).unwrap(), "lapin=off,info");
-        assert_eq!(say(Some("")).unwrap(), "lapin=off,info");
+        assert_eq!(say(None).unwrap(), "metrics_exporter_prometheus=off,lapin=off,info");
+        assert_eq!(say(Some("")).unwrap(), "metrics_exporter_prometheus=off,lapin=off,info");
         assert_eq!(say(Some("treeferry_fs=trace")).unwrap(), "treeferry_fs=trace");
         assert!(say(Some("treeferry_fs=loud")).unwrap_err().to_string().contains("treeferry_fs=loud"));
         assert_eq!(level(true, 3), LevelFilter::ERROR);

@@ -12,6 +12,8 @@ pub struct Cluster {
     /// RabbitMQ and Redis.
     pub services: Services,
     daemons: Vec<Daemon>,
+    /// What daemons find in their environment.
+    env: Vec<(String, String)>,
 }
 
 /// A worker or a hardlinker.
@@ -26,7 +28,20 @@ struct Daemon {
 impl Cluster {
     /// Starts the servers, so many workers of two threads, `w0`, `w1` …, and so many hardlinkers, `h0`, `h1` …
     pub fn start(workers: usize, hardlinkers: usize) -> Cluster {
-        let mut c = Cluster { services: Services::start(), daemons: Vec::new() };
+        Cluster::configured("", &[], workers, hardlinkers)
+    }
+
+    /// The same, with more in the configuration file, and variables for the daemons.
+    ///
+    /// # Panics
+    /// When the servers do not start.
+    pub fn configured(config: &str, env: &[(&str, &str)], workers: usize, hardlinkers: usize) -> Cluster {
+        let services = Services::start();
+        let file = services.config();
+        let text = std::fs::read_to_string(&file).expect("scripts/services has written it");
+        std::fs::write(&file, text + config).expect("our own file");
+        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut c = Cluster { services, daemons: Vec::new(), env };
         (0..workers).for_each(|n| c.worker(&format!("w{n}"), 2));
         (0..hardlinkers).for_each(|n| c.hardlinker(&format!("h{n}")));
         let all = workers + hardlinkers;
@@ -36,13 +51,14 @@ impl Cluster {
 
     /// Starts a worker.
     pub fn worker(&mut self, name: &str, pool: usize) {
-        let child = spawn(self.command(["worker", "--name", name, "--pool", &pool.to_string()]));
+        let mut command = self.command(["worker", "--name", name, "--pool", &pool.to_string()]);
+        let child = spawn(command.envs(self.env.iter().cloned()));
         self.daemons.push(Daemon { kind: "worker", name: name.to_owned(), pool, child });
     }
 
     /// Starts a hardlinker.
     pub fn hardlinker(&mut self, name: &str) {
-        let child = spawn(self.command(["hardlinker", "--name", name]));
+        let child = spawn(self.command(["hardlinker", "--name", name]).envs(self.env.iter().cloned()));
         self.daemons.push(Daemon { kind: "hardlinker", name: name.to_owned(), pool: 1, child });
     }
 
@@ -162,7 +178,7 @@ fn is_zombie(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| s.contains(") Z "))
 }
 
-fn spawn(mut c: Command) -> Child {
+fn spawn(c: &mut Command) -> Child {
     // to the test's own standard error: what daemons say is shown if the test fails
     c.stdout(Stdio::null()).spawn().unwrap_or_else(|e| panic!("cannot start {c:?}: {e}"))
 }

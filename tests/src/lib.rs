@@ -12,6 +12,7 @@
 
 mod binary;
 pub mod cluster;
+pub mod graphite;
 mod plant;
 mod run;
 mod scratch;

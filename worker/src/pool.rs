@@ -163,6 +163,11 @@ impl Pool {
         let mut all: Vec<_> = threads.iter().filter_map(|t| lock(t).as_ref().map(task)).collect();
         all.sort_by_key(|t| std::cmp::Reverse(t.age_ms));
         all
+
+    /// Says at any time how many threads take tasks, and how many run one.
+    pub fn load(&self) -> impl Fn() -> (usize, usize) + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        move || (shared.active.load(Relaxed), shared.busy.load(Relaxed))
     }
 
     /// Waits for the threads. The engine must have ended or been cancelled.

@@ -20,6 +20,7 @@ pub use output::Output;
 use std::path::PathBuf;
 use treeferry_core::escape;
 use treeferry_service::configuration::ConfigError;
+use treeferry_service::metrics::BadMetrics;
 
 /// Why options that were each read without a fault make no job.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +73,9 @@ pub enum UsageError {
     /// The configuration file cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Its section `[metrics]` makes no sense.
+    #[error(transparent)]
+    Metrics(#[from] BadMetrics),
     /// The configuration file has a value that the command line would refuse.
     #[error("configuration: sync.{key} = {value} is {why}")]
     ConfigValue {

@@ -2,9 +2,8 @@
 //! so that a worker that comes later obeys too.
 
 use super::status::{explain, told};
-use crate::args::Output;
 use crate::args::control::{Ask, AskError, job_id};
-use crate::args::log;
+use crate::args::{Output, UsageError, log};
 use crate::job::{self, Purpose, Request, Start};
 use crate::output::put;
 use serde_json::{Value, json};
@@ -12,6 +11,7 @@ use treeferry_core::JobId;
 use treeferry_core::job::JobState;
 use treeferry_queue::{Control, NodeReport, Which};
 use treeferry_service::Exit;
+use treeferry_service::metrics::Settings;
 use treeferry_worker::PoolSize;
 
 /// Pauses everything, one job, or some workers
@@ -261,8 +261,14 @@ fn retry(args: &RetryArgs) -> Result<Request, AskError> {
     if job.counters.failures == 0 {
         return unknown(format!("job {id} has no failures"));
     }
-    let spec = job.spec;
-    let telling = log::telling(&args.ask.config()?.log, None)?;
-    let start = Start::Again(id);
-    Ok(Request { spec, pool: PoolSize::Auto, site: Some(site), start, detach: args.detach, telling })
+    let config = args.ask.config()?;
+    Ok(Request {
+        spec: job.spec,
+        pool: PoolSize::Auto,
+        site: Some(site),
+        start: Start::Again(id),
+        detach: args.detach,
+        telling: log::telling(&config.log, None)?,
+        metrics: Settings::read(&config.metrics).map_err(UsageError::from)?,
+    })
 }

@@ -9,6 +9,7 @@ use treeferry_core::spec::{DEFAULT_CHUNK_BYTES, MIN_CHUNK_BYTES};
 use treeferry_core::units::{parse_size, show_size};
 use treeferry_core::{JobSpec, PassSet};
 use treeferry_service::Exit;
+use treeferry_service::metrics::Settings;
 
 /// Makes the inside of DST like the inside of SRC
 ///
@@ -132,7 +133,8 @@ impl Args {
         }
         let (spec, pool) = (self.spec(&config)?, self.limits.pool(&config));
         let telling = self.log.telling(&config.log, site.is_some())?;
-        Ok(Request { spec, pool, site, start: Start::Whole, detach: self.detach, telling })
+        let metrics = Settings::read(&config.metrics)?;
+        Ok(Request { spec, pool, site, start: Start::Whole, detach: self.detach, telling, metrics })
     }
 
     fn spec(&self, config: &Config) -> Result<JobSpec, UsageError> {

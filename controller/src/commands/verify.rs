@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use treeferry_core::config::Config;
 use treeferry_core::{JobSpec, PassSet};
 use treeferry_service::Exit;
+use treeferry_service::metrics::Settings;
 
 /// Compares DST with SRC and touches neither
 ///
@@ -59,6 +60,7 @@ impl Args {
             detach: false,
             // nothing is done, and each difference is printed
             telling: log::telling(&config.log, None)?,
+            metrics: Settings::read(&config.metrics)?,
         })
     }
 

@@ -3,9 +3,11 @@
 use crate::args::log;
 use crate::args::{Cluster, Daemon, UsageError};
 use crate::cli;
-use crate::daemon;
-use treeferry_queue::Lane;
+use crate::daemon::{self, Plan};
+use treeferry_core::config::Config;
+use treeferry_queue::{Lane, Site};
 use treeferry_service::Exit;
+use treeferry_service::metrics::Settings;
 
 /// Works for every job of the cluster
 ///
@@ -43,26 +45,29 @@ pub fn run(args: &Args) -> Exit {
         let config = args.daemon.config()?;
         let site = args.cluster.site(&config)?.ok_or(UsageError::NoCluster)?;
         let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
-        let pool = args.pool.map(usize::from).or(config.sync.pool).unwrap_or(2 * cores);
-        Ok::<_, UsageError>((site, pool, log::telling(&config.log, None)?))
+        let threads = args.pool.map(usize::from).or(config.sync.pool).unwrap_or(2 * cores);
+        plan(site, threads, &config)
     })();
     match started {
-        Ok((site, pool, telling)) => {
-            let lanes = [Lane::Dirtime, Lane::Copy, Lane::Walk];
-            daemon::run("worker", &site, &lanes, pool, &telling, &args.daemon)
-        }
+        Ok(plan) => daemon::run("worker", &plan, &[Lane::Dirtime, Lane::Copy, Lane::Walk], &args.daemon),
         Err(e) => cli::refuse("worker", &e),
     }
 }
 
+fn plan(site: Site, threads: usize, config: &Config) -> Result<Plan, UsageError> {
+    let telling = log::telling(&config.log, None)?;
+    Ok(Plan { site, threads, telling, metrics: Settings::read(&config.metrics)? })
+}
+
 /// Runs the hardlinker.
 pub fn run_hardlinker(args: &HardlinkerArgs) -> Exit {
-    let started = args.daemon.config().and_then(|c| {
-        let site = args.cluster.site(&c)?.ok_or(UsageError::NoCluster)?;
-        Ok((site, log::telling(&c.log, None)?))
-    });
+    let started = (|| {
+        let config = args.daemon.config()?;
+        let site = args.cluster.site(&config)?.ok_or(UsageError::NoCluster)?;
+        plan(site, 1, &config)
+    })();
     match started {
-        Ok((site, telling)) => daemon::run("hardlinker", &site, &[Lane::Links], 1, &telling, &args.daemon),
+        Ok(plan) => daemon::run("hardlinker", &plan, &[Lane::Links], &args.daemon),
         Err(e) => cli::refuse("hardlinker", &e),
     }
 }

@@ -14,6 +14,7 @@ mod events;
 mod model;
 mod node;
 mod pulse;
+mod readings;
 mod reaper;
 mod report;
 mod stream;

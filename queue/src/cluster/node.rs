@@ -8,7 +8,7 @@ use super::reaper::reap;
 use super::report::{JobNow, NodeReport, Wanted, has_too_much};
 use crate::engine::Status;
 use crate::groups::Claim;
-use crate::rabbitmq::{Arrival, Broker, Door, Errand};
+use crate::rabbitmq::{Arrival, Broker, Depth, Door, Errand};
 use crate::redis::{Begin, Committed, Ledger, LedgerError, Receipt, now_ms, prefix};
 use lapin::Acker;
 use redis::AsyncCommands;
@@ -106,8 +106,8 @@ impl JobRecord {
 
 /// This process in the cluster.
 pub struct Node {
-    rt: Runtime,
-    shared: Arc<Shared>,
+    pub(super) rt: Runtime,
+    pub(super) shared: Arc<Shared>,
     arrivals: tokio::sync::Mutex<mpsc::UnboundedReceiver<Arrival>>,
     door: Door,
 }
@@ -164,6 +164,10 @@ pub(super) struct Shared {
     pub posting: AtomicUsize,
     pub telling: Telling,
     pub acknowledge_after: Duration,
+    /// It is this process that looks after lost tasks.
+    pub leads: AtomicBool,
+    /// The queues, as whoever leads last saw them.
+    pub queues: Mutex<Option<(Instant, Vec<Depth>)>>,
 }
 
 /// A message that a thread works on.
@@ -213,6 +217,8 @@ impl Node {
             gone: AtomicBool::new(false),
             posting: AtomicUsize::new(0),
             telling: Telling::new(),
+            leads: AtomicBool::new(false),
+            queues: Mutex::default(),
         });
         rt.spawn(pulse(Arc::clone(&shared)));
         rt.spawn(reap(Arc::clone(&shared)));
@@ -423,7 +429,8 @@ impl Node {
         lease: (u64, u64),
         c: &Commit,
     ) -> Result<Receipt, LedgerError> {
-        let r = self.rt.block_on(self.shared.ledger.commit(job, task, lease, c))?;
+        let s = &self.shared;
+        let r = self.rt.block_on(s.ledger.commit(job, task, lease, c, &s.node))?;
         if r.outstanding == 0 && r.what == Committed::Done {
             // over, in whatever way: the next pulse knows no more of it
             lock(&self.shared.states).insert(job, JobState::Done);

@@ -3,13 +3,14 @@
 use super::bundle::Lane;
 use super::node::{Shared, SiteError, lock, post_all};
 use super::report::field;
+use crate::rabbitmq::DEAD;
 use crate::redis::{now_ms, prefix};
 use lapin::Acker;
 use redis::AsyncCommands;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use treeferry_core::{JobId, TaskId};
 
 /// How often somebody looks for tasks that the broker has lost.
@@ -52,13 +53,17 @@ async fn reap_once(s: &Arc<Shared>, missing: &mut HashMap<(JobId, u64), u32>) ->
     let owner: Option<String> = c.get("treeferry:reaper").await.map_err(err)?;
     if mine.is_none() && owner.as_deref() != Some(&s.name) {
         missing.clear();
+        s.leads.store(false, Relaxed);
         return Ok(());
     }
+    s.leads.store(true, Relaxed);
     let _: () = c.pexpire("treeferry:reaper", REAP.as_millis() as i64 * 2).await.map_err(err)?;
     if s.broker.blocked.load(Relaxed) {
         return Ok(());
     }
-    let queued: u32 = s.broker.ready(&Lane::ALL).await?;
+    let queues = s.broker.look(&Lane::ALL).await?;
+    let queued: u32 = queues.iter().filter(|(name, ..)| *name != DEAD).map(|(_, ready, _)| ready).sum();
+    *lock(&s.queues) = Some((Instant::now(), queues));
     let mut everybody: BTreeSet<String> = BTreeSet::new();
     for w in c.smembers::<_, Vec<String>>("treeferry:workers").await.map_err(err)? {
         let held: Vec<String> = c.smembers(format!("treeferry:held:{w}")).await.map_err(err)?;

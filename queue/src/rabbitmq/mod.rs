@@ -164,15 +164,17 @@ impl Broker {
         Lane::ALL.iter().enumerate().map(count).filter(|(_, n)| *n > 0).collect()
     }
 
-    /// How many messages wait in some lanes.
-    pub async fn ready(&self, lanes: &[Lane]) -> lapin::Result<u32> {
-        let all = look(&self.url, lanes).await?;
-        Ok(all.iter().filter(|(name, ..)| *name != DEAD).map(|(_, ready, _)| ready).sum())
+    /// The queues of some lanes, and that of dead letters.
+    pub async fn look(&self, lanes: &[Lane]) -> lapin::Result<Vec<Depth>> {
+        look(&self.url, lanes).await
     }
 }
 
-/// The queues of some lanes: name, messages that wait, consumers.
-pub async fn look(url: &str, lanes: &[Lane]) -> lapin::Result<Vec<(&'static str, u32, u32)>> {
+/// Of a queue its name, messages that wait, consumers.
+pub type Depth = (&'static str, u32, u32);
+
+/// The queues of some lanes, and that of dead letters.
+pub async fn look(url: &str, lanes: &[Lane]) -> lapin::Result<Vec<Depth>> {
     let (conn, ch) = open(url, "look").await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
     let mut out = Vec::new();

@@ -1,4 +1,5 @@
--- ARGV: task, token of its beginning, number of this commit since, now (ms), the commit (msgpack; see `pack`). Returns
+-- ARGV: task, token of its beginning, number of this commit since, now (ms), the commit (msgpack; see `pack`), the name
+-- of the node that commits. Returns
 -- {status, outstanding, id, lane, ...}. The number tells a commit that is made again, its answer having been lost, and
 -- one before which the ledger has lost another.
 local id, token, number, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
@@ -75,7 +76,13 @@ for _, j in ipairs(c.joins) do
   end
 end
 
-for _, n in ipairs(c.counters) do redis.call('HINCRBY', P .. 'counters', n[1], n[2]) end
+local mine = P .. 'node:' .. ARGV[6]
+for _, n in ipairs(c.counters) do
+  redis.call('HINCRBY', P .. 'counters', n[1], n[2])
+  redis.call('HINCRBY', mine, n[1], n[2])
+end
+for _, n in ipairs(c.classes) do redis.call('HINCRBY', mine, 'errno:' .. n[1], n[2]) end
+if #c.counters > 0 then redis.call('SADD', P .. 'nodes', ARGV[6]) end
 for _, f in ipairs(c.failures) do redis.call('RPUSH', P .. 'failures', f) end
 for _, f in ipairs(c.changes) do redis.call('RPUSH', P .. 'changes', f) end
 -- whoever wanted to read them may be gone

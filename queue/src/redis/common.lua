@@ -15,6 +15,9 @@
 --   waiting    set: groups for which something waits
 --   makers     set: processes that work for the job, as temporary names have them;  deletions: how many were allowed
 --   counters   hash;  failures, changes  lists;  notices  set
+--   nodes      set: names of nodes that have committed something;  node:N  hash: what node N has committed of the
+--              counters, and its failures by class (errno:CLASS)
+--   told       hash: what of these was told as increments: see told.lua
 local P = KEYS[1]
 local job, open, begun, outbox = P .. 'job', P .. 'open', P .. 'begun', P .. 'outbox'
 local groups, targets, waiting = P .. 'groups', P .. 'targets', P .. 'waiting'
@@ -81,8 +84,11 @@ local function close(now, state, why)
   for _, key in ipairs(redis.call('SMEMBERS', waiting)) do redis.call('UNLINK', P .. 'parked:' .. key) end
   for _, k in ipairs({'open', 'begun', 'tries', 'outbox', 'joins:n', 'joins:t', 'joins:f', 'groups', 'targets',
     'waiting', 'parked', 'makers', 'deletions'}) do redis.call('UNLINK', P .. k) end
-  for _, k in ipairs({'job', 'counters', 'failures', 'changes', 'notices'}) do
+  for _, k in ipairs({'job', 'counters', 'failures', 'changes', 'notices', 'nodes', 'told'}) do
     redis.call('EXPIRE', P .. k, 30 * 24 * 3600)
+  end
+  for _, n in ipairs(redis.call('SMEMBERS', P .. 'nodes')) do
+    redis.call('EXPIRE', P .. 'node:' .. n, 30 * 24 * 3600)
   end
 end
 

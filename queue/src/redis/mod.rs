@@ -7,12 +7,14 @@ use crate::cluster::bundle::{Bundle, Commit, GroupChange, Lane};
 use crate::groups::{Claim, Leader};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncCommands, Client, RedisError, Script, Value};
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use treeferry_core::job::JobState;
 use treeferry_core::wire::{self, WireError};
-use treeferry_core::{GroupKey, JobId, NewTask, RelPath, Task, TaskId};
+use treeferry_core::{Counters, GroupKey, JobId, NewTask, RelPath, Task, TaskId, errno};
 
 /// Between two attempts to reach Redis: from this, doubled, to [`MOST_PATIENCE`].
 const FIRST_PATIENCE: Duration = Duration::from_millis(50);
@@ -80,6 +82,32 @@ pub struct Receipt {
     pub made: Vec<(Lane, TaskId)>,
 }
 
+/// A job at one instant, as the ledger knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobReading {
+    /// Which.
+    pub id: JobId,
+    /// When, by the clock of the ledger, in ms since 1970.
+    pub at_ms: u64,
+    /// Its state.
+    pub state: JobState,
+    /// Bundles of tasks that are queued, running or parked.
+    pub outstanding: u64,
+    /// What nodes have counted.
+    pub nodes: Vec<NodeReading>,
+}
+
+/// What the commits of a node have counted for a job. The sum over all nodes is what the job has counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeReading {
+    /// Which.
+    pub node: String,
+    /// What its commits have counted.
+    pub counters: Counters,
+    /// Its failures by class, see [`errno::class`].
+    pub failures_by_errno: BTreeMap<String, u64>,
+}
+
 /// A connection to the ledger. Cheap to clone.
 #[derive(Clone)]
 pub struct Ledger {
@@ -96,6 +124,8 @@ struct Scripts {
     own: Script,
     may_delete: Script,
     end: Script,
+    reading: Script,
+    told: Script,
 }
 
 macro_rules! script {
@@ -121,6 +151,8 @@ impl Ledger {
             own: script!("own.lua"),
             may_delete: script!("may_delete.lua"),
             end: script!("end.lua"),
+            reading: script!("reading.lua"),
+            told: script!("told.lua"),
         };
         Ok(Ledger { client, conn, scripts: Arc::new(scripts), away: Arc::default() })
     }
@@ -221,8 +253,16 @@ impl Ledger {
         }
     }
 
-    /// Writes a commit, all of it or nothing, and once however often it is asked. `lease`: token and number.
-    pub async fn commit(&self, job: JobId, task: TaskId, lease: (u64, u64), commit: &Commit) -> Res<Receipt> {
+    /// Writes a commit, all of it or nothing, and once however often it is asked. `lease`: token and number. What it
+    /// counts is counted for the job and for the node.
+    pub async fn commit(
+        &self,
+        job: JobId,
+        task: TaskId,
+        lease: (u64, u64),
+        commit: &Commit,
+        node: &str,
+    ) -> Res<Receipt> {
         let (p, packed) = (prefix(job), pack(commit));
         let answer: Vec<Value> = self
             .stubborn(|mut c| {
@@ -234,6 +274,7 @@ impl Ledger {
                         .arg(lease.1)
                         .arg(now_ms())
                         .arg(packed)
+                        .arg(node)
                         .invoke_async(&mut c)
                         .await
                 }
@@ -304,6 +345,51 @@ impl Ledger {
             }
             _ => Err(LedgerError::Strange("an answer that no script gives")),
         }
+    }
+
+    /// What nodes have counted for a job, all of them if none is named. One attempt: nobody waits for it.
+    pub async fn reading(&self, job: JobId, nodes: &[&str]) -> Res<Option<JobReading>> {
+        let p = prefix(job);
+        let mut call = self.scripts.reading.key(p);
+        call.arg(nodes);
+        let answer: Vec<Value> = call.invoke_async(&mut self.conn.clone()).await?;
+        let at_ms = word(answer.first()).parse().map_err(|_| LedgerError::Strange("a time that is none"))?;
+        let Some(state) = JobState::from_name(word(answer.get(1))) else { return Ok(None) };
+        let Some(Value::Int(outstanding)) = answer.get(2) else {
+            return Err(LedgerError::Strange("an answer without a number"));
+        };
+        let mut r = JobReading { id: job, at_ms, state, outstanding: *outstanding as u64, nodes: Vec::new() };
+        for pair in answer.get(3..).unwrap_or_default().chunks_exact(2) {
+            let counted: HashMap<String, u64> =
+                redis::from_redis_value_ref(&pair[1]).map_err(RedisError::from)?;
+            let mut node = NodeReading { node: word(pair.first()).to_owned(), ..NodeReading::default() };
+            for (name, n) in counted {
+                match name.strip_prefix("errno:") {
+                    Some(class) => drop(node.failures_by_errno.insert(class.to_owned(), n)),
+                    None => node.counters.set(&name, n),
+                }
+            }
+            r.nodes.push(node);
+        }
+        Ok(Some(r))
+    }
+
+    /// What nodes have counted of some counters since this was asked before the present step of time began, by anybody.
+    /// Returns the time (ms since 1970), and each node with its numbers.
+    pub async fn told(
+        &self,
+        job: JobId,
+        step: Duration,
+        counters: &[&str],
+    ) -> Res<(u64, Vec<(String, Vec<u64>)>)> {
+        let mut call = self.scripts.told.key(prefix(job));
+        call.arg(step.as_millis().max(1) as u64);
+        call.arg(counters);
+        let answer: Vec<String> = call.invoke_async(&mut self.conn.clone()).await?;
+        let number = |s: &String| s.parse::<u64>().unwrap_or(0);
+        let nodes = answer.get(1..).unwrap_or_default().chunks_exact(1 + counters.len());
+        let nodes = nodes.map(|n| (n[0].clone(), n[1..].iter().map(number).collect()));
+        Ok((answer.first().map_or(0, number), nodes.collect()))
     }
 
     /// Ends a job before its time; `false`: it was not running.
@@ -480,7 +566,7 @@ impl Pack {
 /// A commit as `commit.lua` takes it.
 fn pack(c: &Commit) -> Vec<u8> {
     let mut p = Pack::default();
-    let _ = rmp::encode::write_map_len(&mut p.0, 11);
+    let _ = rmp::encode::write_map_len(&mut p.0, 12);
     p.text("rest").text(c.rest.as_ref().map(|b| body(lane_of(b), b)).unwrap_or_default());
     p.text("children").list(c.children.iter(), |p, (lane, b)| {
         p.text(body(*lane, b));
@@ -518,6 +604,11 @@ fn pack(c: &Commit) -> Vec<u8> {
     let counted: Vec<_> = c.counters.iter().filter(|(_, n)| *n > 0).collect();
     p.text("counters").list(counted.iter(), |p, (name, n)| {
         p.tuple(2).text(name).number(*n as i64);
+    });
+    let mut classes: BTreeMap<_, i64> = BTreeMap::new();
+    c.failures.iter().for_each(|f| *classes.entry(errno::class(f.errno)).or_default() += 1);
+    p.text("classes").list(classes.iter(), |p, (class, n)| {
+        p.tuple(2).text(class.as_bytes()).number(*n);
     });
     p.text("failures").list(c.failures.iter(), |p, f| {
         p.text(wire::encode(wire::MessageKind::Failure, f));
