@@ -9,6 +9,8 @@ use crate::change::Change;
 use crate::counters::Counters;
 use crate::failure::{Failure, Notice};
 use crate::ids::{GroupKey, JoinId};
+use crate::records::Record;
+use crate::sizes::Sizes;
 use crate::task::NewTask;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +50,12 @@ pub struct Outcome {
     pub notices: Vec<Notice>,
     /// What `--itemize` shows; empty unless asked for.
     pub changes: Vec<Change>,
+    /// Sizes of the files that `counters` has. Not in messages: ledgers have a form of their own for it.
+    #[serde(skip)]
+    pub sizes: Sizes,
+    /// What may be among the largest and slowest of the job. As `sizes`.
+    #[serde(skip)]
+    pub records: Vec<Record>,
 }
 
 impl Outcome {
@@ -77,6 +85,8 @@ impl Outcome {
         self.failures.append(&mut other.failures);
         other.notices.into_iter().for_each(|n| self.notice(n));
         self.changes.append(&mut other.changes);
+        self.sizes.add(&other.sizes);
+        self.records.append(&mut other.records);
     }
 
     /// Whether it holds nothing at all, so that an early commit would be for nothing.

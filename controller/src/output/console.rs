@@ -155,7 +155,7 @@ impl Reporter for Console {
         if !self.quiet {
             self.say(&format!("note: {}", n.text()));
         }
+    }
 
     fn ran(&self, _: &Work, _: Duration) {}
-    }
 }
