@@ -7,6 +7,8 @@ use crate::reconcile::Source;
 use crate::trouble::{On, Res, Trouble};
 use crate::worker::{Flow, Worker};
 use std::ffi::{CStr, CString};
+use std::time::Instant;
+use treeferry_core::records::Best;
 use treeferry_core::{Item, Notice, Outcome};
 use treeferry_fs::copy::{Copied, How, copy_file};
 use treeferry_fs::meta::{fstat, stat};
@@ -68,6 +70,7 @@ impl Worker {
     ) -> Res<bool> {
         let name = src.name;
         let path = || dir.child(name);
+        let began = Instant::now();
         if self.job.spec.dry_run {
             let m = &src.meta;
             let _ = self.birth(dir, m, dst, &path, out);
@@ -106,6 +109,8 @@ impl Worker {
         out.counters.copied_bytes += meta.size;
         out.counters.verified_files += u64::from(self.job.spec.verify);
         self.note_copied(&meta, dst, path, out);
+        let size = || meta.size.to_string();
+        self.job.bars.offer_time(Best::SlowestFile, began.elapsed(), size, path, out);
         if let (Some(t), Some(g)) = (target, src.group) {
             self.registry.own_target(g, t);
         }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use treeferry_core::records::Best;
 use treeferry_core::{Change, Failure, Notice, Outcome, Task, Work};
 use treeferry_queue::{Engine, Registry, Seat, Take};
 
@@ -227,12 +228,17 @@ pub(crate) fn run(s: &Context, seat: &mut Seat, workers: &mut Vec<Worker>, level
         }
     };
     workers.push(tools);
-    s.reporter.ran(&task.work, began.elapsed());
+    let took = began.elapsed();
+    s.reporter.ran(&task.work, took);
+    let (kind, path) = (|| task.work.name().to_owned(), || task.work.path().clone());
+    s.job.bars.offer_time(Best::LongestTask, took, kind, path, &mut out);
     tell(s, &mut out);
     if s.job.stop.is_set() {
         // not done, so not committed: only what it has counted and named is kept
-        let mut rest = Outcome { counters: out.counters, failures: out.failures, ..Outcome::default() };
+        let Outcome { counters, failures, sizes, records, .. } = out;
+        let mut rest = Outcome { counters, failures, sizes, records, ..Outcome::default() };
         seat.flush(&task, &mut rest, None);
+        seat.leave(task);
         if !s.job.shared {
             s.engine.cancel();
         }

@@ -104,8 +104,8 @@ impl JobRecord {
 
 /// This process in the cluster.
 pub struct Node {
-    rt: Runtime,
-    shared: Arc<Shared>,
+    pub(super) rt: Runtime,
+    pub(super) shared: Arc<Shared>,
     arrivals: tokio::sync::Mutex<mpsc::UnboundedReceiver<Arrival>>,
     door: Door,
 }

@@ -17,6 +17,8 @@ use treeferry_core::{GroupKey, JobId, NewTask, RelPath, Task, TaskId};
 /// Between two attempts to reach Redis: from this, doubled, to [`MOST_PATIENCE`].
 const FIRST_PATIENCE: Duration = Duration::from_millis(50);
 const MOST_PATIENCE: Duration = Duration::from_secs(2);
+/// Samples of a job are so far apart at first, in ms.
+const SAMPLE_EVERY_MS: u64 = 2000;
 
 /// Why the ledger cannot do what it is asked.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +97,7 @@ struct Scripts {
     own: Script,
     may_delete: Script,
     end: Script,
+    sample: Script,
 }
 
 macro_rules! script {
@@ -119,6 +122,7 @@ impl Ledger {
             own: script!("own.lua"),
             may_delete: script!("may_delete.lua"),
             end: script!("end.lua"),
+            sample: script!("sample.lua"),
         };
         Ok(Ledger { conn, scripts: Arc::new(scripts), away: Arc::default() })
     }
@@ -309,6 +313,14 @@ impl Ledger {
         Ok(n == 1)
     }
 
+    /// Notes how far a job has come, if it is time for it.
+    pub async fn sample(&self, job: JobId) -> Res<()> {
+        let mut call = self.scripts.sample.prepare_invoke();
+        call.key(prefix(job)).arg(now_ms()).arg(SAMPLE_EVERY_MS);
+        // not stubbornly: another sample comes soon
+        Ok(call.invoke_async::<()>(&mut self.conn()).await?)
+    }
+
     /// See [`crate::Registry::may_delete`].
     pub async fn may_delete(&self, job: JobId, most: u64, take: bool) -> Res<bool> {
         let p = prefix(job);
@@ -400,7 +412,7 @@ fn body(lane: Lane, bundle: &Bundle) -> Vec<u8> {
     b
 }
 
-fn read_body(b: &[u8]) -> Res<Bundle> {
+pub fn read_body(b: &[u8]) -> Res<Bundle> {
     let strange = LedgerError::Strange("a task that begins like none");
     let Some((&[_, kind], rest)) = b.split_first_chunk::<2>() else { return Err(strange) };
     match kind {
@@ -468,7 +480,7 @@ impl Pack {
 /// A commit as `commit.lua` takes it.
 fn pack(c: &Commit) -> Vec<u8> {
     let mut p = Pack::default();
-    let _ = rmp::encode::write_map_len(&mut p.0, 11);
+    let _ = rmp::encode::write_map_len(&mut p.0, 13);
     p.text("rest").text(c.rest.as_ref().map(|b| body(lane_of(b), b)).unwrap_or_default());
     p.text("children").list(c.children.iter(), |p, (lane, b)| {
         p.text(body(*lane, b));
@@ -506,6 +518,15 @@ fn pack(c: &Commit) -> Vec<u8> {
     let counted: Vec<_> = c.counters.iter().filter(|(_, n)| *n > 0).collect();
     p.text("counters").list(counted.iter(), |p, (name, n)| {
         p.tuple(2).text(name).number(*n as i64);
+    });
+    let sizes: Vec<_> = c.sizes.iter().collect();
+    p.text("sizes").list(sizes.iter(), |p, (class, c)| {
+        p.tuple(3).number(*class as i64).number(c.files as i64).number(c.bytes as i64);
+    });
+    p.text("records").list(c.records.iter(), |p, r| {
+        let mut member = format!("{}:", r.note).into_bytes();
+        member.extend_from_slice(r.path.as_bytes());
+        p.tuple(3).text(r.best.name()).number(r.value as i64).text(member);
     });
     p.text("failures").list(c.failures.iter(), |p, f| {
         p.text(wire::encode(wire::MessageKind::Failure, f));
