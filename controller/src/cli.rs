@@ -1,6 +1,6 @@
 //! The command line as a whole: which commands there are, and what becomes of one that is wrong.
 
-use crate::commands::{completions, control, man, status, sync, verify, worker};
+use crate::commands::{completions, control, man, report, status, sync, verify, worker};
 use crate::output;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -27,6 +27,7 @@ enum Command {
     Hardlinker(worker::HardlinkerArgs),
     Status(status::Args),
     Jobs(status::JobsArgs),
+    Report(report::Args),
     Pause(control::PauseArgs),
     Resume(control::ResumeArgs),
     Cancel(control::CancelArgs),
@@ -47,6 +48,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
             Command::Hardlinker(args) => worker::run_hardlinker(&args),
             Command::Status(args) => status::run(&args),
             Command::Jobs(args) => status::run_jobs(&args),
+            Command::Report(args) => report::run(&args),
             Command::Pause(args) => control::run_pause(&args),
             Command::Resume(args) => control::run_resume(&args),
             Command::Cancel(args) => control::run_cancel(&args),

@@ -4,7 +4,7 @@ use crate::args::Output;
 use crate::output::{Console, Report, Summary, complain, harmless};
 use crate::{cluster, local};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 use std::time::Instant;
 use treeferry_core::{JobId, JobSpec, Stop, escape};
@@ -24,6 +24,8 @@ pub struct Request {
     pub start: Start,
     /// With a cluster: register the job, say its id, and leave it to the workers.
     pub detach: bool,
+    /// Without a cluster: where it leaves what is to be told of it; `None`: nowhere.
+    pub log_dir: Option<PathBuf>,
 }
 
 /// What of a job is done.
@@ -63,7 +65,7 @@ pub fn run(purpose: Purpose, request: Request, output: &Output) -> Exit {
 
     // the engine is chosen here
     let ended = is_usable(purpose, &request).and_then(|()| match &request.site {
-        None => local::run(&request, &stop, &console).map(Some),
+        None => local::run(id, &request, &stop, &console).map(Some),
         Some(site) => cluster::run(site, id, &request, &stop, &console),
     });
 
@@ -160,6 +162,7 @@ mod tests {
             site: None,
             start: Start::Whole,
             detach: false,
+            log_dir: None,
         };
         assert!(is_usable(Purpose::Sync, &request).is_ok());
         let e = is_usable(Purpose::Verify, &request).unwrap_err();

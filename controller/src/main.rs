@@ -11,6 +11,7 @@ mod job;
 mod links;
 mod local;
 mod output;
+mod report;
 
 use std::process::ExitCode;
 

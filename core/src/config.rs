@@ -3,6 +3,7 @@
 
 use crate::units::{BadQuantity, parse_size};
 use serde::Deserialize;
+use std::path::PathBuf;
 
 /// What a configuration file can say. Options of the command line win over it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -12,6 +13,16 @@ pub struct Config {
     pub sync: SyncConfig,
     /// Where broker and ledger are.
     pub cluster: ClusterConfig,
+    /// What is told of jobs, and where that is written.
+    pub log: LogConfig,
+}
+
+/// Section `[log]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct LogConfig {
+    /// As `--log-dir`.
+    pub dir: Option<PathBuf>,
 }
 
 /// Section `[cluster]`.
@@ -108,6 +119,7 @@ mod tests {
         let all = Config::parse(&open).unwrap();
         let c = all.cluster;
         assert!(c.broker.is_some() && c.ledger.is_some() && c.acknowledge_after == Some(600));
+        assert!(all.log.dir.is_some());
         let all = all.sync;
         assert!(
             all.pool.is_some() && all.chunk_size.is_some() && all.bwlimit.is_some() && all.iops.is_some()

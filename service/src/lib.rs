@@ -6,5 +6,6 @@ pub mod configuration;
 pub mod exit;
 pub mod logging;
 pub mod signals;
+pub mod state_dir;
 
 pub use exit::Exit;

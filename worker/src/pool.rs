@@ -12,12 +12,12 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use treeferry_core::records::Best;
-use treeferry_core::{Change, Failure, Notice, Outcome, Task, Work};
-use treeferry_queue::{Engine, Registry, Seat, Take};
+use treeferry_core::{Change, Failure, JobId, Notice, Outcome, RelPath, Task, Work};
+use treeferry_queue::{Engine, Registry, RunningTask, Seat, Take};
 
 /// How long an idle thread waits before it looks around.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -77,10 +77,19 @@ struct Shared {
     active: AtomicUsize,
     auto: AtomicBool,
     busy: AtomicUsize,
+    /// What each thread is at. A thread alone takes its own lock, but for who asks now and then.
+    slots: RwLock<Vec<Arc<Mutex<Option<Slot>>>>>,
     over: AtomicBool,
     gate: Mutex<()>,
     opened: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What a thread is at.
+struct Slot {
+    work: &'static str,
+    path: RelPath,
+    since: Instant,
 }
 
 /// A pool of worker threads for one job.
@@ -103,6 +112,7 @@ impl Pool {
             active: AtomicUsize::new(0),
             auto: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
+            slots: RwLock::default(),
             over: AtomicBool::new(false),
             gate: Mutex::new(()),
             opened: Condvar::new(),
@@ -130,6 +140,20 @@ impl Pool {
     /// How many threads take tasks now.
     pub fn active(&self) -> usize {
         self.shared.active.load(Acquire)
+    }
+
+    /// What the threads are at, the longest first.
+    pub fn running(&self, job: JobId) -> Vec<RunningTask> {
+        let slots = self.shared.slots.read().unwrap_or_else(PoisonError::into_inner);
+        let task = |s: &Slot| RunningTask {
+            job: job.to_string(),
+            work: s.work.to_owned(),
+            path: s.path.to_string(),
+            age_ms: s.since.elapsed().as_millis() as u64,
+        };
+        let mut all: Vec<RunningTask> = slots.iter().filter_map(|s| lock(s).as_ref().map(task)).collect();
+        all.sort_by_key(|t| std::cmp::Reverse(t.age_ms));
+        all
     }
 
     /// Waits for the threads. The engine must have ended or been cancelled.
@@ -192,6 +216,8 @@ fn spawn(shared: &Arc<Shared>, number: usize) -> Option<JoinHandle<()>> {
 fn work(s: &Shared, number: usize) {
     let mut seat = s.context.engine.seat();
     let mut workers = Vec::new();
+    let slot = Arc::<Mutex<Option<Slot>>>::default();
+    s.slots.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&slot));
     loop {
         if number >= s.active.load(Acquire) {
             if s.over.load(Acquire) {
@@ -205,7 +231,10 @@ fn work(s: &Shared, number: usize) {
             Take::Idle => {}
             Take::Task(t) => {
                 s.busy.fetch_add(1, Relaxed);
+                let at = Slot { work: t.work.name(), path: t.work.path().clone(), since: Instant::now() };
+                *lock(&slot) = Some(at);
                 run(&s.context, &mut seat, &mut workers, 0, t);
+                *lock(&slot) = None;
                 s.busy.fetch_sub(1, Relaxed);
             }
         }

@@ -1,6 +1,7 @@
 //! What every command takes that asks or tells the cluster something.
 
 use super::{Cluster, UsageError, config_of};
+use treeferry_core::config::Config;
 use std::ffi::OsString;
 use treeferry_core::JobId;
 use treeferry_queue::{Control, Site};
@@ -39,8 +40,17 @@ pub enum AskError {
 impl Ask {
     /// Where the cluster is.
     pub fn site(&self) -> Result<Site, UsageError> {
-        let config = config_of(self.config.as_deref())?;
-        self.cluster.site(&config)?.ok_or(UsageError::NoCluster)
+        self.site_if_any(&self.config()?)?.ok_or(UsageError::NoCluster)
+    }
+
+    /// Where the cluster is, if there is one.
+    pub fn site_if_any(&self, config: &Config) -> Result<Option<Site>, UsageError> {
+        self.cluster.site(config)
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> Result<Config, UsageError> {
+        config_of(self.config.as_deref())
     }
 
     /// Connects to it.

@@ -6,6 +6,7 @@ pub mod control;
 pub mod daemon;
 pub mod entries;
 pub mod limits;
+pub mod log_dir;
 pub mod output;
 
 pub use attributes::Attributes;

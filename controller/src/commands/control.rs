@@ -260,5 +260,6 @@ fn retry(args: &RetryArgs) -> Result<Request, AskError> {
         return unknown(format!("job {id} has no failures"));
     }
     let spec = job.spec;
-    Ok(Request { spec, pool: PoolSize::Auto, site: Some(site), start: Start::Again(id), detach: args.detach })
+    let (start, log_dir) = (Start::Again(id), None);
+    Ok(Request { spec, pool: PoolSize::Auto, site: Some(site), start, detach: args.detach, log_dir })
 }

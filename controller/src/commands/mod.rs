@@ -3,6 +3,7 @@
 pub mod completions;
 pub mod control;
 pub mod man;
+pub mod report;
 pub mod status;
 pub mod sync;
 pub mod verify;

@@ -1,5 +1,6 @@
 //! `treeferry sync`: the reason for everything else.
 
+use crate::args::log_dir::log_dir;
 use crate::args::{Attributes, Cluster, Entries, Limits, Output, UsageError};
 use crate::cli;
 use crate::job::{self, Purpose, Request, Start};
@@ -129,7 +130,8 @@ impl Args {
             return Err(UsageError::NoCluster);
         }
         let (spec, pool) = (self.spec(&config)?, self.limits.pool(&config));
-        Ok(Request { spec, pool, site, start: Start::Whole, detach: self.detach })
+        let log_dir = log_dir(None, &config.log);
+        Ok(Request { spec, pool, site, start: Start::Whole, detach: self.detach, log_dir })
     }
 
     fn spec(&self, config: &Config) -> Result<JobSpec, UsageError> {

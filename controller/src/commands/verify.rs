@@ -1,5 +1,6 @@
 //! `treeferry verify`: the walk of `sync`, which touches nothing and tells every difference.
 
+use crate::args::log_dir::log_dir;
 use crate::args::{Attributes, Entries, Limits, Output, UsageError};
 use crate::cli;
 use crate::job::{self, Purpose, Request, Start};
@@ -56,6 +57,7 @@ impl Args {
             site: None,
             start: Start::Whole,
             detach: false,
+            log_dir: log_dir(None, &config.log),
         })
     }
 

@@ -226,7 +226,7 @@ impl Backend for Memory {
             }
         }
         tasks.extend(std::mem::take(&mut *lock(&self.later)).into_iter().map(|(_, t)| t));
-        tasks.extend(lock(&self.groups).settle_waiting());
+        tasks.extend(lock(&self.groups).take_parked());
         tasks.into_iter().map(|t| t.work.path().clone()).collect()
     }
 
