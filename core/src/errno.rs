@@ -125,7 +125,10 @@ mod tests {
             (parse("enospc"), parse("28"), parse("ENOTSUP"), parse("0")),
             (Some(28), Some(28), Some(95), Some(0))
         );
-        assert_eq!((parse("EWHAT"), parse("-1"), parse(""), parse("9999"), name(0)), (None, None, None, None, None));
+        assert_eq!(
+            (parse("EWHAT"), parse("-1"), parse(""), parse("9999"), name(0)),
+            (None, None, None, None, None)
+        );
     }
 
     /// The system's own words are of another origin than the table.

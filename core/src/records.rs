@@ -76,12 +76,7 @@ mod tests {
     use super::*;
 
     fn record(value: u64, path: &str) -> Record {
-        Record {
-            best: Best::LargestDir,
-            value,
-            note: String::new(),
-            path: RelPath::new(path).unwrap(),
-        }
+        Record { best: Best::LargestDir, value, note: String::new(), path: RelPath::new(path).unwrap() }
     }
 
     #[test]

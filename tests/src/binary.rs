@@ -42,10 +42,10 @@ where
 {
     let mut c = Command::new(bin());
     c.args(words).stdin(Stdio::null()).env("LC_ALL", "C");
-    // what jobs leave behind goes to a place of the tests' own, where the newest alone are kept
-    c.env("TREEFERRY_LOG_DIR", env::temp_dir().join("ferry-e2e-log"));
     for (name, _) in env::vars_os().filter(|(n, _)| n.as_encoded_bytes().starts_with(b"TREEFERRY_")) {
         c.env_remove(name);
     }
+    // what jobs leave behind goes to a place of the tests' own, where the newest alone are kept
+    c.env("TREEFERRY_LOG_DIR", env::temp_dir().join("ferry-e2e-log"));
     c
 }

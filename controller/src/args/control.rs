@@ -1,9 +1,9 @@
 //! What every command takes that asks or tells the cluster something.
 
 use super::{Cluster, UsageError, config_of};
-use treeferry_core::config::Config;
 use std::ffi::OsString;
 use treeferry_core::JobId;
+use treeferry_core::config::Config;
 use treeferry_queue::{Control, Site};
 use treeferry_service::configuration;
 

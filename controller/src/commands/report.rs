@@ -133,7 +133,9 @@ fn find(
     {
         return Ok((f, Found::Document(d)));
     }
-    Err(AskError::Unknown(format!("there is no job {id}; 'treeferry report' lists those that can be reported")))
+    Err(AskError::Unknown(format!(
+        "there is no job {id}; 'treeferry report' lists those that can be reported"
+    )))
 }
 
 fn as_json(v: &View<'_>) -> Value {
@@ -236,7 +238,8 @@ fn list(args: &Args, control: Option<&Control>, documents: Option<&Documents>) -
         let dir = documents.map(|d| escape::bytes(d.dir().as_os_str().as_encoded_bytes()).to_string());
         let place = dir.map_or("nowhere".to_owned(), |d| format!("in {d}"));
         let cluster = if control.is_some() { "the ledger knows none, and " } else { "" };
-        let _ = writeln!(t, "No job can be reported: {cluster}those without a cluster were looked for {place}.");
+        let _ =
+            writeln!(t, "No job can be reported: {cluster}those without a cluster were looked for {place}.");
     }
     put(t.as_bytes());
     Ok(Exit::Done)

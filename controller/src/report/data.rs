@@ -249,7 +249,9 @@ impl Facts {
 
     /// Whether it should have written since, and has not: it was killed, or its machine is gone.
     pub fn is_silent(&self, now_ms: u64) -> bool {
-        self.engine == Engine::Embedded && self.is_running() && now_ms.saturating_sub(self.seen_ms) > SILENT_MS
+        self.engine == Engine::Embedded
+            && self.is_running()
+            && now_ms.saturating_sub(self.seen_ms) > SILENT_MS
     }
 
     /// The word for its state.
@@ -277,7 +279,8 @@ impl Facts {
         let entries = self.entries();
         let entries_per_s = self.rates().latest();
         // what is more than was expected is all of it, and says nothing of what is to come
-        let percent = total.as_ref().filter(|t| t.entries > 0).map(|t| entries as f64 * 100.0 / t.entries as f64);
+        let percent =
+            total.as_ref().filter(|t| t.entries > 0).map(|t| entries as f64 * 100.0 / t.entries as f64);
         let left = total.as_ref().and_then(|t| t.entries.checked_sub(entries));
         let moves = self.is_running() && !self.paused && entries_per_s > 0.0;
         let eta_s = left.filter(|_| moves).map(|n| (n as f64 / entries_per_s) as u64);
@@ -311,7 +314,8 @@ impl Facts {
             worker: None,
         };
         self.longest_tasks = files(Best::LongestTask).map(row).collect();
-        self.failure_groups = f.failures.by_count().into_iter().map(|(k, s)| FailureGroup::new(k, s)).collect();
+        self.failure_groups =
+            f.failures.by_count().into_iter().map(|(k, s)| FailureGroup::new(k, s)).collect();
     }
 }
 

@@ -209,14 +209,21 @@ fn tasks(all: &[TaskRow]) -> Markup {
     if anywhere {
         head.push(("worker", false));
     }
-    table(&head, all.iter().map(|t| html! {
-        tr {
-            td.n { (brief(t.seconds)) }
-            td { (t.work) }
-            td.path { (path(&t.path)) }
-            @if anywhere { td { (t.worker.as_deref().unwrap_or("")) } }
-        }
-    }).collect())
+    table(
+        &head,
+        all.iter()
+            .map(|t| {
+                html! {
+                    tr {
+                        td.n { (brief(t.seconds)) }
+                        td { (t.work) }
+                        td.path { (path(&t.path)) }
+                        @if anywhere { td { (t.worker.as_deref().unwrap_or("")) } }
+                    }
+                }
+            })
+            .collect(),
+    )
 }
 
 fn unfinished(f: &Facts) -> Markup {
@@ -240,7 +247,10 @@ fn sizes(f: &Facts) -> Markup {
     }
     let row = |c: &super::data::SizeClass| Row {
         label: class_name(c),
-        bars: vec![(c.files as f64, format!("{} files", grouped(c.files))), (c.bytes as f64, show_size(c.bytes))],
+        bars: vec![
+            (c.files as f64, format!("{} files", grouped(c.files))),
+            (c.bytes as f64, show_size(c.bytes)),
+        ],
     };
     let rows: Vec<Row> = f.sizes.iter().map(row).collect();
     html! {
@@ -262,7 +272,10 @@ fn nodes(f: &Facts) -> Markup {
         let bytes = count("copied_bytes");
         Row {
             label: n.node.clone(),
-            bars: vec![(entries as f64, format!("{} entries", grouped(entries))), (bytes as f64, show_size(bytes))],
+            bars: vec![
+                (entries as f64, format!("{} entries", grouped(entries))),
+                (bytes as f64, show_size(bytes)),
+            ],
         }
     };
     let mut rows: Vec<Row> = f.nodes.iter().map(row).collect();
@@ -385,7 +398,8 @@ mod tests {
     fn a_page_needs_nothing_from_elsewhere_and_runs_no_script() {
         for f in [samples::empty(), samples::running(), samples::odd(), samples::huge()] {
             let page = shown(&f);
-            for word in ["http://", "https://", "src=\"", "href=", "url(", "@import", "javascript:", "onload"] {
+            for word in ["http://", "https://", "src=\"", "href=", "url(", "@import", "javascript:", "onload"]
+            {
                 assert!(!page.contains(word), "{word}");
             }
             assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>"));
@@ -395,7 +409,8 @@ mod tests {
 
     #[test]
     fn every_part_is_there_if_there_is_something_in_it() {
-        let (running, odd, empty) = (shown(&samples::running()), shown(&samples::odd()), shown(&samples::empty()));
+        let (running, odd, empty) =
+            (shown(&samples::running()), shown(&samples::odd()), shown(&samples::empty()));
         for (word, in_running, in_odd) in [
             ("<h2>Progress</h2>", true, false),
             ("<h2>Files and directories looked at</h2>", true, true),

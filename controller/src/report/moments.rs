@@ -123,8 +123,7 @@ pub fn utc(ms: u64) -> String {
     // of Howard Hinnant's "chrono-Compatible Low-Level Date Algorithms")
     let z = days + 719_468;
     let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
@@ -175,7 +174,10 @@ mod tests {
         let history: Vec<Sample> = (1..=1000).map(|i| sample(i * 1000, i.min(500) * 10, 0)).collect();
         let last = Moment { at_ms: 1_000_000, entries: 5000, ..Moment::default() };
         assert_eq!(Rates::new(0, &history, last).latest(), 0.0);
-        assert_eq!(Rates::new(0, &history[..400], Moment { at_ms: 400_000, entries: 4000, ..last }).latest(), 10.0);
+        assert_eq!(
+            Rates::new(0, &history[..400], Moment { at_ms: 400_000, entries: 4000, ..last }).latest(),
+            10.0
+        );
     }
 
     #[test]

@@ -141,14 +141,35 @@ fn nice_ticks(most: f64, binary: bool) -> Vec<f64> {
 /// Round times after the beginning, and their names.
 fn time_ticks(seconds: f64) -> Vec<(f64, String)> {
     const STEPS: [f64; 22] = [
-        1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 10_800.0, 21_600.0,
-        43_200.0, 86_400.0, 172_800.0, 432_000.0, 864_000.0, 2_592_000.0,
+        1.0,
+        2.0,
+        5.0,
+        10.0,
+        15.0,
+        30.0,
+        60.0,
+        120.0,
+        300.0,
+        600.0,
+        900.0,
+        1800.0,
+        3600.0,
+        7200.0,
+        10_800.0,
+        21_600.0,
+        43_200.0,
+        86_400.0,
+        172_800.0,
+        432_000.0,
+        864_000.0,
+        2_592_000.0,
     ];
     if seconds <= 0.0 || !seconds.is_finite() {
         return Vec::new();
     }
     let longest = STEPS[STEPS.len() - 1];
-    let step = STEPS.into_iter().find(|s| seconds / s <= 9.0).unwrap_or((seconds / 9.0 / longest).ceil() * longest);
+    let step =
+        STEPS.into_iter().find(|s| seconds / s <= 9.0).unwrap_or((seconds / 9.0 / longest).ceil() * longest);
     let n = (seconds / step) as usize;
     (0..=n).map(|i| step * i as f64).map(|t| (t, elapsed(t))).collect()
 }
@@ -156,7 +177,9 @@ fn time_ticks(seconds: f64) -> Vec<(f64, String)> {
 /// A time after the beginning, in at most two units.
 fn elapsed(seconds: f64) -> String {
     let s = seconds.round() as u64;
-    let two = |a: u64, x: &str, b: u64, y: &str| if b == 0 { format!("{a} {x}") } else { format!("{a} {x} {b} {y}") };
+    let two = |a: u64, x: &str, b: u64, y: &str| {
+        if b == 0 { format!("{a} {x}") } else { format!("{a} {x} {b} {y}") }
+    };
     match s {
         _ if seconds < 10.0 && seconds.fract() > 0.05 => format!("{seconds:.1} s"),
         0..60 => format!("{s} s"),
@@ -192,7 +215,10 @@ mod tests {
             assert!(t.iter().all(|(at, _)| *at <= s), "{s}");
         }
         assert!(time_ticks(0.0).is_empty() && time_ticks(f64::INFINITY).is_empty());
-        assert_eq!([0.0, 0.4, 90.0, 7200.0, 90_000.0].map(elapsed), ["0 s", "0.4 s", "1 min 30 s", "2 h", "1 d 1 h"]);
+        assert_eq!(
+            [0.0, 0.4, 90.0, 7200.0, 90_000.0].map(elapsed),
+            ["0 s", "0.4 s", "1 min 30 s", "2 h", "1 d 1 h"]
+        );
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Made-up jobs, for the tests of text and HTML.
 
 use super::data::*;
+use std::collections::BTreeMap;
 use treeferry_core::Sample;
 use treeferry_core::job::JobState;
-use std::collections::BTreeMap;
 
 /// A moment.
 const BEGAN_MS: u64 = 1_790_000_000_000;
@@ -93,7 +93,11 @@ pub fn running() -> Facts {
         ]),
         history,
         sizes: sizes.collect(),
-        nodes: vec![node("node1", at.files / 2, at.copied_bytes / 2), node("node2", at.files / 3, at.copied_bytes / 3), node("node3", at.files / 6, at.copied_bytes / 6)],
+        nodes: vec![
+            node("node1", at.files / 2, at.copied_bytes / 2),
+            node("node2", at.files / 3, at.copied_bytes / 3),
+            node("node3", at.files / 6, at.copied_bytes / 6),
+        ],
         running: vec![
             task("chunk", "climate/run7/restart.nc", 412.5, Some("node1-77")),
             task("walk", "home/u1/mail/cur", 31.0, Some("node2-1204")),
@@ -104,10 +108,19 @@ pub fn running() -> Facts {
             Subtree { path: "climate/run7".to_owned(), tasks: 64 },
             Subtree { path: "scratch".to_owned(), tasks: 2 },
         ],
-        longest_tasks: vec![task("walk", "home/u1/mail/new", 1891.0, None), task("files", "scratch/tmp", 88.25, None)],
+        longest_tasks: vec![
+            task("walk", "home/u1/mail/new", 1891.0, None),
+            task("files", "scratch/tmp", 88.25, None),
+        ],
         largest_dirs: vec![DirRow { path: "home/u1/mail/cur".to_owned(), entries: 4_812_331 }],
-        largest_files: vec![file("climate/run7/restart.nc", 3 << 40, None), file("climate/run6/restart.nc", 1 << 39, None)],
-        slowest_files: vec![file("climate/run6/restart.nc", 1 << 39, Some(1204.2)), file("home/u3/a.iso", 4 << 30, Some(61.5))],
+        largest_files: vec![
+            file("climate/run7/restart.nc", 3 << 40, None),
+            file("climate/run6/restart.nc", 1 << 39, None),
+        ],
+        slowest_files: vec![
+            file("climate/run6/restart.nc", 1 << 39, Some(1204.2)),
+            file("home/u3/a.iso", 4 << 30, Some(61.5)),
+        ],
         ..empty()
     }
 }
@@ -129,15 +142,16 @@ pub fn done() -> Facts {
 
 /// With failures and with names that want to be something else.
 pub fn odd() -> Facts {
-    let group = |op: &str, errno: i32, name: Option<&str>, error: &str, count, examples: &[&str]| FailureGroup {
-        op: op.to_owned(),
-        errno,
-        errno_name: name.map(str::to_owned),
-        side: "source".to_owned(),
-        error: error.to_owned(),
-        count,
-        examples: examples.iter().map(|s| (*s).to_owned()).collect(),
-    };
+    let group =
+        |op: &str, errno: i32, name: Option<&str>, error: &str, count, examples: &[&str]| FailureGroup {
+            op: op.to_owned(),
+            errno,
+            errno_name: name.map(str::to_owned),
+            side: "source".to_owned(),
+            error: error.to_owned(),
+            count,
+            examples: examples.iter().map(|s| (*s).to_owned()).collect(),
+        };
     let evil = "<script>alert(1)</script>/\"><img src=x onerror=alert(2)>/&amp;'";
     let mut f = done();
     f.state = JobState::Failed;
@@ -145,9 +159,23 @@ pub fn odd() -> Facts {
     f.src = format!("/data/{evil}");
     f.error = "lost \u{1b}[31m<b>root</b>".to_owned();
     f.failure_groups = vec![
-        group("openat", 13, Some("EACCES"), "Permission denied", 20_101, &["home/u1/.ssh", evil, "a\\#012b", "\u{202e}gpj.exe", "e/f"]),
+        group(
+            "openat",
+            13,
+            Some("EACCES"),
+            "Permission denied",
+            20_101,
+            &["home/u1/.ssh", evil, "a\\#012b", "\u{202e}gpj.exe", "e/f"],
+        ),
         group("copy_file_range", 5, Some("EIO"), "Input/output error", 16, &["x/\\#377\\#376"]),
-        group("copy", 0, None, "changed each of the 4 times it was copied: run again when it is quiet", 1, &["db/live.ibd"]),
+        group(
+            "copy",
+            0,
+            None,
+            "changed each of the 4 times it was copied: run again when it is quiet",
+            1,
+            &["db/live.ibd"],
+        ),
     ];
     f.largest_dirs.push(DirRow { path: evil.to_owned(), entries: 12 });
     f.largest_files.push(FileRow { path: "long/".repeat(300) + "name", bytes: 17, seconds: None });
@@ -167,13 +195,25 @@ pub fn huge() -> Facts {
         SizeClass { from_bytes, below_bytes, files: u64::MAX, bytes: u64::MAX }
     };
     f.sizes = (0..treeferry_core::sizes::Sizes::CLASSES).map(class).collect();
-    let sample = |i: u64| Sample { at_ms: BEGAN_MS + i * 600_000, files: i << 53, copied_bytes: i << 53, ..Sample::default() };
+    let sample = |i: u64| Sample {
+        at_ms: BEGAN_MS + i * 600_000,
+        files: i << 53,
+        copied_bytes: i << 53,
+        ..Sample::default()
+    };
     f.history = (0..1000).map(sample).collect();
     f.nodes = (0..1000)
-        .map(|i| NodeShare { node: format!("node{i:04}"), counters: counters(&[("files", i), ("copied_bytes", i << 40)]) })
+        .map(|i| NodeShare {
+            node: format!("node{i:04}"),
+            counters: counters(&[("files", i), ("copied_bytes", i << 40)]),
+        })
         .collect();
     f.failure_groups = (0..200)
-        .map(|i| FailureGroup { errno: i, errno_name: treeferry_core::errno::name(i).map(str::to_owned), ..f.failure_groups[0].clone() })
+        .map(|i| FailureGroup {
+            errno: i,
+            errno_name: treeferry_core::errno::name(i).map(str::to_owned),
+            ..f.failure_groups[0].clone()
+        })
         .collect();
     f.unfinished = (0..100).map(|i| Subtree { path: format!("d{i}"), tasks: u64::MAX }).collect();
     f

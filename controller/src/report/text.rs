@@ -52,7 +52,10 @@ fn heading(v: &View<'_>, t: &mut String) {
     }
     if f.is_silent(v.now_ms) {
         let host = f.host.as_deref().unwrap_or("its machine");
-        let _ = writeln!(t, "  Nothing was heard of it since: it was killed, or {host} is gone. Run it again to finish.");
+        let _ = writeln!(
+            t,
+            "  Nothing was heard of it since: it was killed, or {host} is gone. Run it again to finish."
+        );
     }
     if !f.error.is_empty() {
         let _ = writeln!(t, "  {}", harmless(&f.error, ""));
@@ -75,7 +78,12 @@ fn progress(f: &Facts, p: &Progress, t: &mut String) {
         let _ = write!(t, "; how many there are is not known (--inodes N tells)");
     }
     match p.eta_s {
-        Some(s) => drop(writeln!(t, "\n  At {}/s as of late, about {} to go.", grouped(p.entries_per_s as u64), took(s as f64))),
+        Some(s) => drop(writeln!(
+            t,
+            "\n  At {}/s as of late, about {} to go.",
+            grouped(p.entries_per_s as u64),
+            took(s as f64)
+        )),
         None => drop(writeln!(t, "\n  {}/s as of late.", grouped(p.entries_per_s as u64))),
     }
     let _ = writeln!(t, "  {} tasks outstanding", grouped(f.outstanding));
@@ -85,14 +93,19 @@ fn progress(f: &Facts, p: &Progress, t: &mut String) {
 pub fn source(s: &TotalSource) -> String {
     match s {
         TotalSource::Given => "what --inodes says".to_owned(),
-        TotalSource::EarlierJob(job) => format!("what job {job} found, which was done with the same SRC and DST"),
+        TotalSource::EarlierJob(job) => {
+            format!("what job {job} found, which was done with the same SRC and DST")
+        }
         TotalSource::FileSystem => "the number of inodes in use on the file system of SRC".to_owned(),
     }
 }
 
 fn counts(f: &Facts, t: &mut String) {
-    let rows: Vec<[String; 3]> =
-        f.counted().into_iter().map(|(name, n, meaning)| [words(name), amount(name, n), meaning.to_owned()]).collect();
+    let rows: Vec<[String; 3]> = f
+        .counted()
+        .into_iter()
+        .map(|(name, n, meaning)| [words(name), amount(name, n), meaning.to_owned()])
+        .collect();
     let _ = writeln!(t, "\nCounts");
     let wide = |i: usize| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0);
     let (a, b) = (wide(0), wide(1));
@@ -118,13 +131,24 @@ fn rates(f: &Facts, t: &mut String) {
         return;
     }
     let each = took(r.seconds() / spans.len() as f64);
-    let _ = writeln!(t, "\nRates, from its beginning to its {}; a column is {each}", if f.is_running() { "present" } else { "end" });
+    let _ = writeln!(
+        t,
+        "\nRates, from its beginning to its {}; a column is {each}",
+        if f.is_running() { "present" } else { "end" }
+    );
     let line = |name: &str, values: Vec<f64>, show: fn(f64) -> String, t: &mut String| {
         let most = values.iter().copied().fold(0.0, f64::max);
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         if most > 0.0 {
             let _ = writeln!(t, "  {name:<12} {}", spark(&values));
-            let _ = writeln!(t, "  {:<12} mean {}, most {}, last {}", "", show(mean), show(most), show(values[values.len() - 1]));
+            let _ = writeln!(
+                t,
+                "  {:<12} mean {}, most {}, last {}",
+                "",
+                show(mean),
+                show(most),
+                show(values[values.len() - 1])
+            );
         }
     };
     let number = |n: f64| format!("{}/s", grouped(n as u64));
@@ -150,7 +174,8 @@ fn failures(f: &Facts, t: &mut String) {
     }
     let _ = writeln!(t, "\nFailures, {} of them", grouped(f.count("failures")));
     for g in f.failure_groups.iter().take(ROWS) {
-        let _ = writeln!(t, "  {:>9}  {} ({}): {}", grouped(g.count), g.name(), g.side, harmless(&g.error, ""));
+        let _ =
+            writeln!(t, "  {:>9}  {} ({}): {}", grouped(g.count), g.name(), g.side, harmless(&g.error, ""));
         for path in &g.examples {
             let _ = writeln!(t, "             {path}");
         }
@@ -160,7 +185,11 @@ fn failures(f: &Facts, t: &mut String) {
     }
     more(f.failure_groups.len(), t);
     let name = f.failure_groups.first().map(FailureGroup::name).unwrap_or_default();
-    let _ = writeln!(t, "  'treeferry report {} --failures {name}' lists all of a kind, '--failures' all.", f.job);
+    let _ = writeln!(
+        t,
+        "  'treeferry report {} --failures {name}' lists all of a kind, '--failures' all.",
+        f.job
+    );
 }
 
 /// Failures one by one.
@@ -196,7 +225,12 @@ fn sizes(f: &Facts, t: &mut String) {
     let _ = writeln!(t, "\nSizes of files");
     for c in &f.sizes {
         let bar = "█".repeat((c.files as f64 / most.max(1) as f64 * 30.0).round() as usize);
-        let line = format!("  {:>22}  {:>13} files  {:>10}  {bar}", class_name(c), grouped(c.files), show_size(c.bytes));
+        let line = format!(
+            "  {:>22}  {:>13} files  {:>10}  {bar}",
+            class_name(c),
+            grouped(c.files),
+            show_size(c.bytes)
+        );
         let _ = writeln!(t, "{}", line.trim_end());
     }
 }
@@ -213,7 +247,8 @@ pub fn class_name(c: &SizeClass) -> String {
 }
 
 fn nodes(f: &Facts, t: &mut String) {
-    let all = |name: &str| f.nodes.iter().filter_map(|n| n.counters.get(name)).map(|n| *n as f64).sum::<f64>();
+    let all =
+        |name: &str| f.nodes.iter().filter_map(|n| n.counters.get(name)).map(|n| *n as f64).sum::<f64>();
     let sum = |name: &str| all(name).max(1.0);
     let (files, bytes) = (sum("files"), sum("copied_bytes"));
     let rows = f.nodes.iter().map(|n| {
@@ -236,7 +271,8 @@ fn table<const N: usize>(title: &str, n: usize, rows: impl Iterator<Item = [Stri
         return;
     }
     let _ = writeln!(t, "\n{title}");
-    let wide: Vec<usize> = (0..N).map(|i| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0)).collect();
+    let wide: Vec<usize> =
+        (0..N).map(|i| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0)).collect();
     for r in &rows {
         for (cell, wide) in r.iter().zip(&wide).take(N - 1) {
             let _ = write!(t, "  {cell:>wide$}");
@@ -279,7 +315,10 @@ mod tests {
     #[test]
     fn a_job_that_was_done_without_a_failure_says_so_and_leaves_out_what_there_is_not() {
         let text = shown(&samples::done());
-        assert!(text.starts_with("Job 00000000000000ff: done\n  /data/old -> /data/new (copy,dirtime)\n"), "{text}");
+        assert!(
+            text.starts_with("Job 00000000000000ff: done\n  /data/old -> /data/new (copy,dirtime)\n"),
+            "{text}"
+        );
         for word in ["Counts", "Rates", "Largest files", "Slowest files", "Sizes of files", "Longest tasks"] {
             assert!(text.contains(word), "{word}: {text}");
         }
@@ -291,10 +330,16 @@ mod tests {
     #[test]
     fn a_running_job_says_how_far_it_is_and_where() {
         let text = shown(&samples::running());
-        assert!(text.contains("50.0 %") && text.contains("what --inodes says") && text.contains("to go"), "{text}");
+        assert!(
+            text.contains("50.0 %") && text.contains("what --inodes says") && text.contains("to go"),
+            "{text}"
+        );
         assert!(text.contains("At work now") && text.contains("on node1-77"), "{text}");
         assert!(text.contains("Unfinished subtrees"), "{text}");
-        assert!(text.contains("Nodes, by what they have done") && text.contains("% of bytes copied"), "{text}");
+        assert!(
+            text.contains("Nodes, by what they have done") && text.contains("% of bytes copied"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -324,7 +369,8 @@ mod tests {
     #[test]
     fn times_and_classes_are_readable() {
         assert_eq!([0.0, 2e-6, 0.25, 2.0].map(brief), ["0 µs", "2 µs", "250 ms", "2.0 s"]);
-        let class = |from_bytes, below_bytes| class_name(&SizeClass { from_bytes, below_bytes, files: 0, bytes: 0 });
+        let class =
+            |from_bytes, below_bytes| class_name(&SizeClass { from_bytes, below_bytes, files: 0, bytes: 0 });
         assert_eq!(class(0, Some(1)), "empty");
         assert_eq!(class(1024, Some(4096)), "1 KiB to 4 KiB");
         assert_eq!(class(1 << 18, Some(1 << 20)), "256 KiB to 1 MiB");

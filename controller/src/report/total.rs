@@ -39,7 +39,12 @@ mod tests {
     fn the_newest_job_that_was_done_tells() {
         let (a, b, c) = (Path::new("/a"), Path::new("/b"), Path::new("/c"));
         let job = |job: &str, roots, done| Earlier { job: job.to_owned(), roots, done };
-        let all = [job("1", (a, c), Some(9)), job("2", (a, b), None), job("3", (a, b), Some(0)), job("4", (a, b), Some(7))];
+        let all = [
+            job("1", (a, c), Some(9)),
+            job("2", (a, b), None),
+            job("3", (a, b), Some(0)),
+            job("4", (a, b), Some(7)),
+        ];
         let t = of_earlier_job((a, b), &all).unwrap();
         assert_eq!(t, Total { entries: 7, source: TotalSource::EarlierJob("4".to_owned()) });
         assert_eq!(of_earlier_job((b, a), &all), None);

@@ -49,7 +49,12 @@ pub(super) async fn figures(ledger: &Ledger, job: JobId) -> Res<Figures> {
 }
 
 /// Some failures; `None`: one that is not ours.
-pub(super) async fn failures(ledger: &Ledger, job: JobId, from: isize, most: isize) -> Res<Vec<Option<Failure>>> {
+pub(super) async fn failures(
+    ledger: &Ledger,
+    job: JobId,
+    from: isize,
+    most: isize,
+) -> Res<Vec<Option<Failure>>> {
     let key = format!("{}failures", prefix(job));
     let raw = ledger.stubborn(|mut c| {
         let key = key.clone();
