@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 fn treeferry(line: &str) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_treeferry"));
     c.args(line.split_whitespace()).env_remove("TREEFERRY_CONFIG").env_remove("TREEFERRY_LOG");
+    c.env("TREEFERRY_LOG_DIR", "");
     c
 }
 fn run(line: &str) -> Output {

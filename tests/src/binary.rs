@@ -45,7 +45,11 @@ where
     for (name, _) in env::vars_os().filter(|(n, _)| n.as_encoded_bytes().starts_with(b"TREEFERRY_")) {
         c.env_remove(name);
     }
-    // what jobs leave behind goes to a place of the tests' own, where the newest alone are kept
-    c.env("TREEFERRY_LOG_DIR", env::temp_dir().join("ferry-e2e-log"));
+    keep_apart(&mut c);
     c
+}
+
+/// Has what jobs leave behind go to a place of the tests' own, where the newest alone are kept.
+pub fn keep_apart(c: &mut Command) -> &mut Command {
+    c.env("TREEFERRY_LOG_DIR", env::temp_dir().join("ferry-e2e-log"))
 }

@@ -16,7 +16,7 @@ mod plant;
 mod run;
 mod scratch;
 
-pub use binary::{bin, command};
+pub use binary::{bin, command, keep_apart};
 pub use plant::Plant;
 pub use run::{Live, Run, sync};
 pub use scratch::{Scratch, assert_same};

@@ -137,6 +137,7 @@ fn a_source_that_we_may_not_read_is_3() {
     s.dst().file("extra", "1").owner("", 65534, 65534);
     let mut c = Command::new("setpriv");
     c.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(copy);
+    treeferry_tests::keep_apart(&mut c);
     Run::of(c.args(["sync", "--json", "--delete"]).args(s.words(""))).expect(3);
     assert!(s.dst().has("extra"));
 }

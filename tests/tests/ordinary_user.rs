@@ -60,7 +60,7 @@ fn run(s: &Scratch, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Run {
     for (name, _) in env::vars_os().filter(|(n, _)| n.as_encoded_bytes().starts_with(b"TREEFERRY_")) {
         c.env_remove(name);
     }
-    Run::of(&mut c)
+    Run::of(treeferry_tests::keep_apart(&mut c))
 }
 
 /// Runs it again and fails the test if there was anything to do.

@@ -86,7 +86,7 @@ impl Scene {
         for (name, _) in env::vars_os().filter(|(n, _)| n.as_encoded_bytes().starts_with(b"TREEFERRY_")) {
             shell.env_remove(name);
         }
-        let started = shell.env("LC_ALL", "C").output().unwrap();
+        let started = treeferry_tests::keep_apart(&mut shell).env("LC_ALL", "C").output().unwrap();
         let pid = String::from_utf8_lossy(&started.stdout).trim().parse();
         let (status, peak) = wait(pid.unwrap_or_else(|_| panic!("not started: {started:?}"))).unwrap();
 

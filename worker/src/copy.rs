@@ -70,7 +70,6 @@ impl Worker {
     ) -> Res<bool> {
         let name = src.name;
         let path = || dir.child(name);
-        let began = Instant::now();
         if self.job.spec.dry_run {
             let m = &src.meta;
             let _ = self.birth(dir, m, dst, &path, out);
@@ -87,6 +86,7 @@ impl Worker {
         if meta.kind != Kind::File {
             return Err(Trouble::Changed);
         }
+        let began = Instant::now();
         if meta.size > self.job.spec.chunk_bytes && !self.job.spec.verify {
             return self.plan_chunks(dir, &src, dst.is_none(), out);
         }

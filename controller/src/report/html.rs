@@ -329,7 +329,7 @@ fn slowest(f: &Facts) -> Markup {
         @if !f.slowest_files.is_empty() {
             section {
                 h2 { "Slowest files" }
-                p.note { "By the time that their copy took, from opening to naming." }
+                p.note { "By the time that their copy took, from the first byte to the name." }
                 (table(&[("time", true), ("size", true), ("rate", true), ("file", false)], f.slowest_files.iter().map(row).collect()))
             }
         }

@@ -72,6 +72,7 @@ fn a_mode_that_is_not_kept_is_what_the_umask_leaves_and_never_set_id() {
     let s = Scratch::disk();
     s.src().file("f", "1").mode("f", 0o6777).dir("d").mode("d", 0o1777);
     let mut c = std::process::Command::new("sh");
+    treeferry_tests::keep_apart(&mut c);
     let line = "umask 027; exec \"$0\" sync -t --json src dst";
     Run::of(c.args(["-c", line]).arg(treeferry_tests::bin()).current_dir(s.at(""))).expect(0);
     assert_eq!((s.dst().mode_of("f"), s.dst().mode_of("d")), (0o750, 0o750));
@@ -106,6 +107,7 @@ fn ownership_asked_for_by_name_fails_by_name_where_only_root_may() {
         let _ = std::fs::remove_dir_all(s.at("dst"));
         s.dst().owner("", 65534, 65534);
         let mut c = std::process::Command::new("setpriv");
+        treeferry_tests::keep_apart(&mut c);
         c.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(copy).args(["sync", "--json"]);
         Run::of(c.args(s.words(options)))
     };
