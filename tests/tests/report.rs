@@ -200,12 +200,14 @@ fn a_job_that_was_killed_is_not_taken_for_one_that_runs() {
     let a = Alone::new();
     Spec::new(Kind::Small).count(500).make(&a.0.at("src/d")).unwrap();
     let live = Live::of(&mut a.sync_command("--iops 50"));
-    wait_until("it has written", PATIENCE, || {
-        a.dir().is_dir() && std::fs::read_dir(a.dir()).unwrap().count() == 1
-    });
+    let job = || {
+        let all = a.report("--json").expect(0).json;
+        all["jobs"][0]["job"].as_str().map(str::to_owned)
+    };
+    wait_until("it has written", PATIENCE, || job().is_some());
     live.signal(Signal::KILL);
     live.finish();
-    let file = std::fs::read_dir(a.dir()).unwrap().next().unwrap().unwrap().path();
+    let file = a.dir().join(format!("{}.json", job().unwrap()));
     let mut r: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     let job = r["job"].as_str().unwrap().to_owned();
     // two minutes pass

@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn no_report_has_control_characters_or_is_wide_without_need_or_grows_with_the_job() {
+    fn no_report_has_control_characters_or_grows_with_the_job() {
         for f in [samples::empty(), samples::odd(), samples::huge(), samples::running(), samples::done()] {
             let text = shown(&f);
             assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text}");
