@@ -1,6 +1,6 @@
 //! The command line as a whole: which commands there are, and what becomes of one that is wrong.
 
-use crate::commands::{completions, control, doctor, logs, man, status, sync, top, verify, worker};
+use crate::commands::{completions, control, doctor, logs, man, report, status, sync, top, verify, worker};
 use crate::output;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -29,6 +29,7 @@ enum Command {
     Top(top::Args),
     Jobs(status::JobsArgs),
     Logs(Box<logs::Args>),
+    Report(report::Args),
     Pause(control::PauseArgs),
     Resume(control::ResumeArgs),
     Cancel(control::CancelArgs),
@@ -52,6 +53,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
             Command::Top(args) => top::run(&args),
             Command::Jobs(args) => status::run_jobs(&args),
             Command::Logs(args) => logs::run(&args),
+            Command::Report(args) => report::run(&args),
             Command::Pause(args) => control::run_pause(&args),
             Command::Resume(args) => control::run_resume(&args),
             Command::Cancel(args) => control::run_cancel(&args),

@@ -7,6 +7,7 @@ use crate::links::linker;
 use crate::nearby::{self, Post};
 use crate::metering::{self, Counting, Tasks};
 use crate::output::{Console, End, Reading};
+use crate::report::journal::Journal;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ pub fn run(id: JobId, request: &Request, stop: &Stop, console: &Arc<Console>) ->
     let began = Instant::now();
     let job = Job::open(request.spec.clone(), stop.clone())?;
     let engine = Engine::memory();
+    let mut journal = Journal::begin(request.telling.dir.clone(), id, &request.spec, job.root_inodes().0);
     engine.begin(job.first_task());
     let log = events::log(&request.telling, id);
     let teller = log.as_ref().map(|l| Teller::new(l.outbox(), id, &request.spec));
@@ -50,6 +52,7 @@ pub fn run(id: JobId, request: &Request, stop: &Stop, console: &Arc<Console>) ->
         if let Some(p) = &post {
             p.answer(|| shown.report());
         }
+        journal.tick(|| (&engine, pool.running(id)));
         console.tick(|| {
             let now = engine.status();
             Reading {
@@ -67,6 +70,7 @@ pub fn run(id: JobId, request: &Request, stop: &Stop, console: &Arc<Console>) ->
     }
     meter.into_iter().for_each(Meter::stop);
     let last = engine.status();
+    journal.end(&engine, &last);
     tracing::info!(state = last.state.name(), outstanding = last.outstanding, "job ended");
     if let Some(log) = log {
         let why = last.aborted.as_deref().unwrap_or_default();

@@ -15,6 +15,7 @@ mod logs;
 mod nearby;
 mod metering;
 mod output;
+mod report;
 mod top;
 mod view;
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Which of the two trees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Side {
     /// Below SRC.
     Source,
@@ -28,6 +28,16 @@ pub struct Failure {
     pub error: String,
 }
 
+impl Side {
+    /// The word in messages and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Source => "source",
+            Side::Target => "target",
+        }
+    }
+}
+
 impl Failure {
     /// A failed system call.
     pub fn errno(path: RelPath, side: Side, op: &str, errno: i32) -> Failure {
@@ -42,11 +52,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let side = match self.side {
-            Side::Source => "source",
-            Side::Target => "target",
-        };
-        write!(f, "{}: {} ({side}): {}", self.path, self.op, self.error)
+        write!(f, "{}: {} ({}): {}", self.path, self.op, self.side.name(), self.error)
     }
 }
 

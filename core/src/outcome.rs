@@ -10,6 +10,8 @@ use crate::counters::Counters;
 use crate::event::Event;
 use crate::failure::{Failure, Notice};
 use crate::ids::{GroupKey, JoinId};
+use crate::records::Record;
+use crate::sizes::Sizes;
 use crate::task::NewTask;
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +55,12 @@ pub struct Outcome {
     /// in which it happened to where events are written, never by way of the ledger.
     #[serde(skip)]
     pub events: Vec<Event>,
+    /// Sizes of the files that `counters` has. Not in messages: ledgers have a form of their own for it.
+    #[serde(skip)]
+    pub sizes: Sizes,
+    /// What may be among the largest and slowest of the job. As `sizes`.
+    #[serde(skip)]
+    pub records: Vec<Record>,
 }
 
 impl Outcome {
@@ -83,6 +91,8 @@ impl Outcome {
         other.notices.into_iter().for_each(|n| self.notice(n));
         self.changes.append(&mut other.changes);
         self.events.append(&mut other.events);
+        self.sizes.add(&other.sizes);
+        self.records.append(&mut other.records);
     }
 
     /// Whether it holds nothing at all, so that an early commit would be for nothing.

@@ -274,3 +274,9 @@ fn identity(dir: BorrowedFd<'_>, name: CString) -> Result<Identity> {
         })
         .op("statx")
 }
+
+/// How many inodes of the file system of a path are in use; `None`: it does not say, as btrfs and some others do not.
+pub fn used_inodes(path: &Path) -> Option<u64> {
+    let s = rustix::fs::statvfs(path).ok()?;
+    s.f_files.checked_sub(s.f_ffree).filter(|_| s.f_files > 0)
+}

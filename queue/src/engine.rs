@@ -7,7 +7,7 @@ use crate::rabbitmq::Arrival;
 use std::sync::Arc;
 use std::time::Duration;
 use treeferry_core::job::JobState;
-use treeferry_core::{Counters, Failure, GroupKey, JobId, NewTask, Notice, Outcome, RelPath, Task};
+use treeferry_core::{Counters, Failure, Figures, GroupKey, JobId, NewTask, Notice, Outcome, RelPath, Task};
 
 /// A broker, a ledger and an inode registry for one job. Cheap to clone.
 #[derive(Clone)]
@@ -66,6 +66,8 @@ pub(crate) trait Backend: Send + Sync {
     fn cancel(&self);
     fn abort(&self, why: &str);
     fn status(&self) -> Status;
+    fn figures(&self) -> Figures;
+    fn unfinished(&self) -> Vec<RelPath>;
 }
 
 /// What an engine implements for a thread.
@@ -77,6 +79,7 @@ pub(crate) trait BackendSeat: Send {
     fn yields(&self, left: usize) -> usize;
     fn flush(&mut self, task: &Task, outcome: &mut Outcome, instead: Option<Task>);
     fn commit(&mut self, task: &Task, outcome: Outcome) -> Vec<Notice>;
+    fn leave(&mut self, task: Task);
     fn registry(&self) -> Arc<dyn Groups>;
 }
 
@@ -135,6 +138,17 @@ impl Engine {
     /// Where the job stands.
     pub fn status(&self) -> Status {
         self.0.status()
+    }
+
+    /// What is kept of the job for reports.
+    pub fn figures(&self) -> Figures {
+        self.0.figures()
+    }
+
+    /// Where there is something left to do: a path for each task. The embedded engine knows that only of a job that was
+    /// stopped, when no seat is left.
+    pub fn unfinished(&self) -> Vec<RelPath> {
+        self.0.unfinished()
     }
 }
 
@@ -224,6 +238,11 @@ impl Seat {
     /// first time.
     pub fn commit(&mut self, task: &Task, outcome: Outcome) -> Vec<Notice> {
         self.0.commit(task, outcome)
+    }
+
+    /// Gives up a task that was cut short, since the job was stopped.
+    pub fn leave(&mut self, task: Task) {
+        self.0.leave(task);
     }
 
     /// The inode registry for the tasks of this seat.

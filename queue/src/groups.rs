@@ -151,6 +151,12 @@ impl Table {
         tasks
     }
 
+    /// Takes all parked tasks out, of all groups.
+    pub fn take_parked(&mut self) -> Vec<Task> {
+        self.parked = 0;
+        self.groups.values_mut().flat_map(|g| std::mem::take(&mut g.parked)).collect()
+    }
+
     /// How many tasks are parked.
     pub fn parked(&self) -> usize {
         self.parked

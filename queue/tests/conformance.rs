@@ -39,6 +39,8 @@ const CASES: &[(&str, fn())] = &[
         what_is_to_be_tried_again_comes_back_with_its_attempt,
     ),
     ("counters_failures_and_notices_are_exact", counters_failures_and_notices_are_exact),
+    ("figures_are_sums_and_the_best_of_what_was_committed", figures_are_sums_and_the_best_of_what_was_committed),
+    ("a_job_that_was_stopped_says_what_it_has_not_done", a_job_that_was_stopped_says_what_it_has_not_done),
     (
         "a_cancelled_job_hands_out_nothing_and_is_interrupted",
         a_cancelled_job_hands_out_nothing_and_is_interrupted,
@@ -284,6 +286,71 @@ fn counters_failures_and_notices_are_exact() {
         let s = e.status();
         assert_eq!((s.counters.files, s.counters.failures, s.failures.len()), (4, 1, 1), "{name}");
         assert_eq!(s.state, JobState::Failed, "{name}");
+    }
+}
+
+#[test]
+fn figures_are_sums_and_the_best_of_what_was_committed() {
+    use treeferry_core::records::{Best, Record, Records};
+    for (name, e) in engines() {
+        e.begin(NewTask::new(None, walk("")));
+        let mut seat = e.seat();
+        let root = next(&mut seat);
+        let mut out = Outcome::default();
+        let mut want = treeferry_core::Figures::default();
+        for i in 0..40u64 {
+            // one that is there twice, with the lesser value last
+            let odd = RelPath::new([b"o:d\n\xff".as_slice(), i.min(38).to_string().as_bytes()].concat()).unwrap();
+            let value = if i == 39 { 5 } else { 1000 + i * 7 % 40 };
+            for best in Best::ALL {
+                out.records.push(Record { best, value, note: format!("note{}", i.min(38)), path: odd.clone() });
+            }
+            out.sizes.count(i * i * 1000);
+            out.fail(Failure::errno(path(&format!("f{i}")), Side::Source, "openat", 13 - (i % 2) as i32));
+        }
+        // told in two parts, of which the second says some of the first again
+        let again = Outcome { records: out.records.clone(), ..Outcome::default() };
+        for part in [&out, &again] {
+            want.add(&part.sizes, part.records.clone(), &part.failures);
+        }
+        seat.flush(&root, &mut out, None);
+        seat.commit(&root, again);
+        assert!(is_over(&mut seat), "{name}");
+        let got = e.figures();
+        for best in Best::ALL {
+            let values = |f: &treeferry_core::Figures| f.records.of(best).iter().map(|r| r.value).collect::<Vec<_>>();
+            assert_eq!(values(&got), values(&want), "{name}");
+            let sorted = |f: &treeferry_core::Figures| {
+                let mut all = f.records.of(best).to_vec();
+                all.sort_by(|a, b| a.path.cmp(&b.path));
+                all
+            };
+            assert_eq!(sorted(&got), sorted(&want), "{name}");
+            assert_eq!(got.records.of(best).len(), Records::KEPT, "{name}");
+        }
+        assert_eq!((got.sizes, got.failures), (want.sizes, want.failures), "{name}");
+    }
+}
+
+#[test]
+fn a_job_that_was_stopped_says_what_it_has_not_done() {
+    for (name, e) in engines() {
+        e.begin(NewTask::new(None, walk("")));
+        let mut seat = e.seat();
+        let root = next(&mut seat);
+        let dirs = ["a", "b/c", "b/d"];
+        let children = dirs.iter().map(|d| NewTask::new(None, walk(d))).collect();
+        seat.commit(&root, Outcome { children, ..Outcome::default() });
+        let one = next(&mut seat);
+        e.cancel();
+        seat.leave(one);
+        drop(seat);
+        let mut left: Vec<String> = e.unfinished().iter().map(|p| p.to_string()).collect();
+        left.sort();
+        left.dedup();
+        // the ledger of a cluster has what was committed: the root, where nothing was since
+        let whole = name == "cluster" && left == ["."];
+        assert!(whole || left == dirs, "{name}: {left:?}");
     }
 }
 

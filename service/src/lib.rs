@@ -8,5 +8,6 @@ pub mod exit;
 pub mod logging;
 pub mod metrics;
 pub mod signals;
+pub mod state_dir;
 
 pub use exit::Exit;

@@ -83,10 +83,7 @@ impl Scene {
         let mut shell = Command::new("sh");
         shell.args(["-c", SCRIPT, "sh", &OPEN_FILES.to_string()]).arg(self.0.path());
         shell.arg(bin()).args(["sync", "--json"]).args(options).args([self.at("src"), self.at("dst")]);
-        for (name, _) in env::vars_os().filter(|(n, _)| n.as_encoded_bytes().starts_with(b"TREEFERRY_")) {
-            shell.env_remove(name);
-        }
-        let started = shell.env("LC_ALL", "C").output().unwrap();
+        let started = treeferry_tests::neutral(&mut shell).output().unwrap();
         let pid = String::from_utf8_lossy(&started.stdout).trim().parse();
         let (status, peak) = wait(pid.unwrap_or_else(|_| panic!("not started: {started:?}"))).unwrap();
 

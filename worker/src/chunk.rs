@@ -15,6 +15,7 @@ use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::{Flow, Worker};
 use std::ffi::{CStr, CString};
 use treeferry_core::change::Differs;
+use treeferry_core::records::Best;
 use treeferry_core::task::Stamp;
 use treeferry_core::{Fresh, Item, NewTask, Outcome, RelPath, Seal, Side, StagedFile, Task, Work};
 use treeferry_fs::copy::{Copied, How, copy_range, next_data};
@@ -209,7 +210,10 @@ impl Worker {
         }
         let made = fstat(staged.as_fd()).dst()?;
         dir.change(|d| entry::rename(d, &temp, name))?;
-        self.job.forget_staged(&file.staged);
+        if let Some(took) = self.job.forget_staged(&file.staged) {
+            let size = || meta.size.to_string();
+            self.job.bars.offer_time(Best::SlowestFile, took, size, path, out);
+        }
         out.counters.copied_files += 1;
         out.counters.copied_bytes += meta.size;
         out.tally = 1;

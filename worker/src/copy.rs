@@ -8,6 +8,7 @@ use crate::trouble::{On, Res, Trouble};
 use crate::worker::{Flow, Worker};
 use std::ffi::{CStr, CString};
 use std::time::Instant;
+use treeferry_core::records::Best;
 use treeferry_core::{Item, Notice, Outcome};
 use treeferry_fs::copy::{Copied, How, copy_file};
 use treeferry_fs::meta::{fstat, stat};
@@ -86,6 +87,7 @@ impl Worker {
         if meta.kind != Kind::File {
             return Err(Trouble::Changed);
         }
+        let began = Instant::now();
         if meta.size > self.job.spec.chunk_bytes && !self.job.spec.verify {
             return self.plan_chunks(dir, &src, dst.is_none(), out);
         }
@@ -107,7 +109,9 @@ impl Worker {
         out.counters.copied_files += 1;
         out.counters.copied_bytes += meta.size;
         out.counters.verified_files += u64::from(self.job.spec.verify);
-        self.note_copied(&meta, dst, began, path, out);
+        self.note_copied(&meta, dst, Some(began), path, out);
+        let size = || meta.size.to_string();
+        self.job.bars.offer_time(Best::SlowestFile, began.elapsed(), size, path, out);
         if let (Some(t), Some(g)) = (target, src.group) {
             self.registry.own_target(g, t);
         }

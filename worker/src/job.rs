@@ -1,6 +1,7 @@
 //! A job that is open on this node: its roots, what the target can hold, what we may do, and the guards that
 //! were checked before anything was touched.
 
+use crate::bars::Bars;
 use crate::devices::Devices;
 use crate::limit::Limit;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 use treeferry_core::filter::Filter;
 use treeferry_core::{Fresh, GroupKey, JobSpec, JoinId, Names, NewTask, RelPath, Stop, Work};
 use treeferry_fs::copy::Rungs;
@@ -68,6 +69,7 @@ pub struct Job {
     pub(crate) temp: TempNames,
     pub(crate) rungs: Rungs,
     pub(crate) limit: Limit,
+    pub(crate) bars: Bars,
     pub(crate) stop: Stop,
     /// Mode bits that new entries do not get where modes are not kept.
     pub(crate) umask: u32,
@@ -78,8 +80,8 @@ pub struct Job {
     /// The source root turned out not to be what it was: nothing is deleted any more.
     pub(crate) source_lost: AtomicBool,
     /// Staged files of this process that are being copied in chunks, and have no task that would remove them
-    /// should the job be interrupted.
-    staged: Mutex<BTreeSet<RelPath>>,
+    /// should the job be interrupted; and since when.
+    staged: Mutex<BTreeMap<RelPath, Instant>>,
     next_join: AtomicU64,
     live_bytes: AtomicU64,
     live_entries: AtomicU64,
@@ -167,6 +169,7 @@ impl Job {
             live_bytes: AtomicU64::new(0),
             live_entries: AtomicU64::new(0),
             rungs: Rungs::default(),
+            bars: Bars::default(),
             made_target: made,
             shared,
             devices: (devices(Some(&src)), devices(dst.as_ref())),
@@ -290,12 +293,13 @@ impl Job {
 
     /// Notes a staged file that is to be filled by several tasks.
     pub(crate) fn note_staged(&self, path: &RelPath) {
-        self.staged.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone(), Instant::now());
     }
 
-    /// It was named, or removed.
-    pub(crate) fn forget_staged(&self, path: &RelPath) {
-        self.staged.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+    /// It was named, or removed. Says how long ago it was staged, if that was this process.
+    pub(crate) fn forget_staged(&self, path: &RelPath) -> Option<Duration> {
+        let since = self.staged.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+        since.map(|s| s.elapsed())
     }
 
     /// Removes what an interrupted job has staged and will not name. What cannot be removed is swept by the
@@ -303,7 +307,7 @@ impl Job {
     pub(crate) fn remove_staged_files(&self) {
         use treeferry_fs::AsFd;
         let left = std::mem::take(&mut *self.staged.lock().unwrap_or_else(PoisonError::into_inner));
-        for (dir, name) in left.iter().filter_map(RelPath::split) {
+        for (dir, name) in left.keys().filter_map(RelPath::split) {
             if let Some(Ok(d)) = self.dst.as_ref().map(|r| r.open_dir(dir.as_bytes())) {
                 let _ = entry::remove(d.as_fd(), &name);
             }

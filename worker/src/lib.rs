@@ -5,6 +5,7 @@
 //! or a clock; what it needs of the engine is one question, "who leads this hard-link group?".
 
 mod attrs;
+mod bars;
 mod chunk;
 mod compare;
 mod copy;

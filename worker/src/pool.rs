@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use treeferry_core::event;
 use treeferry_core::{Change, Event, Failure, JobId, Notice, Outcome, Pass, RelPath, Task, Work};
+use treeferry_core::records::Best;
 use treeferry_queue::{Engine, Registry, RunningTask, Seat, Take};
 
 /// How long an idle thread waits before it looks around.
@@ -85,7 +86,7 @@ struct Shared {
     gate: Mutex<()>,
     opened: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// One for each thread, so that threads do not wait for each other.
+    /// What each thread is at. A thread alone takes its own lock, but for who asks now and then.
     at: Mutex<Vec<Arc<Mutex<Option<At>>>>>,
 }
 
@@ -163,6 +164,7 @@ impl Pool {
         let mut all: Vec<_> = threads.iter().filter_map(|t| lock(t).as_ref().map(task)).collect();
         all.sort_by_key(|t| std::cmp::Reverse(t.age_ms));
         all
+    }
 
     /// Says at any time how many threads take tasks, and how many run one.
     pub fn load(&self) -> impl Fn() -> (usize, usize) + Send + use<> {
@@ -271,12 +273,17 @@ pub(crate) fn run(s: &Context, seat: &mut Seat, workers: &mut Vec<Worker>, level
         }
     };
     workers.push(tools);
-    s.reporter.ran(&task.work, began.elapsed());
+    let took = began.elapsed();
+    s.reporter.ran(&task.work, took);
+    let (kind, path) = (|| task.work.name().to_owned(), || task.work.path().clone());
+    s.job.bars.offer_time(Best::LongestTask, took, kind, path, &mut out);
     tell(s, &task.work, &mut out);
     if s.job.stop.is_set() {
         // not done, so not committed: only what it has counted and named is kept
-        let mut rest = Outcome { counters: out.counters, failures: out.failures, ..Outcome::default() };
+        let Outcome { counters, failures, sizes, records, .. } = out;
+        let mut rest = Outcome { counters, failures, sizes, records, ..Outcome::default() };
         seat.flush(&task, &mut rest, None);
+        seat.leave(task);
         if !s.job.shared {
             s.engine.cancel();
         }

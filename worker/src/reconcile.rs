@@ -8,6 +8,7 @@ use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::{Flow, Worker};
 use std::ffi::CStr;
 use treeferry_core::change::Differs;
+use treeferry_core::records::Best;
 use treeferry_core::task::CLEARED;
 use treeferry_core::{Fresh, GroupKey, Item, NewTask, Outcome, RelPath, Seal, Side, Work};
 use treeferry_fs::meta::{fstat, stat, stat_if_there};
@@ -103,6 +104,8 @@ impl Worker {
             }
             if meta.kind == Kind::File {
                 out.counters.bytes += meta.size;
+                out.sizes.count(meta.size);
+                self.job.bars.offer(Best::LargestFile, meta.size, String::new, || dir.child(name), out);
             }
         }
         if meta.kind == Kind::Dir {

@@ -10,6 +10,7 @@ use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::{Sink, Worker};
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
+use treeferry_core::records::Best;
 use treeferry_core::{Fresh, Names, NewTask, Notice, Outcome, RelPath, Resume, Seal, Task, Work};
 use treeferry_fs::Kind;
 use treeferry_fs::meta::stat;
@@ -27,8 +28,9 @@ struct Found {
     matched: u64,
     /// Whether the source has any entry at all.
     any: bool,
-    /// Names listed, and their digest; counted only where the walk may have to be resumed elsewhere.
+    /// Names listed.
     names: u64,
+    /// Their digest; only where the walk may have to be resumed elsewhere.
     digest: u64,
 }
 
@@ -95,7 +97,10 @@ impl Worker {
             listed = self.list(&dir, None, &mut found, sink, out);
         }
         let listed = match listed.map(|_| ()) {
-            Ok(()) => true,
+            Ok(()) => {
+                self.job.bars.offer(Best::LargestDir, found.names, String::new, || path.clone(), out);
+                true
+            }
             Err(Trouble::Stopped) => return Err(Trouble::Stopped),
             Err(t) if !found.any && dir.join.get().is_none() && t.verdict(task.attempt) == Verdict::Retry => {
                 // nothing was begun: the walk is tried again as a whole
@@ -148,8 +153,8 @@ impl Worker {
         let mut other = skip > 0;
         let r = lister.list(dir.s(), |name, _ino, mut k| {
             found.any = true;
+            found.names += 1;
             if shared {
-                found.names += 1;
                 found.digest = fold(found.digest, name);
                 if found.names <= skip {
                     if found.names == skip {

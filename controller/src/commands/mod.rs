@@ -5,6 +5,7 @@ pub mod control;
 pub mod doctor;
 pub mod logs;
 pub mod man;
+pub mod report;
 pub mod status;
 pub mod sync;
 pub mod top;

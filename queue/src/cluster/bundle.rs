@@ -13,6 +13,8 @@ use crate::groups::Leader;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
+use treeferry_core::records::Record;
+use treeferry_core::sizes::Sizes;
 use treeferry_core::task::tries;
 use treeferry_core::{
     Change, Counters, Failure, GroupKey, JoinId, NewTask, Notice, Outcome, RelPath, Side, Task, TaskId, Work,
@@ -151,6 +153,10 @@ pub struct Commit {
     pub led: BTreeMap<GroupKey, RelPath>,
     /// Counted since the last commit.
     pub counters: Counters,
+    /// Sizes of files counted since the last commit.
+    pub sizes: Sizes,
+    /// What may stand out, since the last commit.
+    pub records: Vec<Record>,
     /// Failed since the last commit.
     pub failures: Vec<Failure>,
     /// To be said once in the job.
@@ -353,6 +359,8 @@ impl Holding {
             self.count_out(j, out.tally, None);
         }
         self.pending.counters.add(&out.counters);
+        self.pending.sizes.add(&out.sizes);
+        self.pending.records.extend(out.records);
         self.pending.failures.extend(out.failures);
         self.pending.changes.extend(out.changes);
         for n in out.notices {

@@ -22,8 +22,8 @@ type Res<T> = Result<T, LedgerError>;
 
 /// A hand on the cluster that does no work itself.
 pub struct Control {
-    rt: Runtime,
-    ledger: Ledger,
+    pub(super) rt: Runtime,
+    pub(super) ledger: Ledger,
     site: Site,
 }
 

@@ -10,6 +10,7 @@ pub mod bundle;
 pub mod checkup;
 mod control;
 mod events;
+mod figures;
 #[cfg(test)]
 mod model;
 mod node;
@@ -32,7 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 pub use stream::{Collector, Entry, EntryId, EventStream};
 use treeferry_core::job::JobState;
-use treeferry_core::{GroupKey, JobId, NewTask, Notice, Outcome, RelPath, Task, TaskId};
+use treeferry_core::{Figures, GroupKey, JobId, NewTask, Notice, Outcome, RelPath, Task, TaskId};
 
 /// What a worker has done is written into the ledger at least so often: this much is done again after a crash.
 const CHECKPOINT: Duration = Duration::from_secs(2);
@@ -98,6 +99,20 @@ impl Backend for Cluster {
 
     fn abort(&self, why: &str) {
         self.node.end(self.job, JobState::Aborted, why);
+    }
+
+    fn figures(&self) -> Figures {
+        self.node.figures(self.job).unwrap_or_else(|e| {
+            tracing::error!("job {}: {e}", self.job);
+            Figures::default()
+        })
+    }
+
+    fn unfinished(&self) -> Vec<RelPath> {
+        self.node.unfinished(self.job).unwrap_or_else(|e| {
+            tracing::error!("job {}: {e}", self.job);
+            Vec::new()
+        })
     }
 
     fn status(&self) -> Status {
@@ -407,6 +422,10 @@ impl BackendSeat for ClusterSeat {
         self.hand.left.store(0, Relaxed);
         self.hand.weigh(Some(h));
         said
+    }
+
+    fn leave(&mut self, _task: Task) {
+        // its message comes again, and the ledger has it
     }
 
     fn registry(&self) -> Arc<dyn Groups> {

@@ -58,6 +58,11 @@ async fn reap_once(s: &Arc<Shared>, missing: &mut HashMap<(JobId, u64), u32>) ->
     }
     s.leads.store(true, Relaxed);
     let _: () = c.pexpire("treeferry:reaper", REAP.as_millis() as i64 * 2).await.map_err(err)?;
+    let running: Vec<String> = c.smembers("treeferry:running").await.map_err(err)?;
+    let running: Vec<JobId> = running.iter().filter_map(|j| j.parse().ok()).collect();
+    for job in &running {
+        s.ledger.sample(*job).await?;
+    }
     if s.broker.blocked.load(Relaxed) {
         return Ok(());
     }
@@ -72,9 +77,8 @@ async fn reap_once(s: &Arc<Shared>, missing: &mut HashMap<(JobId, u64), u32>) ->
         }
         everybody.extend(held);
     }
-    let running: Vec<String> = c.smembers("treeferry:running").await.map_err(err)?;
     let mut still: HashMap<(JobId, u64), u32> = HashMap::new();
-    for job in running.iter().filter_map(|j| j.parse::<JobId>().ok()) {
+    for job in running {
         let p = prefix(job);
         let before = now_ms().saturating_sub(STALE_MS);
         let outbox: Vec<u64> = c.zrangebyscore(format!("{p}outbox"), 0, before).await.map_err(err)?;

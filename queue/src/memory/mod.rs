@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use treeferry_core::job::JobState;
 use treeferry_core::task::tries;
-use treeferry_core::{Counters, Failure, GroupKey, NewTask, Notice, Outcome, RelPath, Task, TaskId};
+use treeferry_core::{Counters, Failure, Figures, GroupKey, NewTask, Notice, Outcome, RelPath, Task, TaskId};
 
 /// How long a task that failed and may not next time is left alone: this, and four times as long after each
 /// further failure.
@@ -46,11 +46,14 @@ pub(crate) struct Memory {
     ended: Condvar,
     cancelled: AtomicBool,
     deleted: AtomicU64,
+    /// Tasks that were cut short.
+    left: Mutex<Vec<Task>>,
 }
 
 #[derive(Default)]
 struct Totals {
     counters: Counters,
+    figures: Figures,
     failures: Vec<Failure>,
     said: BTreeSet<Notice>,
     aborted: Option<String>,
@@ -115,6 +118,7 @@ impl Memory {
         }
         let mut totals = lock(&self.totals);
         totals.counters.add(&out.counters);
+        totals.figures.add(&out.sizes, out.records, &out.failures);
         let room = Status::MAX_FAILURES.saturating_sub(totals.failures.len());
         totals.failures.extend(out.failures.into_iter().take(room));
         let first_said = out.notices.into_iter().filter(|n| totals.said.insert(*n)).collect();
@@ -203,6 +207,27 @@ impl Backend for Memory {
     fn abort(&self, why: &str) {
         lock(&self.totals).aborted.get_or_insert_with(|| why.to_owned());
         self.cancel();
+    }
+
+    fn figures(&self) -> Figures {
+        lock(&self.totals).figures.clone()
+    }
+
+    fn unfinished(&self) -> Vec<RelPath> {
+        if !self.is_over() {
+            return Vec::new();
+        }
+        let mut tasks = std::mem::take(&mut *lock(&self.left));
+        loop {
+            match self.common.steal() {
+                Steal::Success(t) => tasks.push(t),
+                Steal::Retry => {}
+                Steal::Empty => break,
+            }
+        }
+        tasks.extend(std::mem::take(&mut *lock(&self.later)).into_iter().map(|(_, t)| t));
+        tasks.extend(lock(&self.groups).take_parked());
+        tasks.into_iter().map(|t| t.work.path().clone()).collect()
     }
 
     fn status(&self) -> Status {
@@ -332,6 +357,10 @@ impl BackendSeat for MemorySeat {
     fn yields(&self, _left: usize) -> usize {
         // what is found can be taken by others at once
         0
+    }
+
+    fn leave(&mut self, task: Task) {
+        lock(&self.engine.left).push(task);
     }
 
     fn registry(&self) -> Arc<dyn Groups> {

@@ -83,6 +83,11 @@ for _, n in ipairs(c.counters) do
 end
 for _, n in ipairs(c.classes) do redis.call('HINCRBY', mine, 'errno:' .. n[1], n[2]) end
 if #c.counters > 0 then redis.call('SADD', P .. 'nodes', ARGV[6]) end
+for _, s in ipairs(c.sizes) do
+  redis.call('HINCRBY', P .. 'sizes', s[1] .. ':files', s[2])
+  redis.call('HINCRBY', P .. 'sizes', s[1] .. ':bytes', s[3])
+end
+for _, r in ipairs(c.records) do record(r[1], r[2], r[3]) end
 for _, f in ipairs(c.failures) do redis.call('RPUSH', P .. 'failures', f) end
 for _, f in ipairs(c.changes) do redis.call('RPUSH', P .. 'changes', f) end
 -- whoever wanted to read them may be gone

@@ -18,6 +18,10 @@
 --   nodes      set: names of nodes that have committed something;  node:N  hash: what node N has committed of the
 --              counters, and its failures by class (errno:CLASS)
 --   told       hash: what of these was told as increments: see told.lua
+--   sizes      hash: CLASS:files, CLASS:bytes -> how many (core/src/sizes.rs)
+--   largest_files, slowest_files, largest_dirs, longest_tasks  sorted sets of the best 20: note, colon and path, by value
+--   history    list: what was counted at some moments (core/src/history.rs)
+--   left       hash: what was in open when the job was stopped before its end
 local P = KEYS[1]
 local job, open, begun, outbox = P .. 'job', P .. 'open', P .. 'begun', P .. 'outbox'
 local groups, targets, waiting = P .. 'groups', P .. 'targets', P .. 'waiting'
@@ -78,13 +82,39 @@ local function outstanding()
   return redis.call('HLEN', open) + tonumber(redis.call('GET', P .. 'parked') or '0')
 end
 
+-- what stands out, if it is one of the best
+local function record(kind, value, member)
+  local before = redis.call('ZSCORE', P .. kind, member)
+  if before and tonumber(before) >= value then return end
+  redis.call('ZADD', P .. kind, value, member)
+  redis.call('ZREMRANGEBYRANK', P .. kind, 0, -21)
+end
+
+local SAMPLED = {'dirs', 'files', 'bytes', 'copied_files', 'copied_bytes', 'unchanged_files', 'linked', 'deleted',
+  'failures'}
+
+local function sample(now)
+  local values = redis.call('HMGET', P .. 'counters', unpack(SAMPLED))
+  local text = {'at_ms=' .. now, 'outstanding=' .. outstanding()}
+  for i, name in ipairs(SAMPLED) do
+    if values[i] then text[#text + 1] = name .. '=' .. values[i] end
+  end
+  redis.call('RPUSH', P .. 'history', table.concat(text, ' '))
+  redis.call('HSET', job, 'sampled', now)
+end
+
 -- ends the job: what served the work goes, what tells of it stays for 30 days
 local function close(now, state, why)
+  sample(now)
+  if state ~= 'done' and state ~= 'failed' and redis.call('EXISTS', open) == 1 then
+    redis.call('RENAME', open, P .. 'left')
+  end
   redis.call('HSET', job, 'state', state, 'ended', now, 'why', why)
   for _, key in ipairs(redis.call('SMEMBERS', waiting)) do redis.call('UNLINK', P .. 'parked:' .. key) end
   for _, k in ipairs({'open', 'begun', 'tries', 'outbox', 'joins:n', 'joins:t', 'joins:f', 'groups', 'targets',
     'waiting', 'parked', 'makers', 'deletions'}) do redis.call('UNLINK', P .. k) end
-  for _, k in ipairs({'job', 'counters', 'failures', 'changes', 'notices', 'nodes', 'told'}) do
+  for _, k in ipairs({'job', 'counters', 'failures', 'changes', 'notices', 'nodes', 'told', 'sizes', 'largest_files',
+    'slowest_files', 'largest_dirs', 'longest_tasks', 'history', 'left'}) do
     redis.call('EXPIRE', P .. k, 30 * 24 * 3600)
   end
   for _, n in ipairs(redis.call('SMEMBERS', P .. 'nodes')) do

@@ -19,6 +19,8 @@ use treeferry_core::{Counters, GroupKey, JobId, NewTask, RelPath, Task, TaskId, 
 /// Between two attempts to reach Redis: from this, doubled, to [`MOST_PATIENCE`].
 const FIRST_PATIENCE: Duration = Duration::from_millis(50);
 const MOST_PATIENCE: Duration = Duration::from_secs(2);
+/// Samples of a job are so far apart at first, in ms.
+const SAMPLE_EVERY_MS: u64 = 2000;
 
 /// Why the ledger cannot do what it is asked.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +128,7 @@ struct Scripts {
     end: Script,
     reading: Script,
     told: Script,
+    sample: Script,
 }
 
 macro_rules! script {
@@ -153,6 +156,7 @@ impl Ledger {
             end: script!("end.lua"),
             reading: script!("reading.lua"),
             told: script!("told.lua"),
+            sample: script!("sample.lua"),
         };
         Ok(Ledger { client, conn, scripts: Arc::new(scripts), away: Arc::default() })
     }
@@ -407,6 +411,14 @@ impl Ledger {
         Ok(n == 1)
     }
 
+    /// Notes how far a job has come, if it is time for it.
+    pub async fn sample(&self, job: JobId) -> Res<()> {
+        let mut call = self.scripts.sample.prepare_invoke();
+        call.key(prefix(job)).arg(now_ms()).arg(SAMPLE_EVERY_MS);
+        // not stubbornly: another sample comes soon
+        Ok(call.invoke_async::<()>(&mut self.conn()).await?)
+    }
+
     /// See [`crate::Registry::may_delete`].
     pub async fn may_delete(&self, job: JobId, most: u64, take: bool) -> Res<bool> {
         let p = prefix(job);
@@ -498,7 +510,7 @@ fn body(lane: Lane, bundle: &Bundle) -> Vec<u8> {
     b
 }
 
-fn read_body(b: &[u8]) -> Res<Bundle> {
+pub fn read_body(b: &[u8]) -> Res<Bundle> {
     let strange = LedgerError::Strange("a task that begins like none");
     let Some((&[_, kind], rest)) = b.split_first_chunk::<2>() else { return Err(strange) };
     match kind {
@@ -566,7 +578,7 @@ impl Pack {
 /// A commit as `commit.lua` takes it.
 fn pack(c: &Commit) -> Vec<u8> {
     let mut p = Pack::default();
-    let _ = rmp::encode::write_map_len(&mut p.0, 12);
+    let _ = rmp::encode::write_map_len(&mut p.0, 14);
     p.text("rest").text(c.rest.as_ref().map(|b| body(lane_of(b), b)).unwrap_or_default());
     p.text("children").list(c.children.iter(), |p, (lane, b)| {
         p.text(body(*lane, b));
@@ -609,6 +621,15 @@ fn pack(c: &Commit) -> Vec<u8> {
     c.failures.iter().for_each(|f| *classes.entry(errno::class(f.errno)).or_default() += 1);
     p.text("classes").list(classes.iter(), |p, (class, n)| {
         p.tuple(2).text(class.as_bytes()).number(*n);
+    });
+    let sizes: Vec<_> = c.sizes.iter().collect();
+    p.text("sizes").list(sizes.iter(), |p, (class, c)| {
+        p.tuple(3).number(*class as i64).number(c.files as i64).number(c.bytes as i64);
+    });
+    p.text("records").list(c.records.iter(), |p, r| {
+        let mut member = format!("{}:", r.note).into_bytes();
+        member.extend_from_slice(r.path.as_bytes());
+        p.tuple(3).text(r.best.name()).number(r.value as i64).text(member);
     });
     p.text("failures").list(c.failures.iter(), |p, f| {
         p.text(wire::encode(wire::MessageKind::Failure, f));

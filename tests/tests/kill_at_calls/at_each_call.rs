@@ -5,7 +5,7 @@ use crate::state::{Content, assert_whole, content, finish};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use treeferry_kit::run::{DEADLINE, collect};
-use treeferry_tests::{Scratch, args, bin};
+use treeferry_tests::{Scratch, args, bin, neutral};
 
 /// The calls, by strace's names.
 const CALLS: &[&str] = &[
@@ -73,7 +73,7 @@ fn kill_at_each(options: &str, prepare: impl Fn(&Scratch)) {
             strace.args(["-f", "-qq", "-o", "/dev/null", &inject]).arg(bin()).args(["sync", "-q"]);
             // one thread, so that its calls are counted together
             strace.args(args!["--pool", "1"]).args(s.words(options));
-            let end = collect(&mut strace, DEADLINE);
+            let end = collect(neutral(&mut strace), DEADLINE);
             if end.status.signal() != Some(9) {
                 // there are fewer calls than that
                 assert_eq!(end.code(), Some(0), "{what}: {end}");

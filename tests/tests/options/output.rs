@@ -128,7 +128,7 @@ fn progress_is_shown_on_a_terminal() {
         let line = format!("exec {} sync --iops 100 {options} src dst >out", bin().display());
         let mut script = Command::new("script");
         script.args(["-qec", &line, "/dev/null"]).current_dir(s.at("")).env("TERM", "xterm");
-        collect(&mut script, DEADLINE).expect_code(0).stdout_text()
+        collect(treeferry_tests::neutral(&mut script), DEADLINE).expect_code(0).stdout_text()
     };
     assert!(on_terminal("").contains("entries"));
     assert_eq!(on_terminal("--progress never"), "");
