@@ -5,7 +5,7 @@ use crate::events::Telling;
 use crate::output::{Console, Report, Summary, complain, harmless};
 use crate::{cluster, local};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Once};
 use std::time::Instant;
 use treeferry_core::{JobId, JobSpec, Stop, escape};

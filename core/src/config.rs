@@ -16,6 +16,8 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// What is told of jobs, and where that is written.
     pub log: LogConfig,
+    /// Where metrics go.
+    pub metrics: MetricsConfig,
 }
 
 /// Section `[log]`.
@@ -53,8 +55,6 @@ impl Default for LogConfig {
             stream_length: 1_000_000,
         }
     }
-    /// Where metrics go.
-    pub metrics: MetricsConfig,
 }
 
 /// Section `[cluster]`.

@@ -20,5 +20,4 @@ pub use cluster::{
 pub use engine::{Engine, Registry, Seat, Status, Take};
 pub use groups::{Claim, Leader};
 pub use rabbitmq::survey::{Alarm, BrokerFacts, QueueFacts, QueueState};
-pub use redis::LedgerError;
 pub use redis::{JobReading, LedgerError, NodeReading};

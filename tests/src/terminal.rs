@@ -6,6 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 use std::fs::File;
+use std::num::NonZeroU16;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -50,7 +51,7 @@ impl Terminal {
         let end = || Stdio::from(line.try_clone().expect("a descriptor"));
         let child = command.stdin(input.unwrap_or_else(end)).stdout(end()).stderr(Stdio::piped()).spawn();
         let child = child.unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(some(rows), some(columns), 0)));
         let user = File::from(user);
         let (mut from, to) = (user.try_clone().expect("a descriptor"), Arc::clone(&screen));
         std::thread::spawn(move || {
@@ -99,7 +100,7 @@ impl Terminal {
     #[track_caller]
     pub fn resize(&self, columns: u16, rows: u16) {
         tcsetwinsize(self.user.as_fd(), size(columns, rows)).expect("a size");
-        self.screen.lock().unwrap_or_else(PoisonError::into_inner).screen_mut().set_size(rows, columns);
+        self.screen.lock().unwrap_or_else(PoisonError::into_inner).screen_mut().set_size(some(rows), some(columns));
         // the kernel tells the foreground group of a controlling terminal, which this is not
         self.signal(Signal::WINCH);
     }
@@ -123,7 +124,7 @@ impl Terminal {
     pub fn has_colour(&self) -> bool {
         let screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
         let (rows, columns) = screen.screen().size();
-        let cells = (0..rows).flat_map(|y| (0..columns).map(move |x| (y, x)));
+        let cells = (0..rows.get()).flat_map(|y| (0..columns.get()).map(move |x| (y, x)));
         let mut found = cells.filter_map(|(y, x)| screen.screen().cell(y, x));
         found.any(|c| c.fgcolor() != vt100::Color::Default || c.bgcolor() != vt100::Color::Default)
     }
@@ -167,6 +168,10 @@ fn modes(t: &Termios) -> [u64; 4] {
         t.control_modes.bits().into(),
         t.local_modes.bits().into(),
     ]
+}
+
+fn some(n: u16) -> NonZeroU16 {
+    NonZeroU16::new(n).expect("a terminal has rows and columns")
 }
 
 fn size(columns: u16, rows: u16) -> Winsize {

@@ -180,7 +180,7 @@ fn servers_that_are_not_there_are_69_and_no_password_is_shown() {
 
 #[test]
 fn a_cluster_is_well_until_something_is_wrong_with_it() {
-    let mut c = Cluster::start(2, 1);
+    let c = Cluster::start(2, 1);
     let config = c.services.config();
     let r = ask(&config).expect(0);
     for (check, words) in [

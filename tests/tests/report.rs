@@ -225,7 +225,7 @@ fn a_directory_that_cannot_be_written_harms_nobody() {
     std::fs::write(a.dir(), "a file where the directory is to be").unwrap();
     let r = Run::of(&mut a.sync_command("")).expect(0);
     assert_eq!(r.stderr, "", "{r}");
-    let r = Run::of(a.sync_command("-vv")).expect(0);
+    let r = Run::of(&mut a.sync_command("-vv")).expect(0);
     assert_eq!(r.stderr.matches("cannot be written").count(), 1, "{r}");
     // an empty name means nowhere
     Run::of(a.sync_command("").env("TREEFERRY_LOG_DIR", "")).expect(0);

@@ -70,7 +70,6 @@ impl Worker {
     ) -> Res<bool> {
         let name = src.name;
         let path = || dir.child(name);
-        let began = self.clock();
         if self.job.spec.dry_run {
             let m = &src.meta;
             let _ = self.birth(dir, m, dst, &path, out);

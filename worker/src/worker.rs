@@ -156,13 +156,6 @@ impl Worker {
     pub fn notes(&self) -> bool {
         self.job.spec.itemize || self.job.spec.tells_entries()
     }
-
-    /// The time now, if anybody wants to know how long it takes to copy a file.
-    #[inline]
-    pub fn clock(&self) -> Option<Instant> {
-        self.job.spec.tells_entries().then(Instant::now)
-    }
-
     /// Notes a change with what it took: bytes of content, and the time since it was begun.
     pub fn note_copy(
         &self,

@@ -92,7 +92,7 @@ enum Found {
 fn tell(args: &Args) -> Result<Exit, AskError> {
     let config = args.ask.config()?;
     let documents = log::dir(args.log_dir.as_deref(), &config.log).map(Documents::new);
-    let control = match args.ask.site_if_any(&config)? {
+    let control = match args.ask.reach.site()? {
         Some(site) => Some(Control::connect(&site).map_err(|e| AskError::Unreachable(e.to_string()))?),
         None => None,
     };

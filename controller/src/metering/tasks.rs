@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
-use treeferry_core::{Change, Failure, JobId, Notice, Work, errno};
+use treeferry_core::{Change, Event, Failure, JobId, Notice, Pass, Work, errno};
 use treeferry_service::metrics::table;
 use treeferry_service::metrics::{Durations, Sample, Value};
 use treeferry_worker::Reporter;
@@ -64,9 +64,12 @@ impl Reporter for Counting {
     fn changes(&self, changes: &[Change]) {
         self.inner.changes(changes);
     }
-    fn failure(&self, f: &Failure) {
+    fn events(&self, events: Vec<Event>) {
+        self.inner.events(events);
+    }
+    fn failure(&self, f: &Failure, pass: Option<Pass>) {
         *self.tasks.failures().entry(errno::class(f.errno).into_owned()).or_default() += 1;
-        self.inner.failure(f);
+        self.inner.failure(f, pass);
     }
     fn notice(&self, n: Notice) {
         self.inner.notice(n);

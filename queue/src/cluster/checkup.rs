@@ -207,7 +207,7 @@ async fn reports(c: &mut MultiplexedConnection) -> Res<Vec<NodeReport>> {
     let mut out = Vec::new();
     for some in names.chunks(100) {
         let mut get = redis::cmd("MGET");
-        some.iter().for_each(|n| drop(get.arg(format!("treeferry:node:{n}"))));
+        get.arg(some.iter().map(|n| format!("treeferry:node:{n}")).collect::<Vec<_>>());
         let raw: Vec<Option<String>> = get.query_async(c).await?;
         out.extend(raw.into_iter().flatten().filter_map(|t| serde_json::from_str::<NodeReport>(&t).ok()));
     }
