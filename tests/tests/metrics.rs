@@ -169,7 +169,7 @@ fn a_job_of_the_embedded_engine_tells_all_that_it_counts_until_its_end() {
     let more = format!("cmover-names = true\nprometheus = \"127.0.0.1:{port}\"");
     let config = config_file(&s, &l.config(&more));
     let mut c = command(["sync", "--json", "--config"]);
-    let mut live = Live::of(c.arg(&config).args(s.words("--delete --iops 1500")));
+    let mut live = Live::of(c.arg(&config).args(s.words("--delete --iops 700")));
     let asked = || String::from_utf8(http(port, "/metrics", None).1).unwrap();
     live.until("Graphite has heard twice of it", || {
         l.all().iter().any(|(p, v, _)| p.ends_with(".files") && *v > 0.0)

@@ -140,7 +140,7 @@ fn a_small_terminal_is_told_and_a_grown_one_is_filled() {
     t.resize(100, 30);
     t.until("all of it", |text| text.contains("Workers ---") && text.contains("q quit"));
     t.resize(20, 3);
-    t.until("little of it", |text| !text.contains("Workers") && text.contains("treeferry top"));
+    t.until("little of it", |text| !text.contains("Workers") && text.contains("no data yet"));
     t.type_in("q");
     t.end();
     t.assert_restored();

@@ -103,6 +103,13 @@ pub async fn survey(url: &str, lanes: &[Lane]) -> Res<BrokerFacts> {
     {
         queues.push(QueueFacts { name, state: look_at(&conn, name, arguments).await? });
     }
+    // of a queue that is not there the broker says just that, whether we might make it or not
+    if queues.iter().any(|q| q.state == QueueState::Absent)
+        && let Some(why) = may_not_make(&conn).await?
+    {
+        let absent = queues.iter_mut().filter(|q| q.state == QueueState::Absent);
+        absent.for_each(|q| q.state = QueueState::Different(why.clone()));
+    }
     // last: when the broker has an alarm, it hears nothing any more of who has published
     let alarm = publish(&conn).await?;
     if alarm.is_none() {
@@ -137,6 +144,20 @@ async fn look_at(conn: &Connection, name: &'static str, arguments: FieldTable) -
     match within(ch.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments)).await? {
         Ok(_) => Ok(QueueState::Ours { ready, consumers }),
         Err(e) => different(e),
+    }
+}
+
+/// Why we may not make a queue of ours, if that is so. One that is made for this is gone with the connection.
+async fn may_not_make(conn: &Connection) -> Res<Option<String>> {
+    let ch = ask(conn.create_channel()).await?;
+    let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+    let name = format!("{NOWHERE}.{}", std::process::id());
+    match within(ch.queue_declare(name.into(), own, FieldTable::default())).await? {
+        Ok(_) => Ok(None),
+        Err(e) => match different(e)? {
+            QueueState::Different(why) => Ok(Some(why)),
+            _ => Ok(None),
+        },
     }
 }
 

@@ -66,6 +66,24 @@ impl Services {
         said
     }
 
+    /// Calls Redis's own tool, and returns what it says, without the newline at its end.
+    ///
+    /// # Panics
+    /// When it fails, or Redis answers with an error.
+    pub fn redis_cli<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> String {
+        // redis://:PASSWORD@HOST:PORT; redis-cli would take that for a user without a name
+        let (password, place) = self.ledger.rsplit_once('@').expect("it has a password");
+        let password = password.rsplit(':').next().expect("a text");
+        let port = place.rsplit(':').next().expect("a text").trim_end_matches('/');
+        // -e: an error is told by the exit code
+        let mut c = Command::new("redis-cli");
+        c.args(["-e", "-p", port]).args(words).env("REDISCLI_AUTH", password).stdin(Stdio::null());
+        let out = c.output().expect("redis-cli is there with redis-server");
+        let said = String::from_utf8_lossy(&out.stdout).trim_end().to_owned();
+        assert!(out.status.success(), "{c:?}: {said}{}", String::from_utf8_lossy(&out.stderr));
+        said
+    }
+
     /// Closes the connections of a process, as the broker does when it takes it for dead.
     ///
     /// # Panics
