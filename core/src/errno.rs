@@ -194,7 +194,8 @@ mod tests {
 
     #[test]
     fn each_number_has_a_class() {
-        for (n, class) in [(0, "none"), (28, "ENOSPC"), (41, "errno_41"), (524, "ENOTSUPP"), (-1, "errno_-1")] {
+        for (n, class) in [(0, "none"), (28, "ENOSPC"), (41, "errno_41"), (524, "ENOTSUPP"), (-1, "errno_-1")]
+        {
             assert_eq!(super::class(n), class);
         }
     }

@@ -39,7 +39,10 @@ const CASES: &[(&str, fn())] = &[
         what_is_to_be_tried_again_comes_back_with_its_attempt,
     ),
     ("counters_failures_and_notices_are_exact", counters_failures_and_notices_are_exact),
-    ("figures_are_sums_and_the_best_of_what_was_committed", figures_are_sums_and_the_best_of_what_was_committed),
+    (
+        "figures_are_sums_and_the_best_of_what_was_committed",
+        figures_are_sums_and_the_best_of_what_was_committed,
+    ),
     ("a_job_that_was_stopped_says_what_it_has_not_done", a_job_that_was_stopped_says_what_it_has_not_done),
     (
         "a_cancelled_job_hands_out_nothing_and_is_interrupted",
@@ -300,10 +303,16 @@ fn figures_are_sums_and_the_best_of_what_was_committed() {
         let mut want = treeferry_core::Figures::default();
         for i in 0..40u64 {
             // one that is there twice, with the lesser value last
-            let odd = RelPath::new([b"o:d\n\xff".as_slice(), i.min(38).to_string().as_bytes()].concat()).unwrap();
+            let odd =
+                RelPath::new([b"o:d\n\xff".as_slice(), i.min(38).to_string().as_bytes()].concat()).unwrap();
             let value = if i == 39 { 5 } else { 1000 + i * 7 % 40 };
             for best in Best::ALL {
-                out.records.push(Record { best, value, note: format!("note{}", i.min(38)), path: odd.clone() });
+                out.records.push(Record {
+                    best,
+                    value,
+                    note: format!("note{}", i.min(38)),
+                    path: odd.clone(),
+                });
             }
             out.sizes.count(i * i * 1000);
             out.fail(Failure::errno(path(&format!("f{i}")), Side::Source, "openat", 13 - (i % 2) as i32));
@@ -318,7 +327,8 @@ fn figures_are_sums_and_the_best_of_what_was_committed() {
         assert!(is_over(&mut seat), "{name}");
         let got = e.figures();
         for best in Best::ALL {
-            let values = |f: &treeferry_core::Figures| f.records.of(best).iter().map(|r| r.value).collect::<Vec<_>>();
+            let values =
+                |f: &treeferry_core::Figures| f.records.of(best).iter().map(|r| r.value).collect::<Vec<_>>();
             assert_eq!(values(&got), values(&want), "{name}");
             let sorted = |f: &treeferry_core::Figures| {
                 let mut all = f.records.of(best).to_vec();

@@ -53,7 +53,9 @@ impl Exit {
             Exit::Usage => "usage or configuration error; nothing was touched",
             Exit::Unusable => "SRC or DST is unusable",
             Exit::Interrupted => "interrupted; run it again to finish",
-            Exit::Failures => "finished with failures, all named (verify: the trees differ; doctor: problems)",
+            Exit::Failures => {
+                "finished with failures, all named (verify: the trees differ; doctor: problems)"
+            }
             Exit::Vanished => "finished; some source entries vanished meanwhile",
             Exit::MaxDelete => "finished; --max-delete was reached, the rest was not deleted",
             Exit::Unreachable => "broker or ledger unreachable",

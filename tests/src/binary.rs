@@ -47,7 +47,8 @@ const LOG_DIR: &str = "TREEFERRY_LOG_DIR";
 /// When it cannot be made.
 #[track_caller]
 pub fn install(path: &Path) {
-    let status = Command::new("install").args(["-m", "755"]).arg(bin()).arg(path).status().expect("install runs");
+    let status =
+        Command::new("install").args(["-m", "755"]).arg(bin()).arg(path).status().expect("install runs");
     assert!(status.success(), "cannot install {} as {}: {status}", bin().display(), path.display());
 }
 

@@ -6,8 +6,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 use std::fs::File;
-use std::num::NonZeroU16;
 use std::io::{Read, Write};
+use std::num::NonZeroU16;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -100,7 +100,11 @@ impl Terminal {
     #[track_caller]
     pub fn resize(&self, columns: u16, rows: u16) {
         tcsetwinsize(self.user.as_fd(), size(columns, rows)).expect("a size");
-        self.screen.lock().unwrap_or_else(PoisonError::into_inner).screen_mut().set_size(some(rows), some(columns));
+        self.screen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .screen_mut()
+            .set_size(some(rows), some(columns));
         // the kernel tells the foreground group of a controlling terminal, which this is not
         self.signal(Signal::WINCH);
     }

@@ -50,10 +50,10 @@ fn a_node_alone_is_well_and_its_trees_are_left_as_they_were() {
     s.src().file("a/b", "text");
     s.dst().file("c", "other");
     let (src, dst) = (snapshot(&s.at("src")).unwrap(), snapshot(&s.at("dst/c")).unwrap());
-    let times = || fs::metadata(s.at("dst")).map(|m| (m.mtime(), m.mtime_nsec(), m.atime(), m.atime_nsec()));
+    let times = || fs::metadata(s.at("dst")).map(|m| (m.mtime(), m.mtime_nsec()));
     let before = times().unwrap();
     let r = doctor(s.words("")).expect(0);
-    // what is tried in DST is removed again; only the time of the change of its status tells
+    // what is tried in DST is removed again; that it was read, and that its status changed, can be seen
     assert_eq!((times().unwrap(), s.dst().list("")), (before, vec!["c".to_owned()]));
     assert_eq!(src.touched(&snapshot(&s.at("src")).unwrap()), [""; 0]);
     assert_eq!(dst.touched(&snapshot(&s.at("dst/c")).unwrap()), [""; 0]);
@@ -299,10 +299,10 @@ fn servers_that_are_not_as_they_should_be_are_told() {
     assert_is(&ask(&config).expect(23), "persistence", "problem", "appendonly yes");
 
     // wrong passwords
-    let wrong = |url: &str| url.replacen(url.split([':', '@']).nth(2).unwrap(), "wrong", 1);
+    let wrong = |url: &str| url.replacen(url.split([':', '@']).nth(2).unwrap(), "dr0wssap", 1);
     let (broker, ledger) = (wrong(&s.broker), wrong(&s.ledger));
     let r = Run::of(&mut command(["doctor", "--json", "--broker", &broker, "--ledger", &ledger])).expect(69);
     assert_is(&r, "broker", "problem", "password");
     assert_is(&r, "ledger", "problem", "password");
-    assert!(!r.stdout.contains("wrong"), "{r}");
+    assert!(!r.stdout.contains("dr0wssap"), "{r}");
 }

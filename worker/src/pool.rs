@@ -16,8 +16,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use treeferry_core::event;
-use treeferry_core::{Change, Event, Failure, JobId, Notice, Outcome, Pass, RelPath, Task, Work};
 use treeferry_core::records::Best;
+use treeferry_core::{Change, Event, Failure, JobId, Notice, Outcome, Pass, RelPath, Task, Work};
 use treeferry_queue::{Engine, Registry, RunningTask, Seat, Take};
 
 /// How long an idle thread waits before it looks around.

@@ -107,23 +107,14 @@ struct Seen {
     queues: Option<Result<Vec<QueueRow>, String>>,
 }
 
-/// Who is asked.
-enum Asked {
-    Cluster(Control),
-    /// The processes of this user on this machine.
-    Here,
-}
-
 fn watch(args: &Args) -> Result<(), AskError> {
-    let asked = match args.ask.reach.site()? {
-        Some(site) => Asked::Cluster(connect(&site)?),
-        None => Asked::Here,
-    };
+    // without a cluster the processes of this user on this machine are asked
+    let cluster = args.ask.reach.site()?.map(|site| connect(&site)).transpose()?;
     let mut before: Option<Seen> = None;
     loop {
-        let now = match &asked {
-            Asked::Cluster(c) => look(c, args.job)?,
-            Asked::Here => look_here(args.job, before.is_none())?,
+        let now = match &cluster {
+            Some(c) => look(c, args.job)?,
+            None => look_here(args.job, before.is_none())?,
         };
         let text = match args.ask.json {
             true => format!("{}\n", show_json(&now, before.as_ref())),

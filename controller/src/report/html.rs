@@ -144,7 +144,13 @@ fn rates(f: &Facts) -> Markup {
     if spans.is_empty() {
         return html! {};
     }
-    let number = |n: f64| if n < 10.0 { format!("{}/s", (n * 100.0).round() / 100.0) } else { format!("{}/s", grouped(n.round() as u64)) };
+    let number = |n: f64| {
+        if n < 10.0 {
+            format!("{}/s", (n * 100.0).round() / 100.0)
+        } else {
+            format!("{}/s", grouped(n.round() as u64))
+        }
+    };
     let bytes = |n: f64| format!("{}/s", show_size(n as u64));
     let seconds = r.seconds();
     let plot = |title: &str, colour: &str, values: Vec<f64>, show: fn(f64) -> String, binary: bool| {

@@ -308,7 +308,10 @@ mod tests {
     use super::*;
 
     fn shown(f: &Facts) -> String {
-        let total = Some(super::super::data::Total { entries: f.entries().saturating_mul(2), source: TotalSource::Given });
+        let total = Some(super::super::data::Total {
+            entries: f.entries().saturating_mul(2),
+            source: TotalSource::Given,
+        });
         show(&View { facts: f, progress: f.progress(total), now_ms: f.seen_ms })
     }
 

@@ -250,10 +250,9 @@ impl Page<'_> {
             format!("{head:<9}{}", cells.collect::<String>())
         };
         self.put(x, y, QUEUES, &row(&head, &|i| names[i].clone()), self.look.heading());
-        let figures: [(&str, fn(&QueueRow) -> u64); 3] =
-            [("ready", |q| q.ready), ("held", |q| q.unacked), ("consumers", |q| q.consumers)];
-        for (n, (what, of)) in figures.into_iter().enumerate() {
-            let text = row(what, &|i| short_number(of(&queues[i])));
+        for (n, what) in ["ready", "held", "consumers"].into_iter().enumerate() {
+            let figures = |q: &QueueRow| [q.ready, q.unacked, q.consumers];
+            let text = row(what, &|i| short_number(figures(&queues[i])[n]));
             self.put(x, y + 1 + n as u16, QUEUES, &text, Style::new());
         }
     }
@@ -507,11 +506,10 @@ fn share(rows: u16, wants: [usize; 4]) -> [u16; 4] {
     let mut have = [0, 1, 2, 3].map(|i| FIRST[i].min(want(i)));
     let mut left = rows.saturating_sub(have.iter().sum());
     while left > 0 && (0..4).any(|i| have[i] < want(i)) {
-        for i in 0..4 {
-            if left > 0 && have[i] < want(i) {
-                have[i] += 1;
-                left -= 1;
-            }
+        for (_, rows) in have.iter_mut().enumerate().filter(|(i, rows)| **rows < want(*i)) {
+            let more = u16::from(left > 0);
+            *rows += more;
+            left -= more;
         }
     }
     have

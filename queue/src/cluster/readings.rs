@@ -2,7 +2,7 @@
 
 use super::node::{Node, lock};
 use crate::rabbitmq::Depth;
-use crate::redis::{JobReading, LedgerError, prefix};
+use crate::redis::{JobReading, LedgerError, Told, prefix};
 use redis::AsyncCommands;
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -50,7 +50,7 @@ impl Node {
         job: JobId,
         step: Duration,
         counters: &[&str],
-    ) -> Result<(u64, Vec<(String, Vec<u64>)>), LedgerError> {
+    ) -> Result<Told, LedgerError> {
         self.within(self.shared.ledger.told(job, step, counters))
     }
 

@@ -119,6 +119,9 @@ pub struct Ledger {
     away: Arc<AtomicBool>,
 }
 
+/// When it was asked, in ms since 1970, and of each node what it has counted since it was asked before.
+pub type Told = (u64, Vec<(String, Vec<u64>)>);
+
 struct Scripts {
     begin: Script,
     commit: Script,
@@ -385,7 +388,7 @@ impl Ledger {
         job: JobId,
         step: Duration,
         counters: &[&str],
-    ) -> Res<(u64, Vec<(String, Vec<u64>)>)> {
+    ) -> Res<Told> {
         let mut call = self.scripts.told.key(prefix(job));
         call.arg(step.as_millis().max(1) as u64);
         call.arg(counters);
