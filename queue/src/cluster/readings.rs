@@ -45,12 +45,7 @@ impl Node {
 
     /// What each node has counted of some counters since that was asked, by whichever process, before the present step
     /// of time; the time is in ms since 1970.
-    pub fn told(
-        &self,
-        job: JobId,
-        step: Duration,
-        counters: &[&str],
-    ) -> Result<Told, LedgerError> {
+    pub fn told(&self, job: JobId, step: Duration, counters: &[&str]) -> Result<Told, LedgerError> {
         self.within(self.shared.ledger.told(job, step, counters))
     }
 

@@ -383,12 +383,7 @@ impl Ledger {
 
     /// What nodes have counted of some counters since this was asked before the present step of time began, by anybody.
     /// Returns the time (ms since 1970), and each node with its numbers.
-    pub async fn told(
-        &self,
-        job: JobId,
-        step: Duration,
-        counters: &[&str],
-    ) -> Res<Told> {
+    pub async fn told(&self, job: JobId, step: Duration, counters: &[&str]) -> Res<Told> {
         let mut call = self.scripts.told.key(prefix(job));
         call.arg(step.as_millis().max(1) as u64);
         call.arg(counters);
