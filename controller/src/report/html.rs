@@ -133,7 +133,7 @@ fn progress(v: &View<'_>) -> Markup {
                     p.note { "How many there are is not known; --inodes N tells." }
                 }
             }
-            p.note { (grouped(f.outstanding)) " tasks are outstanding." }
+            p.note { (grouped(f.outstanding)) @if f.outstanding == 1 { " task is outstanding." } @else { " tasks are outstanding." } }
         }
     }
 }
