@@ -55,9 +55,9 @@ pub(super) async fn pulse(s: Arc<Shared>) {
             Err(e) => tracing::error!("{e}"),
         }
         if reported.is_none_or(|t| t.elapsed() > REPORT) {
-            reported = Some(Instant::now());
             let said = lock(&s.report).as_ref().and_then(|f| serde_json::to_string(&f()).ok());
             if let Some(said) = said {
+                reported = Some(Instant::now());
                 let key = format!("treeferry:node:{}", s.name);
                 let _: Result<(), _> = s.ledger.conn().set_ex(key, said, 15).await;
             }
