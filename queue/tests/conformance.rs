@@ -94,7 +94,7 @@ fn the_cluster_engine_holds_to_every_case() {
     CLUSTER.set(None);
 }
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 fn path(s: &str) -> RelPath {
     RelPath::new(s).unwrap()

@@ -30,4 +30,4 @@ macro_rules! args {
 }
 
 /// How long a test waits for a condition that must come; far more than it needs.
-pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(180);

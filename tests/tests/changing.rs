@@ -23,7 +23,7 @@ const SLOW: &str = "--bwlimit 4M";
 /// Between two changes of one thread.
 const PAUSE: Duration = Duration::from_millis(2);
 /// For any of these runs, with all that is tried again.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Stops a thread when it goes out of scope, also if a test fails.
 struct Stopper<'a>(&'a AtomicBool);

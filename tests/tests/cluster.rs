@@ -124,7 +124,7 @@ fn every_kind_of_control_works_and_is_persistent() {
     let entries = |c: &Cluster, id: &str| c.job(id)["counters"]["files"].as_u64().unwrap();
 
     // so slow that it has not ended by the time that it is cancelled, on however busy a machine
-    let id = c.detach(&s, "--iops 100");
+    let id = c.detach(&s, "--iops 50");
     wait_until("it has begun", PATIENCE, || entries(&c, &id) > 0);
     let jobs = c.call("jobs --json").json;
     assert_eq!(
@@ -599,7 +599,7 @@ fn a_second_job_gets_its_share_while_the_first_goes_on() {
     let (large, small) = (Scratch::memory(), Scratch::memory());
     Spec::new(Kind::Small).count(20_000).make(&large.at("src/small")).unwrap();
     Spec::new(Kind::Small).count(400).make(&small.at("src/small")).unwrap();
-    let first = c.detach(&large, "--iops 300");
+    let first = c.detach(&large, "--iops 100");
     let files = |id: &str| c.job(id)["counters"]["files"].as_u64().unwrap();
     wait_until("the first has all threads", PATIENCE, || {
         files(&first) > 0 && c.reports().iter().filter(|w| w["kind"] == "worker").all(|w| w["busy"] == 2)

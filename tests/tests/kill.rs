@@ -294,7 +294,7 @@ fn a_second_signal_ends_at_once_what_would_take_hours() {
         let told = Instant::now();
         run.thaw();
         run.finish().expect(20);
-        assert!(told.elapsed() < Duration::from_secs(10), "it took {:?}", told.elapsed());
+        assert!(told.elapsed() < Duration::from_secs(60), "it took {:?}", told.elapsed());
         assert_eq!(s.dst().has("big").then(|| s.dst().read("big")).as_deref(), old);
         assert_finished_by_the_next_run(&s);
     }
