@@ -198,7 +198,7 @@ impl Hand {
                     holding.poison(MOST_TRIES);
                 }
                 let now = Instant::now();
-                self.node.hold(job, task, &arrival.acker);
+                self.node.hold(job, task, &arrival.slip);
                 *lock(&self.held) =
                     Some(Held { holding, task, token, commits: 0, arrival, since: now, committed: now });
             }
@@ -227,7 +227,7 @@ impl Hand {
                     self.node.publish(self.job, made);
                     return true;
                 }
-                self.node.post_and_ack(self.job, made, held.arrival.acker.clone());
+                self.node.post_and_ack(self.job, made, held.arrival.slip.clone());
                 false
             }
             Ok(r) if r.what == Committed::Fenced => {
@@ -235,12 +235,12 @@ impl Hand {
                 self.node.post_and_ack(
                     self.job,
                     vec![(held.arrival.lane, held.task)],
-                    held.arrival.acker.clone(),
+                    held.arrival.slip.clone(),
                 );
                 false
             }
             Ok(_) => {
-                self.node.post_and_ack(self.job, Vec::new(), held.arrival.acker.clone());
+                self.node.post_and_ack(self.job, Vec::new(), held.arrival.slip.clone());
                 false
             }
             Err(e) => {

@@ -8,9 +8,8 @@ use super::reaper::reap;
 use super::report::{JobNow, NodeReport, Wanted, has_too_much};
 use crate::engine::Status;
 use crate::groups::Claim;
-use crate::rabbitmq::{Arrival, Broker, Depth, Door, Errand};
+use crate::rabbitmq::{Arrival, Broker, Depth, Door, Errand, Slip};
 use crate::redis::{Begin, Committed, Ledger, LedgerError, Receipt, now_ms, prefix};
-use lapin::Acker;
 use redis::AsyncCommands;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -110,6 +109,8 @@ pub struct Node {
     pub(super) shared: Arc<Shared>,
     arrivals: tokio::sync::Mutex<mpsc::UnboundedReceiver<Arrival>>,
     door: Door,
+    /// Those that it listens to.
+    lanes: Mutex<Vec<Lane>>,
 }
 
 /// A message that nobody has begun to work on.
@@ -173,7 +174,7 @@ pub(super) struct Shared {
 /// A message that a thread works on.
 pub(super) struct HeldMessage {
     pub since: Instant,
-    pub acker: Acker,
+    pub slip: Slip,
     /// It was acknowledged before its time.
     pub let_go: bool,
 }
@@ -223,12 +224,19 @@ impl Node {
         rt.spawn(pulse(Arc::clone(&shared)));
         rt.spawn(reap(Arc::clone(&shared)));
         let (door, arrivals) = Door::new();
-        Ok(Arc::new(Node { rt, shared, arrivals: tokio::sync::Mutex::new(arrivals), door }))
+        Ok(Arc::new(Node {
+            rt,
+            shared,
+            arrivals: tokio::sync::Mutex::new(arrivals),
+            door,
+            lanes: Mutex::default(),
+        }))
     }
 
     /// Begins to take messages of these lanes, at most `prefetch` of each at once; again: so many more.
     pub fn listen(&self, lanes: &[Lane], prefetch: u16) {
         self.shared.shares.store(lanes.contains(&Lane::Walk), Relaxed);
+        *lock(&self.lanes) = lanes.to_vec();
         let _in = self.rt.enter();
         for lane in lanes {
             self.shared.broker.listen(*lane, prefetch, self.door.clone());
@@ -242,11 +250,20 @@ impl Node {
         self.rt.block_on(async {
             match tokio::time::timeout(patience, next).await {
                 Ok(arrival) => arrival,
-                Err(_) if self.door.withdraw() => None,
+                Err(_) if self.door.withdraw() => self.take_back(),
                 // it has been answered just now
                 Err(_) => self.arrivals.lock().await.recv().await,
             }
         })
+    }
+
+    /// While the broker takes nothing, what was given to it and is still here is worked on by whoever has nothing else
+    /// to do.
+    fn take_back(&self) -> Option<Arrival> {
+        match self.is_blocked() {
+            true => self.shared.broker.take_back(&lock(&self.lanes)),
+            false => None,
+        }
     }
 
     /// The next message, unbegun. `None`: none came in that time.
@@ -344,7 +361,7 @@ impl Node {
                 self.rt.spawn(async move {
                     let why = "it names a job that the ledger does not have";
                     if shared.broker.bury(arrival.errand, why).await {
-                        let _ = arrival.acker.ack(Default::default()).await;
+                        arrival.slip.ack().await;
                     }
                 });
             }
@@ -451,23 +468,22 @@ impl Node {
     }
 
     /// Publishes new tasks and then acknowledges the message of the one that they came from.
-    pub(super) fn post_and_ack(&self, job: JobId, made: Vec<(Lane, TaskId)>, acker: Acker) {
+    pub(super) fn post_and_ack(&self, job: JobId, made: Vec<(Lane, TaskId)>, slip: Slip) {
         let shared = Arc::clone(&self.shared);
         shared.posting.fetch_add(1, Relaxed);
         self.rt.spawn(async move {
-            // a false answer, or an error: the message will come again, and be found done
             if post_all(Arc::clone(&shared), job, made).await {
-                let _ = acker.ack(Default::default()).await;
+                slip.ack().await;
             } else {
                 // what was not published is in the outbox; the message must not stay with us, who have no use for it
-                let _ = acker.reject(lapin::options::BasicRejectOptions { requeue: true }).await;
+                slip.give_back().await;
             }
             shared.posting.fetch_sub(1, Relaxed);
         });
     }
 
     pub(super) fn ack(&self, arrival: Arrival, job: JobId, made: Vec<(Lane, TaskId)>) {
-        self.post_and_ack(job, made, arrival.acker);
+        self.post_and_ack(job, made, arrival.slip);
     }
 
     /// Gives a message back that cannot be worked on here, unbegun: to somebody else, and when it comes back to the
@@ -484,13 +500,12 @@ impl Node {
     pub(super) fn refuse(&self, arrival: Arrival) {
         self.rt.spawn(async move {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            let requeue = lapin::options::BasicRejectOptions { requeue: true };
-            let _ = arrival.acker.reject(requeue).await;
+            arrival.slip.give_back().await;
         });
     }
 
-    pub(super) fn hold(&self, job: JobId, task: TaskId, acker: &Acker) {
-        let held = HeldMessage { since: Instant::now(), acker: acker.clone(), let_go: false };
+    pub(super) fn hold(&self, job: JobId, task: TaskId, slip: &Slip) {
+        let held = HeldMessage { since: Instant::now(), slip: slip.clone(), let_go: false };
         lock(&self.shared.held).insert((job, task), held);
     }
 
@@ -522,7 +537,7 @@ impl Node {
     }
 
     pub(super) fn is_blocked(&self) -> bool {
-        self.shared.broker.blocked.load(Relaxed)
+        self.shared.broker.is_blocked()
     }
 
     /// The state of a job as of the last pulse; `None`: not known here.

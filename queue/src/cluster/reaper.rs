@@ -3,9 +3,8 @@
 use super::bundle::Lane;
 use super::node::{Shared, SiteError, lock, post_all};
 use super::report::field;
-use crate::rabbitmq::DEAD;
+use crate::rabbitmq::{DEAD, Slip};
 use crate::redis::{now_ms, prefix};
-use lapin::Acker;
 use redis::AsyncCommands;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -63,7 +62,7 @@ async fn reap_once(s: &Arc<Shared>, missing: &mut HashMap<(JobId, u64), u32>) ->
     for job in &running {
         s.ledger.sample(*job).await?;
     }
-    if s.broker.blocked.load(Relaxed) {
+    if s.broker.is_blocked() {
         return Ok(());
     }
     let queues = s.broker.look(&Lane::ALL).await?;
@@ -135,22 +134,22 @@ async fn bury(c: &mut redis::aio::ConnectionManager, worker: &str) -> Result<(),
 /// Acknowledges messages of tasks that take long, so that the broker does not take us for dead. From then on the
 /// outbox has the task, with a time to come that we put off as long as we live.
 async fn let_go_of_long_ones(s: &Arc<Shared>) -> Result<(), redis::RedisError> {
-    let long: Vec<(JobId, TaskId, Option<Acker>)> = lock(&s.held)
+    let long: Vec<(JobId, TaskId, Option<Slip>)> = lock(&s.held)
         .iter_mut()
         .filter(|(_, h)| h.since.elapsed() > s.acknowledge_after)
-        .map(|((j, t), h)| (*j, *t, (!std::mem::replace(&mut h.let_go, true)).then(|| h.acker.clone())))
+        .map(|((j, t), h)| (*j, *t, (!std::mem::replace(&mut h.let_go, true)).then(|| h.slip.clone())))
         .collect();
-    for (job, task, acker) in long {
+    for (job, task, slip) in long {
         let key = format!("{}outbox", prefix(job));
         let until = now_ms() + LEASE_MS;
-        let Some(acker) = acker else {
+        let Some(slip) = slip else {
             // what is no longer there is done
             let options = redis::SortedSetAddOptions::update_only(None);
             s.ledger.conn().zadd_options::<_, _, _, ()>(key, task.0, until, &options).await?;
             continue;
         };
         s.ledger.conn().zadd::<_, _, _, ()>(key, task.0, until).await?;
-        let _ = acker.ack(Default::default()).await;
+        slip.ack().await;
     }
     Ok(())
 }

@@ -14,10 +14,10 @@ use lapin::options::{
     ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ConnectionStatus};
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use treeferry_core::wire::{self, MessageKind};
@@ -52,12 +52,33 @@ pub struct Arrival {
     pub errand: Errand,
     /// Which queue it came by.
     pub lane: Lane,
-    /// Acknowledges it.
-    pub acker: Acker,
+    /// Settles it.
+    pub slip: Slip,
     /// It has been somewhere before.
     pub redelivered: bool,
     /// As long as it is here.
     pub counted: Counted,
+}
+
+/// What settles a message with the broker. One that was taken back before the broker had it needs no settling.
+#[derive(Clone, Debug)]
+pub struct Slip(Option<Acker>);
+
+impl Slip {
+    /// The broker forgets the message.
+    pub async fn ack(&self) {
+        if let Some(acker) = &self.0 {
+            // a false answer, or an error: the message will come again, and be found done
+            let _ = acker.ack(Default::default()).await;
+        }
+    }
+
+    /// The broker gives the message to somebody else.
+    pub async fn give_back(&self) {
+        if let Some(acker) = &self.0 {
+            let _ = acker.reject(BasicRejectOptions { requeue: true }).await;
+        }
+    }
 }
 
 /// Something to be published.
@@ -76,8 +97,10 @@ pub struct Post {
 pub struct Broker {
     url: String,
     posts: mpsc::Sender<Post>,
-    /// It does not take messages at the moment: it is away, or short of memory or disk.
-    pub blocked: Arc<AtomicBool>,
+    /// The connection that publishes, while there is one.
+    publisher: Arc<Mutex<Option<ConnectionStatus>>>,
+    /// What was given to it and is not confirmed.
+    unsent: Arc<Mutex<BTreeMap<(JobId, TaskId), Lane>>>,
     /// Messages that have arrived and are not settled, by lane.
     held: Arc<[AtomicU64; 4]>,
 }
@@ -98,6 +121,10 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0[self.1].fetch_sub(1, Relaxed);
     }
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn properties(what: &str) -> ConnectionProperties {
@@ -128,14 +155,42 @@ impl Broker {
     pub async fn connect(url: &str) -> lapin::Result<Broker> {
         let first = open(url, "publisher").await?;
         let (posts, queue) = mpsc::channel(10_000);
-        let blocked = Arc::new(AtomicBool::new(false));
-        tokio::spawn(publish(url.to_owned(), first, queue, Arc::clone(&blocked)));
-        Ok(Broker { url: url.to_owned(), posts, blocked, held: Arc::default() })
+        let publisher = Arc::new(Mutex::new(Some(first.0.status().clone())));
+        tokio::spawn(publish(url.to_owned(), first, queue, Arc::clone(&publisher)));
+        let (unsent, held) = (Arc::default(), Arc::default());
+        Ok(Broker { url: url.to_owned(), posts, publisher, unsent, held })
+    }
+
+    /// Whether it takes no messages at the moment: it is away, or short of memory or disk.
+    pub fn is_blocked(&self) -> bool {
+        lock(&self.publisher).as_ref().is_none_or(|s| s.blocked() || !s.connected())
     }
 
     /// Publishes; the answer comes with the broker's confirm.
     pub async fn post(&self, lane: Lane, errand: Errand) -> bool {
-        self.send(lane.queue(), errand, None).await
+        let key = (errand.job, errand.task);
+        lock(&self.unsent).insert(key, lane);
+        let sent = self.send(lane.queue(), errand, None).await;
+        if sent || !self.is_blocked() {
+            lock(&self.unsent).remove(&key);
+        }
+        sent
+    }
+
+    /// Takes back a task that the broker did not take, for whoever has nothing else to do. Should the broker have it
+    /// after all, whoever gets it there goes on with it: the ledger knows how far it came.
+    pub fn take_back(&self, lanes: &[Lane]) -> Option<Arrival> {
+        let mut unsent = lock(&self.unsent);
+        let (key, lane) = unsent.iter().find(|(_, lane)| lanes.contains(lane)).map(|(k, l)| (*k, *l))?;
+        unsent.remove(&key);
+        if !self.is_blocked() {
+            // it is published again from the ledger's outbox
+            unsent.clear();
+            return None;
+        }
+        let errand = Errand { job: key.0, task: key.1 };
+        let counted = Counted::new(&self.held, lane);
+        Some(Arrival { errand, lane, slip: Slip(None), redelivered: true, counted })
     }
 
     /// Puts a message that nobody can work on where somebody will look for it.
@@ -222,7 +277,7 @@ async fn publish(
     url: String,
     first: (Connection, Channel),
     mut queue: mpsc::Receiver<Post>,
-    blocked: Arc<AtomicBool>,
+    status: Arc<Mutex<Option<ConnectionStatus>>>,
 ) {
     let mut open = Some(first);
     // found the connection dead, and is sent by the next
@@ -232,11 +287,11 @@ async fn publish(
         let (conn, ch) = match open.take() {
             Some(c) => c,
             None => {
-                blocked.store(true, Relaxed);
+                *lock(&status) = None;
                 open_at_last(&url, "publisher").await
             }
         };
-        blocked.store(false, Relaxed);
+        *lock(&status) = Some(conn.status().clone());
         if ch.confirm_select(ConfirmSelectOptions::default()).await.is_err() {
             tokio::time::sleep(FIRST_PATIENCE).await;
             continue;
@@ -249,7 +304,6 @@ async fn publish(
                 unsent = Some(post);
                 break;
             }
-            blocked.store(conn.status().blocked(), Relaxed);
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             let payload = wire::encode(MessageKind::Errand, &post.errand);
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
@@ -411,7 +465,7 @@ impl Consumer {
         }
         let (lane, redelivered) = (self.lane, d.redelivered);
         // nobody listens any more: the process is about to end
-        let _ = self.door.to.send(Arrival { errand, lane, acker: d.acker, redelivered, counted });
+        let _ = self.door.to.send(Arrival { errand, lane, slip: Slip(Some(d.acker)), redelivered, counted });
         Ok(())
     }
 }
