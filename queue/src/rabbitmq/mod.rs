@@ -33,6 +33,8 @@ const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
 const BUSY_FOR: Duration = Duration::from_millis(20);
 /// How long the broker may take to answer a request.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How often a connection is looked at over which nothing is published.
+const LOOK_AFTER: Duration = Duration::from_millis(200);
 const FIRST_PATIENCE: Duration = Duration::from_millis(100);
 const MOST_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -296,10 +298,17 @@ async fn publish(
             tokio::time::sleep(FIRST_PATIENCE).await;
             continue;
         }
-        while let Some(post) = match unsent.take() {
-            Some(p) => Some(p),
-            None => queue.recv().await,
-        } {
+        loop {
+            let post = match unsent.take() {
+                Some(p) => p,
+                None => match tokio::time::timeout(LOOK_AFTER, queue.recv()).await {
+                    Ok(Some(p)) => p,
+                    Ok(None) => return,
+                    // found dead by looking: while nothing is published nobody else would
+                    Err(_) if !conn.status().connected() => break,
+                    Err(_) => continue,
+                },
+            };
             if !conn.status().connected() {
                 unsent = Some(post);
                 break;
@@ -325,9 +334,6 @@ async fn publish(
                     break;
                 }
             }
-        }
-        if queue.is_closed() {
-            return;
         }
     }
 }
