@@ -1,6 +1,8 @@
 //! The command line as a whole: which commands there are, and what becomes of one that is wrong.
 
-use crate::commands::{completions, control, doctor, logs, man, report, status, sync, top, verify, worker};
+use crate::commands::{
+    completions, control, doctor, logs, man, report, status, sync, top, verify, watch, worker,
+};
 use crate::output;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -23,6 +25,7 @@ pub struct Cli {
 enum Command {
     Sync(Box<sync::Args>),
     Verify(Box<verify::Args>),
+    Watch(Box<watch::Args>),
     Worker(worker::Args),
     Hardlinker(worker::HardlinkerArgs),
     Status(status::Args),
@@ -47,6 +50,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(cli) => match cli.command {
             Command::Sync(args) => sync::run(*args),
             Command::Verify(args) => verify::run(*args),
+            Command::Watch(args) => watch::run(*args),
             Command::Worker(args) => worker::run(&args),
             Command::Hardlinker(args) => worker::run_hardlinker(&args),
             Command::Status(args) => status::run(&args),

@@ -190,7 +190,13 @@ impl Here {
         if let Some(all) = &self.tasks {
             reporter = Arc::new(Counting::new(&all.of(id), reporter));
         }
-        Ok(Context { engine: Engine::cluster(&self.node, id), links: linker(&job), job, reporter })
+        Ok(Context {
+            engine: Engine::cluster(&self.node, id),
+            links: linker(&job),
+            job,
+            reporter,
+            follows: false,
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::args::Output;
 use crate::events::Telling;
 use crate::output::{Console, Report, Summary, complain, harmless};
+use crate::watching::{self, Wish};
 use crate::{cluster, local};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
@@ -30,6 +31,8 @@ pub struct Request {
     pub telling: Telling,
     /// Where metrics go, if anywhere.
     pub metrics: Option<Settings>,
+    /// It is a mirror that is to be kept, and how.
+    pub watch: Option<Wish>,
 }
 
 /// What of a job is done.
@@ -48,6 +51,8 @@ pub enum Purpose {
     Sync,
     /// To tell the differences.
     Verify,
+    /// To keep DST like SRC.
+    Watch,
 }
 
 /// Runs a job to its end and reports it.
@@ -68,9 +73,10 @@ pub fn run(purpose: Purpose, request: Request, output: &Output) -> Exit {
     }
 
     // the engine is chosen here
-    let ended = is_usable(purpose, &request).and_then(|()| match &request.site {
-        None => local::run(id, &request, &stop, &console).map(Some),
-        Some(site) => cluster::run(site, id, &request, &stop, &console),
+    let ended = is_usable(purpose, &request).and_then(|()| match (&request.watch, &request.site) {
+        (Some(wish), _) => watching::run(id, &request, wish, &stop, &console).map(Some),
+        (None, None) => local::run(id, &request, &stop, &console).map(Some),
+        (None, Some(site)) => cluster::run(site, id, &request, &stop, &console),
     });
 
     if stop.is_set() {
@@ -117,7 +123,7 @@ fn is_usable(purpose: Purpose, request: &Request) -> Result<(), OpenError> {
         std::fs::metadata(p).err().map(|e| OpenError::Unusable(format!("{shown}: {e}")))
     };
     match purpose {
-        Purpose::Sync => Ok(()),
+        Purpose::Sync | Purpose::Watch => Ok(()),
         Purpose::Verify => missing(&request.spec.dst).map_or(Ok(()), Err),
     }
 }
@@ -131,10 +137,13 @@ fn explain(purpose: Purpose, why: &OpenError) -> (Exit, &'static str) {
         (OpenError::Usage(_), Purpose::Verify) => {
             (Exit::Usage, "For more information, try 'treeferry verify --help'.")
         }
+        (OpenError::Usage(_), Purpose::Watch) => {
+            (Exit::Usage, "For more information, try 'treeferry watch --help'.")
+        }
         (OpenError::Unreachable(_), _) => {
             (Exit::Unreachable, "Are RabbitMQ and Redis running, and do the URLs name them?")
         }
-        (OpenError::Unusable(_), Purpose::Sync) => (
+        (OpenError::Unusable(_), Purpose::Sync | Purpose::Watch) => (
             Exit::Unusable,
             "SRC must be a directory that you may read; DST one that you may write, or not there yet.",
         ),
@@ -168,6 +177,7 @@ mod tests {
             detach: false,
             telling: crate::args::log::telling(&Default::default(), None).unwrap(),
             metrics: None,
+            watch: None,
         };
         assert!(is_usable(Purpose::Sync, &request).is_ok());
         let e = is_usable(Purpose::Verify, &request).unwrap_err();

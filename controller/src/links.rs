@@ -47,6 +47,9 @@ impl LinkJob for Open {
     fn is_protected(&self, dir: &RelPath, name: &CStr, is_dir: bool) -> bool {
         self.0.is_protected(dir, name, is_dir)
     }
+    fn was_linked(&self, path: &RelPath) {
+        self.0.was_linked(path);
+    }
     fn counts_deletions(&self) -> bool {
         self.0.counts_deletions()
     }

@@ -36,8 +36,10 @@ pub fn run(id: JobId, request: &Request, stop: &Stop, console: &Arc<Console>) ->
         reporter = Arc::new(Counting::new(&tasks, reporter));
     }
     let pool = Pool::start(&engine, &job, linker(&job), reporter, request.pool);
-    let meter =
-        metrics.map(|m| metering::local::start(&m, id, request.spec.passes, &engine, &tasks, pool.load()));
+    let meter = metrics.map(|m| {
+        let e = engine.clone();
+        metering::local::start(&m, id, request.spec.passes, move || e.status(), &tasks, pool.load())
+    });
     let post = Post::open(id).unwrap_or_else(|e| {
         tracing::info!("nobody can watch this job: {e}");
         None

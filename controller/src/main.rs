@@ -18,6 +18,7 @@ mod output;
 mod report;
 mod top;
 mod view;
+mod watching;
 
 use std::process::ExitCode;
 

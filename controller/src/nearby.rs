@@ -137,6 +137,8 @@ pub struct Found {
     pub process: NodeReport,
     /// Its latest failures, the newest first.
     pub failures: Vec<Failure>,
+    /// How it stands, if it is a mirror.
+    pub mirror: Option<Value>,
 }
 
 /// What was found on this machine.
@@ -152,7 +154,9 @@ impl Neighbours {
     /// The same as a view.
     pub fn view(&self, at_ms: u64, which: Which) -> View {
         let jobs = self.found.iter().map(|f| f.job.clone()).collect();
-        View::new(jobs, self.found.iter().map(|f| f.process.clone()).collect(), at_ms, which)
+        let processes = self.found.iter().map(|f| f.process.clone()).collect();
+        let mirrors = self.found.iter().filter_map(|f| Some((f.job.id, f.mirror.clone()?))).collect();
+        View { mirrors, ..View::new(jobs, processes, at_ms, which) }
     }
 }
 
@@ -211,6 +215,7 @@ fn found_of_json(v: &Value) -> Option<Found> {
         job: job_of_json(&v["jobs"][0])?,
         process: serde_json::from_value(v["workers"][0].clone()).ok()?,
         failures: v["failures"].as_array()?.iter().map(failure_of_json).collect::<Option<_>>()?,
+        mirror: Some(v["jobs"][0]["mirror"].clone()).filter(Value::is_object),
     })
 }
 

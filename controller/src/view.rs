@@ -20,6 +20,8 @@ pub struct View {
     pub nodes: Vec<NodeReport>,
     /// When that was, in ms since 1970.
     pub at_ms: u64,
+    /// How mirrors stand: see `crate::watching`.
+    pub mirrors: HashMap<JobId, Value>,
 }
 
 /// Which jobs are shown.
@@ -48,7 +50,7 @@ impl View {
             Which::Job(id) => running.into_iter().chain(ended).filter(|j| j.id == id).collect(),
             Which::Recent(n) => running.into_iter().chain(ended.into_iter().take(n)).collect(),
         };
-        View { jobs, totals, nodes, at_ms }
+        View { jobs, totals, nodes, at_ms, mirrors: HashMap::new() }
     }
 }
 

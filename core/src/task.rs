@@ -117,6 +117,27 @@ pub enum Work {
         /// And so many directories above it, each of which holds only the one below.
         above: u32,
     },
+    /// For a mirror: make these names of a directory at the target what they are in the source now, also if that is
+    /// nothing, and give the directory its metadata. Of a directory that is there on both sides nothing below is looked
+    /// at; where a name is marked as a directory, that is asked for.
+    Look {
+        /// The directory.
+        dir: RelPath,
+        /// The names. None: only the directory itself.
+        names: Names,
+        /// What is told when all that this leads to is done; 0: nobody waits for it.
+        ticket: u64,
+    },
+    /// For a mirror: an entry of the source has another name now. Give it that name at the target too, if what is there
+    /// is the same, and look at both names.
+    Move {
+        /// Its name before.
+        from: RelPath,
+        /// Its name now.
+        to: RelPath,
+        /// As in `Look`.
+        ticket: u64,
+    },
 }
 
 /// How far the walk of a big directory has come: so many of its names were seen to, or given away, and are not to be
@@ -215,6 +236,8 @@ impl Work {
             Work::Remove { .. } => "remove",
             Work::RemoveNames { .. } => "remove-names",
             Work::RemoveDir { .. } => "remove-dir",
+            Work::Look { .. } => "look",
+            Work::Move { .. } => "move",
         }
     }
 
@@ -234,8 +257,9 @@ impl Work {
             | Work::Link { path, .. }
             | Work::FinishDir { path, .. }
             | Work::Remove { path }
-            | Work::RemoveDir { path, .. } => path,
-            Work::Files { dir, .. } | Work::RemoveNames { dir, .. } => dir,
+            | Work::RemoveDir { path, .. }
+            | Work::Move { to: path, .. } => path,
+            Work::Files { dir, .. } | Work::RemoveNames { dir, .. } | Work::Look { dir, .. } => dir,
             Work::Chunk { file, .. } | Work::Publish { file, .. } => &file.path,
         }
     }

@@ -39,8 +39,10 @@ fn tasks() -> Vec<Task> {
         Work::Link { path: dir.clone(), kind: Kind::Fifo, group: GroupKey { dev: 1, ino: 2 } },
         Work::FinishDir { path: dir.clone(), listed: true, fresh: Fresh::Made, mode: Some(0o500) },
         Work::Remove { path: dir.clone() },
-        Work::RemoveNames { dir: dir.clone(), names },
-        Work::RemoveDir { path: dir, above: 1000 },
+        Work::RemoveNames { dir: dir.clone(), names: names.clone() },
+        Work::RemoveDir { path: dir.clone(), above: 1000 },
+        Work::Look { dir: dir.clone(), names, ticket: 1 << 33 },
+        Work::Move { from: dir, to: path(b"new"), ticket: 0 },
     ];
     let of = |(i, work)| Task { id: TaskId(i as u64), join: Some(JoinId(300)), attempt: 1, tally: 9, work };
     works.into_iter().enumerate().map(of).collect()

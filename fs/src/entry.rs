@@ -127,6 +127,11 @@ pub fn move_to(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>, new: &CStr
         .op("renameat2")
 }
 
+/// renameat(2) to another directory, in the place of whatever is there and is no directory.
+pub fn move_over(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>, new: &CStr) -> Result<()> {
+    fault::gate("renameat").and_then(|()| rustix::fs::renameat(from, name, to, new)).op("renameat")
+}
+
 /// unlinkat(2) of what is not a directory.
 #[inline]
 pub fn remove(dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {

@@ -40,6 +40,8 @@ pub trait LinkJob: Send + Sync {
     fn may_clear(&self) -> bool;
     /// An excluded entry of the target, which is not to be removed.
     fn is_protected(&self, dir: &RelPath, name: &CStr, is_dir: bool) -> bool;
+    /// A name was made a link.
+    fn was_linked(&self, _path: &RelPath) {}
     /// Also an empty directory is removed by the delete pass alone, which counts it or moves it to the trash.
     fn counts_deletions(&self) -> bool;
     /// What tells a file of the target from every other.
@@ -116,6 +118,7 @@ impl Hardlinker {
                 }
                 out.counters.linked += 1;
                 self.note(Item::Linked(*kind, new), path, &mut out);
+                self.job.was_linked(path);
                 settled(registry, *group, true, &mut out);
             }
             Ok(End::NotKept) => {

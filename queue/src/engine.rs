@@ -61,6 +61,7 @@ pub enum Take {
 /// What an engine implements for a process.
 pub(crate) trait Backend: Send + Sync {
     fn begin(&self, first: NewTask);
+    fn keep_open(&self);
     fn seat(self: Arc<Self>) -> Box<dyn BackendSeat>;
     fn wait(&self, timeout: Duration) -> bool;
     fn cancel(&self);
@@ -110,9 +111,15 @@ impl Engine {
         Engine(Arc::new(Cluster::new(Arc::clone(node), job)))
     }
 
-    /// Gives the ledger the first task of the job.
+    /// Gives the ledger the first task of the job; or a further one, if it is kept open.
     pub fn begin(&self, first: NewTask) {
         self.0.begin(first);
+    }
+
+    /// The job does not end by itself when nothing is outstanding: tasks are given to it as they come, with
+    /// [`Engine::begin`], until it is cancelled.
+    pub fn keep_open(&self) {
+        self.0.keep_open();
     }
 
     /// A place for one more worker thread.

@@ -10,6 +10,7 @@
 use crate::attrs::{self, Spot};
 use crate::copy::is_unchanged;
 use crate::dir::Dir;
+use crate::mirror::seen;
 use crate::reconcile::Source;
 use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::{Flow, Worker};
@@ -169,7 +170,10 @@ impl Worker {
         dir.join.set(task.join);
         let full = task.tally == chunks;
         let r = self.once(file.attempt, out, |w, out| w.publish_in(&dir, &name, file, full, out));
-        let Err(t) = r else { return Ok(()) };
+        let Err(t) = r else {
+            self.check_again(&dir, &name);
+            return Ok(());
+        };
         if !matches!(t, Trouble::Stopped) {
             let _ = self.remove_staged(file);
         }
@@ -210,6 +214,10 @@ impl Worker {
         }
         let made = fstat(staged.as_fd()).dst()?;
         dir.change(|d| entry::rename(d, &temp, name))?;
+        self.looked = Some(seen(&meta));
+        if meta.nlink > 1 {
+            self.gather_kin(&file.path, &meta);
+        }
         if let Some(took) = self.job.forget_staged(&file.staged) {
             let size = || meta.size.to_string();
             self.job.bars.offer_time(Best::SlowestFile, took, size, path, out);

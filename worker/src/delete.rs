@@ -354,7 +354,13 @@ impl Worker {
 
     /// Removes names, or moves them to the trash. Each that cannot be is a named failure.
     /// Returns whether the directory had to be unlocked for it.
-    fn remove_in(&mut self, dir: &RelPath, d: BorrowedFd<'_>, names: &Names, out: &mut Outcome) -> bool {
+    pub(crate) fn remove_in(
+        &mut self,
+        dir: &RelPath,
+        d: BorrowedFd<'_>,
+        names: &Names,
+        out: &mut Outcome,
+    ) -> bool {
         let mut unlocked = false;
         for (name, k) in names.iter() {
             if self.job.stop.is_set() {
@@ -382,6 +388,7 @@ impl Worker {
                 Ok(()) => {
                     out.counters.deleted += 1;
                     self.note(Item::Deleted(k), || dir.child(name), out);
+                    self.check_gone(&dir.child(name));
                 }
                 Err(e) if e.is_gone() => {}
                 Err(e) => out.fail(Failure::errno(dir.child(name), Side::Target, e.op, e.raw())),
@@ -476,9 +483,15 @@ impl Worker {
             Ok(()) => {
                 out.counters.deleted += 1;
                 self.note(Item::Deleted(treeferry_core::Kind::Dir), || path.clone(), out);
+                self.check_gone(path);
                 Ok(())
             }
             Err(e) if e.is_gone() => Ok(()),
+            // somebody has made something in it meanwhile
+            Err(e) if e.is_not_empty() && self.job.is_mirror() => {
+                self.again_later(path.clone(), true);
+                Ok(())
+            }
             // protected entries, or those that could not be removed and have said so
             Err(e) if e.is_not_empty() && !self.job.filter.is_empty() => Ok(()),
             Err(e) => Err(Trouble::Call(Side::Target, e)),
@@ -554,7 +567,7 @@ enum Emptied {
 }
 
 /// The source root is not what it was. Said for each directory that would have been cleaned.
-fn source_lost() -> Trouble {
+pub(crate) fn source_lost() -> Trouble {
     let text = "SRC is not the directory any more that it was when the run began: nothing is deleted";
     Trouble::Finding(Side::Source, "delete", text.to_owned())
 }

@@ -12,7 +12,7 @@ use crate::trouble::{On, Res, Verdict};
 use crate::worker::{Sink, Worker};
 use treeferry_core::change::Differs;
 use treeferry_core::{Fresh, Item, NewTask, Outcome, RelPath, Seal, Task, Work};
-use treeferry_fs::meta::Meta;
+use treeferry_fs::meta::{Meta, fstat};
 use treeferry_fs::xattr::At;
 use treeferry_fs::{AsFd, attr};
 
@@ -120,7 +120,13 @@ impl Worker {
                 out.counters.retried += 1;
                 out.later.push(NewTask { join: task.join, attempt: attempt + 1, work: again() });
             }
+            Err(t) if self.is_deferred(&t, || dir.path.clone()) => {}
             Err(t) => t.record(|| dir.path.clone(), out),
+            Ok(()) if self.job.is_mirror() => {
+                if fstat(dir.s()).src()?.ctime != dir.src_meta.ctime {
+                    self.again_later(dir.path.clone(), false);
+                }
+            }
             Ok(()) => {}
         }
         Ok(())

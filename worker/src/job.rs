@@ -4,6 +4,7 @@
 use crate::bars::Bars;
 use crate::devices::Devices;
 use crate::limit::Limit;
+use crate::mirror::{Families, Mirror, Mirrored};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -82,6 +83,7 @@ pub struct Job {
     /// Staged files of this process that are being copied in chunks, and have no task that would remove them
     /// should the job be interrupted; and since when.
     staged: Mutex<BTreeMap<RelPath, Instant>>,
+    mirror: std::sync::OnceLock<Mirror>,
     next_join: AtomicU64,
     live_bytes: AtomicU64,
     live_entries: AtomicU64,
@@ -165,6 +167,7 @@ impl Job {
             source_lost: AtomicBool::new(false),
             // drawn far apart by different processes, counted up within one
             staged: Mutex::default(),
+            mirror: std::sync::OnceLock::new(),
             next_join: AtomicU64::new(random()),
             live_bytes: AtomicU64::new(0),
             live_entries: AtomicU64::new(0),
@@ -184,6 +187,28 @@ impl Job {
             stop,
             umask,
         }))
+    }
+
+    /// From now on this job is a mirror's: what has to be looked at again is told this listener. Once only.
+    pub fn mirror_for(&self, listener: Box<dyn Mirrored>) {
+        let _ = self.mirror.set(Mirror { listener, families: Families::default() });
+    }
+
+    /// What it has of a mirror, if it is one's.
+    pub(crate) fn mirror(&self) -> Option<&Mirror> {
+        self.mirror.get()
+    }
+
+    /// For a mirror: a name was made a link, of a file that may have changed meanwhile.
+    pub fn was_linked(&self, path: &RelPath) {
+        if let Some(m) = self.mirror.get().filter(|m| m.listener.names_are_known()) {
+            m.listener.again(path.clone(), false, path);
+        }
+    }
+
+    /// Whether it is a mirror's.
+    pub fn is_mirror(&self) -> bool {
+        self.mirror.get().is_some()
     }
 
     /// The first task: walk the root.
@@ -237,6 +262,11 @@ impl Job {
         &self.spec
     }
 
+    /// The source root.
+    pub fn source(&self) -> &Root {
+        &self.src
+    }
+
     /// The target root; `None` only in a dry run whose DST does not exist.
     pub fn target(&self) -> Option<&Root> {
         self.dst.as_ref()
@@ -255,6 +285,11 @@ impl Job {
     /// The hard-link group of a file of the source. Alike on every node.
     pub(crate) fn group_of(&self, m: &Meta) -> GroupKey {
         GroupKey { dev: self.devices.0.number(m.dev), ino: m.ino }
+    }
+
+    /// Whether an entry below SRC is left out by the filter, or because something above it is.
+    pub fn excludes(&self, path: &RelPath, is_dir: bool) -> bool {
+        !self.filter.is_empty() && self.filter.excludes_deep(path, is_dir)
     }
 
     /// What tells a file of the target from every other, (device, inode). Alike on every node.

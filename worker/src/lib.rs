@@ -15,6 +15,8 @@ mod dir;
 mod dirtime;
 mod job;
 mod limit;
+mod look;
+mod mirror;
 mod node_pool;
 mod pool;
 mod reconcile;
@@ -24,5 +26,6 @@ mod worker;
 mod xattrs;
 
 pub use job::{Job, Member, OpenError};
+pub use mirror::Mirrored;
 pub use node_pool::{Jobs, NodePool};
 pub use pool::{Context, Pool, PoolSize, Reporter, RunLinks};

@@ -74,6 +74,8 @@ pub struct Context {
     pub links: Box<dyn RunLinks>,
     /// Told what happens.
     pub reporter: Arc<dyn Reporter>,
+    /// Its tasks are what events ask for, for as long as the mirror is kept.
+    pub follows: bool,
 }
 
 struct Shared {
@@ -112,8 +114,15 @@ impl Pool {
         reporter: Arc<dyn Reporter>,
         size: PoolSize,
     ) -> Pool {
+        let context =
+            Context { engine: engine.clone(), job: Arc::clone(job), links, reporter, follows: false };
+        Pool::of(context, size)
+    }
+
+    /// Starts the threads.
+    pub fn of(context: Context, size: PoolSize) -> Pool {
         let shared = Arc::new(Shared {
-            context: Context { engine: engine.clone(), job: Arc::clone(job), links, reporter },
+            context,
             active: AtomicUsize::new(0),
             auto: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
@@ -182,7 +191,11 @@ impl Pool {
         let threads = std::mem::take(&mut *lock(&self.shared.threads));
         // a panic of a worker was caught in it and has aborted the job
         threads.into_iter().for_each(|t| drop(t.join()));
-        self.shared.context.job.remove_staged_files();
+        let job = &self.shared.context.job;
+        if !job.is_mirror() || job.is_stopped() {
+            // of a mirror, another pool may be at work on them
+            job.remove_staged_files();
+        }
     }
 }
 
@@ -260,7 +273,7 @@ fn work(s: &Shared, number: usize) {
 /// Runs a task and commits it. `workers` has a set of tools for each level of nesting.
 pub(crate) fn run(s: &Context, seat: &mut Seat, workers: &mut Vec<Worker>, level: usize, task: Task) {
     if workers.len() <= level {
-        workers.push(Worker::new(&s.job, &seat.registry()));
+        workers.push(Worker::new(&s.job, &seat.registry(), s.follows));
     }
     // taken out for the while, so that a nested run can have the others
     let mut tools = workers.swap_remove(level.min(workers.len() - 1));

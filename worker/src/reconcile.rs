@@ -4,9 +4,12 @@
 use crate::attrs::{self, Spot};
 use crate::compare::{Want, is_out_of_age, kind, looks_unchanged};
 use crate::dir::Dir;
+use crate::look::Kin;
+use crate::mirror::seen;
 use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::{Flow, Worker};
 use std::ffi::CStr;
+use std::time::SystemTime;
 use treeferry_core::change::Differs;
 use treeferry_core::records::Best;
 use treeferry_core::task::CLEARED;
@@ -18,6 +21,10 @@ use treeferry_queue::{Claim, Leader};
 
 /// Files larger than this get a task of their own, so that a batch does not wait behind them.
 const ALONE_FROM_BYTES: u64 = 4 << 20;
+
+/// What changed within so many seconds, and is no larger than that, is compared by content where events are followed.
+const RECENT_S: i64 = 2;
+const RECENT_BYTES: u64 = 16 << 20;
 
 /// ENOTEMPTY.
 const NOT_EMPTY: i32 = 39;
@@ -47,8 +54,12 @@ impl Worker {
         out: &mut Outcome,
     ) -> bool {
         let mut group = None;
+        self.looked = None;
         match self.entry(dir, name, hint, attempt, alone, &mut group, out) {
-            Ok(there) => there,
+            Ok(there) => {
+                self.check_again(dir, name);
+                there
+            }
             Err(t) => {
                 let verdict = t.verdict(attempt);
                 if verdict == Verdict::Retry {
@@ -63,7 +74,9 @@ impl Worker {
                     self.registry.seen(g, false);
                     out.released.push(g);
                 }
-                t.record(|| dir.child(name), out);
+                if !self.is_deferred(&t, || dir.child(name)) {
+                    t.record(|| dir.child(name), out);
+                }
                 false
             }
         }
@@ -96,6 +109,7 @@ impl Worker {
         } else {
             stat(dir.s(), name).src()?
         };
+        self.looked = Some(seen(&meta));
         if first {
             match (told, meta.kind == Kind::File) {
                 (true, false) => out.counters.files -= 1,
@@ -123,7 +137,30 @@ impl Worker {
         }
         let mut dst = if new { None } else { stat_if_there(dir.d()?, name).dst()? };
         let mut src = Source { name, meta, open, group: None, attempt };
-        if meta.nlink > 1 && self.job.spec.hardlinks {
+        let mut kin = None;
+        let several = meta.nlink > 1 && self.job.spec.hardlinks;
+        if let Some(m) = self.job.mirror().filter(|_| several) {
+            m.families.note(self.job.group_of(&meta), dir.child(name));
+        }
+        if let Some(m) = self.job.mirror().filter(|_| self.follows && !several && meta.nlink == 1) {
+            m.families.note_single(self.job.group_of(&meta), dir.child(name));
+        }
+        if self.follows && self.job.spec.hardlinks && (several || dst.is_some_and(|d| d.nlink > 1)) {
+            let (how, now) = self.kin(dir, &src, out)?;
+            match how {
+                Kin::Later => return Ok(false),
+                Kin::Linked => {
+                    // counted as that; the metadata of the file may have changed since its other names were looked at
+                    let before = out.counters.unchanged_files;
+                    let d = stat(dir.d()?, name).dst()?;
+                    self.fix(dir, &src, &d, Some(Kin::Right), out)?;
+                    out.counters.unchanged_files = before;
+                    return Ok(true);
+                }
+                Kin::Right | Kin::Wrong => dst = now,
+            }
+            kin = Some(how);
+        } else if several {
             let key = self.job.group_of(&meta);
             if let Some(there) = self.follow(dir, &src, key, dst.as_ref(), first, out) {
                 return Ok(there);
@@ -140,8 +177,8 @@ impl Worker {
         let same_kind = dst.filter(|d| d.kind == meta.kind);
         if let Some(d) = same_kind
             && self.is_same(dir, &src, &d)?
-            && self.links_right(&src, &d)
-            && self.fix(dir, &src, &d, out)?
+            && kin.map_or_else(|| self.links_right(&src, &d), |k| k == Kin::Right)
+            && self.fix(dir, &src, &d, kin, out)?
         {
             self.lead_done(dir, &src, Some(self.job.target_id(&d)), d.nlink, out);
             return Ok(true);
@@ -155,10 +192,14 @@ impl Worker {
             out.children.push(task);
             return Ok(false);
         }
-        self.once(attempt, out, |w, out| match meta.kind {
+        let made = self.once(attempt, out, |w, out| match meta.kind {
             Kind::File => w.copy_file(dir, src, dst.as_ref(), out),
             _ => w.make_other(dir, &src, dst.as_ref(), out),
-        })
+        })?;
+        if made && kin.is_some() {
+            self.gather_kin(&dir.child(name), &meta);
+        }
+        Ok(made)
     }
 
     /// What a name of a hard-link group is to do, if it is not to lead: `Some` says whether it is there.
@@ -233,15 +274,12 @@ impl Worker {
                 if m.size != dst.size {
                     return Ok(false);
                 }
-                let a = entry::open_file(dir.s(), src.name, true).src()?;
-                let b = entry::open_file(dir.d()?, src.name, true).dst()?;
-                let holes = m.may_have_holes() || dst.may_have_holes();
-                let flow = &mut Flow(&self.job);
-                copy::same_content(a.as_fd(), b.as_fd(), m.size, holes, &mut self.buf, flow)
-                    .src()?
-                    .ok_or(Trouble::Stopped)
+                self.has_same_content(dir, src.name, m, dst)
             }
-            Kind::File => Ok(looks_unchanged(&self.job, m, dst)),
+            Kind::File if !looks_unchanged(&self.job, m, dst) => Ok(false),
+            // written twice within one tick of the clock, perhaps
+            Kind::File if self.follows && is_recent(m) => self.has_same_content(dir, src.name, m, dst),
+            Kind::File => Ok(true),
             Kind::Symlink => Ok(m.size == dst.size
                 && entry::read_symlink(dir.s(), src.name).src()?
                     == entry::read_symlink(dir.d()?, src.name).dst()?),
@@ -250,16 +288,34 @@ impl Worker {
         }
     }
 
+    /// Reads both.
+    fn has_same_content(&mut self, dir: &Dir, name: &CStr, m: &Meta, dst: &Meta) -> Res<bool> {
+        let a = entry::open_file(dir.s(), name, true).src()?;
+        let b = entry::open_file(dir.d()?, name, true).dst()?;
+        let holes = m.may_have_holes() || dst.may_have_holes();
+        let flow = &mut Flow(&self.job);
+        let same = copy::same_content(a.as_fd(), b.as_fd(), m.size, holes, &mut self.buf, flow).src()?;
+        same.ok_or(Trouble::Stopped)
+    }
+
     /// Repairs the metadata of an entry whose content is right. `false`: it must be made anew, since its inode
     /// has other names. They may lie anywhere (a snapshot beside DST, say), and are not ours to change.
-    fn fix(&mut self, dir: &Dir, src: &Source<'_>, dst: &Meta, out: &mut Outcome) -> Res<bool> {
+    /// `kin`: that of a mirror, which knows whose names they are.
+    fn fix(
+        &mut self,
+        dir: &Dir,
+        src: &Source<'_>,
+        dst: &Meta,
+        kin: Option<Kin>,
+        out: &mut Outcome,
+    ) -> Res<bool> {
         let name = src.name;
         let path = || dir.child(name);
         let mut found = Outcome::default();
         let want = Want::of(&self.job, &src.meta, dst.uid, dst.gid, false, &path, &mut found);
         let d = dir.d()?;
         let (spot, at) = (Spot::Name(d, name), At::Name(dir.s(), name));
-        let shared = dst.nlink > 1;
+        let shared = dst.nlink > 1 && kin != Some(Kin::Right);
         let touch = !shared && !self.job.spec.dry_run;
         let (job, bufs) = (&self.job, &mut self.bufs);
         let differs =
@@ -387,6 +443,14 @@ impl Worker {
             ..want.differs(dst)
         }
     }
+}
+
+/// Whether a small file changed so lately that its times may not tell one version from the next: those of older kernels
+/// go by ticks of 1 to 10 ms.
+fn is_recent(m: &Meta) -> bool {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = now.as_secs() as i64 - m.ctime.sec;
+    (1..=RECENT_BYTES).contains(&m.size) && (-RECENT_S..=RECENT_S).contains(&since)
 }
 
 fn protected() -> Trouble {

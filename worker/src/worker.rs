@@ -2,6 +2,7 @@
 
 use crate::dir::Dir;
 use crate::job::Job;
+use crate::mirror::Seen;
 use crate::trouble::{Res, Trouble, Verdict};
 use crate::xattrs::Buffers;
 use std::sync::Arc;
@@ -38,10 +39,14 @@ pub(crate) struct Worker {
     pub bufs: Buffers,
     /// How long a file takes, as of late.
     pub pace: Option<Duration>,
+    /// It does what events ask for, and not a walk of everything.
+    pub follows: bool,
+    /// What was last looked at in the source.
+    pub looked: Option<Seen>,
 }
 
 impl Worker {
-    pub fn new(job: &Arc<Job>, registry: &Registry) -> Worker {
+    pub fn new(job: &Arc<Job>, registry: &Registry, follows: bool) -> Worker {
         Worker {
             job: Arc::clone(job),
             registry: registry.clone(),
@@ -50,6 +55,8 @@ impl Worker {
             buf: vec![0; BUFFER_BYTES],
             bufs: Buffers::default(),
             pace: None,
+            follows,
+            looked: None,
         }
     }
 
@@ -70,6 +77,8 @@ impl Worker {
             Work::Remove { path } => self.remove(task, path, sink, &mut out),
             Work::RemoveNames { dir, names } => self.remove_names(dir, names, &mut out),
             Work::RemoveDir { path, above } => self.remove_dirs(path, *above, &mut out),
+            Work::Look { dir, names, ticket } => self.look(task, dir, names, *ticket, &mut out),
+            Work::Move { from, to, ticket } => self.move_entry(from, to, *ticket, &mut out),
             Work::Link { .. } => Ok(()),
         };
         if let Err(t) = r {
@@ -116,6 +125,8 @@ impl Worker {
                 );
                 out.fail(e);
             }
+            Verdict::Drop => {}
+            _ if self.is_deferred(&t, || task.work.path().clone()) => self.settle(ticket_of(&task.work)),
             _ => match &task.work {
                 Work::Files { dir, names, .. } => {
                     self.count_files(task, out);
@@ -123,7 +134,10 @@ impl Worker {
                         t.clone().record(|| dir.child(name), out);
                     }
                 }
-                work => t.record(|| work.path().clone(), out),
+                work => {
+                    t.record(|| work.path().clone(), out);
+                    self.settle(ticket_of(work));
+                }
             },
         }
     }
@@ -190,6 +204,14 @@ impl Worker {
         let names = treeferry_core::Names::one(name, treeferry_core::Kind::Unknown);
         let join = Some(dir.join(&self.job, out));
         NewTask { join, attempt, work: Work::Files { dir: dir.path.clone(), fresh: Fresh::No, names } }
+    }
+}
+
+/// What is told when a task of a mirror and all that it leads to is done.
+fn ticket_of(work: &Work) -> u64 {
+    match work {
+        Work::Look { ticket, .. } | Work::Move { ticket, .. } => *ticket,
+        _ => 0,
     }
 }
 

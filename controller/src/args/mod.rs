@@ -42,6 +42,12 @@ pub enum UsageError {
         /// What it takes.
         schemes: &'static [&'static str],
     },
+    /// Ages change by themselves, and nobody tells of it.
+    #[error("{0} is not for mirrors: an entry comes of age without an event; leave it out")]
+    NotForMirrors(&'static str),
+    /// It says how a list is read where there is none.
+    #[error("--null has no effect without --detect list")]
+    OnlyForLists,
     /// An `--exclude-from` file.
     #[error("--exclude-from {}: {why}", escape::bytes(path.as_os_str().as_encoded_bytes()))]
     PatternFile {

@@ -270,5 +270,6 @@ fn retry(args: &RetryArgs) -> Result<Request, AskError> {
         detach: args.detach,
         telling: log::telling(&config.log, None)?,
         metrics: Settings::read(&config.metrics).map_err(UsageError::from)?,
+        watch: None,
     })
 }

@@ -10,4 +10,5 @@ pub mod status;
 pub mod sync;
 pub mod top;
 pub mod verify;
+pub mod watch;
 pub mod worker;

@@ -197,6 +197,9 @@ fn show(seen: &Seen, before: Option<&Seen>) -> String {
                 .map(|s| format!(", about {} to go", took(s as f64)))
                 .unwrap_or_default(),
         );
+        if let Some(mirror) = v.mirrors.get(&j.id) {
+            let _ = writeln!(t, "    {}", mirror_line(mirror, v.at_ms));
+        }
         if !j.why.is_empty() {
             let _ = writeln!(t, "    {}", harmless(&j.why, ""));
         }
@@ -254,13 +257,44 @@ fn show(seen: &Seen, before: Option<&Seen>) -> String {
     t
 }
 
+/// Up to what moment a mirror is complete, and how long changes take.
+fn mirror_line(m: &Value, now_ms: u64) -> String {
+    let n = |name: &str| m[name].as_u64().unwrap_or(0);
+    let complete = match m["complete_up_to_us"].as_u64() {
+        None => "not complete yet: the first walk is under way".to_owned(),
+        Some(us) => {
+            let behind = (now_ms * 1000).saturating_sub(us) as f64 / 1e6;
+            format!("complete up to {behind:.1} s ago")
+        }
+    };
+    let a = &m["arrivals"];
+    let ms = |name: &str| a[name].as_f64().unwrap_or(0.0);
+    let failing = match n("failing") {
+        0 => String::new(),
+        some => format!(", but for {some} that fail"),
+    };
+    format!(
+        "mirror: {complete}{failing}; {} wait, {} looked at; {} arrived within {:.1} ms (half), {:.1} ms (99 %)",
+        grouped(n("waiting")),
+        grouped(n("busy")),
+        grouped(a["count"].as_u64().unwrap_or(0)),
+        ms("p50_ms"),
+        ms("p99_ms"),
+    )
+}
+
 fn show_json(seen: &Seen, before: Option<&Seen>) -> Value {
     let v = &seen.view;
     let jobs: Vec<Value> = v
         .jobs
         .iter()
         .map(|j| {
-            job_json(j, Some(rates_since(j, seen, before)), eta_s(j, v.totals.get(&j.id).copied(), v.at_ms))
+            let rates = Some(rates_since(j, seen, before));
+            let mut job = job_json(j, rates, eta_s(j, v.totals.get(&j.id).copied(), v.at_ms));
+            if let Some(mirror) = v.mirrors.get(&j.id) {
+                job["mirror"] = mirror.clone();
+            }
+            job
         })
         .collect();
     let queues = match &seen.queues {

@@ -134,7 +134,16 @@ impl Args {
         let (spec, pool) = (self.spec(&config)?, self.limits.pool(&config));
         let telling = self.log.telling(&config.log, site.is_some())?;
         let metrics = Settings::read(&config.metrics)?;
-        Ok(Request { spec, pool, site, start: Start::Whole, detach: self.detach, telling, metrics })
+        Ok(Request {
+            spec,
+            pool,
+            site,
+            start: Start::Whole,
+            detach: self.detach,
+            telling,
+            metrics,
+            watch: None,
+        })
     }
 
     fn spec(&self, config: &Config) -> Result<JobSpec, UsageError> {

@@ -61,6 +61,7 @@ impl Args {
             // nothing is done, and each difference is printed
             telling: log::telling(&config.log, None)?,
             metrics: Settings::read(&config.metrics)?,
+            watch: None,
         })
     }
 

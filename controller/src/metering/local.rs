@@ -5,25 +5,25 @@ use crate::args::daemon::host;
 use std::sync::Arc;
 use treeferry_core::job::JobState;
 use treeferry_core::{Counters, JobId, PassSet};
-use treeferry_queue::{Engine, Status};
+use treeferry_queue::Status;
 use treeferry_service::metrics::{Meter, Metrics, Sample};
 
-/// Tells of a job from now on. `load`: threads, and those at work.
+/// Tells of a job from now on. `status`: how it stands; `load`: threads, and those at work.
 pub fn start(
     metrics: &Arc<Metrics>,
     id: JobId,
     passes: PassSet,
-    engine: &Engine,
+    status: impl Fn() -> Status + Send + 'static,
     tasks: &Arc<Tasks>,
     load: impl Fn() -> (usize, usize) + Send + 'static,
 ) -> Meter {
     let step = metrics.settings().interval.as_secs().max(1);
     let mut told =
         Told { id, passes, host: host(), step, now: Default::default(), before: Default::default() };
-    let (engine, tasks, m) = (engine.clone(), Arc::clone(tasks), Arc::clone(metrics));
+    let (tasks, m) = (Arc::clone(tasks), Arc::clone(metrics));
     Meter::start(metrics, move || {
         let at = now_s();
-        let mut all = told.reading(&engine.status(), &tasks, m.settings().cmover_queues.as_deref(), at);
+        let mut all = told.reading(&status(), &tasks, m.settings().cmover_queues.as_deref(), at);
         all.extend(of_process(&told.host, &format!("sync_{id}"), load(), m.dropped(), at));
         all
     })

@@ -75,6 +75,10 @@ impl Backend for Cluster {
         self.node.create(self.job, &[], vec![bundle::Bundle::of(first)]);
     }
 
+    fn keep_open(&self) {
+        // a job of the cluster ends when its ledger says so; mirrors are kept by single processes so far
+    }
+
     fn seat(self: Arc<Self>) -> Box<dyn BackendSeat> {
         Box::new(ClusterSeat::new(Arc::clone(&self.node), self.job, true))
     }

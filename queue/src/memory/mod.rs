@@ -183,6 +183,11 @@ impl Backend for Memory {
         self.wake_one();
     }
 
+    fn keep_open(&self) {
+        // as if there were a task that nobody can take
+        self.outstanding.fetch_add(1, AcqRel);
+    }
+
     fn seat(self: Arc<Self>) -> Box<dyn BackendSeat> {
         let own = Worker::new_lifo();
         let mut stealers = self.stealers.write().unwrap_or_else(PoisonError::into_inner);

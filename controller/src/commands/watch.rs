@@ -1,0 +1,112 @@
+//! `treeferry watch`: keeps DST like SRC while SRC changes.
+
+use crate::args::{Attributes, Entries, Limits, Log, Output, UsageError};
+use crate::cli;
+use crate::job::{self, Purpose, Request, Start};
+use crate::watching::Wish;
+use crate::watching::detect::How;
+use std::path::PathBuf;
+use treeferry_core::config::Config;
+use treeferry_core::{JobSpec, PassSet};
+use treeferry_mirror::Timing;
+use treeferry_service::Exit;
+use treeferry_service::metrics::Settings;
+
+/// Keeps the inside of DST like the inside of SRC, within a moment, while SRC changes
+///
+/// First the detection of changes begins, then DST is made like SRC by one walk, and from then on only what changes is
+/// looked at. What was missed is known to be missed, and walked again. Entries that SRC does not have are deleted from
+/// DST: it is a mirror.
+///
+/// It runs until it is told to stop (SIGINT, SIGTERM). `treeferry status` says meanwhile up to what moment DST is
+/// complete, and how long changes take to arrive. What fails is named, and tried again until it succeeds.
+///
+/// One process on one machine does it all; it sees what is done on this machine. What writers on other nodes do it hears
+/// of with `--detect list`, from whatever can tell.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = cli::exit_codes())]
+pub struct Args {
+    /// The directory to copy from
+    #[arg(value_hint = clap::ValueHint::DirPath)]
+    src: PathBuf,
+    /// The directory to copy to; made if missing
+    #[arg(value_hint = clap::ValueHint::DirPath)]
+    dst: PathBuf,
+
+    /// How changes are detected: a list, separated by commas
+    ///
+    /// Several may run together. Default: fanotify if this process may use it, else inotify.
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', help_heading = "Detection")]
+    detect: Vec<How>,
+    /// With `--detect list`: paths end with NUL, as `find -print0` writes them
+    ///
+    /// Default: they end with a newline.
+    #[arg(short = '0', long, help_heading = "Detection")]
+    null: bool,
+    /// Delete nothing from DST
+    #[arg(long)]
+    no_delete: bool,
+    /// Decide by content, not by size and modification time, whether a file is unchanged
+    #[arg(short = 'c', long)]
+    checksum: bool,
+    /// Print a line for each change, in rsync's form `%i %n`
+    #[arg(short = 'i', long)]
+    itemize: bool,
+
+    #[command(flatten)]
+    attributes: Attributes,
+    #[command(flatten)]
+    entries: Entries,
+    #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
+    log: Log,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Exit {
+    match args.request() {
+        Ok(request) => job::run(Purpose::Watch, request, &args.output),
+        Err(e) => cli::refuse("watch", &e),
+    }
+}
+
+impl Args {
+    fn request(&self) -> Result<Request, UsageError> {
+        let config = self.limits.config()?;
+        let mut detect = self.detect.clone();
+        detect.sort();
+        detect.dedup();
+        if self.null && !detect.contains(&How::List) {
+            return Err(UsageError::OnlyForLists);
+        }
+        Ok(Request {
+            spec: self.spec(&config)?,
+            pool: self.limits.pool(&config),
+            site: None,
+            start: Start::Whole,
+            detach: false,
+            telling: self.log.telling(&config.log, false)?,
+            metrics: Settings::read(&config.metrics)?,
+            watch: Some(Wish { detect, zero: self.null, timing: Timing::default() }),
+        })
+    }
+
+    fn spec(&self, config: &Config) -> Result<JobSpec, UsageError> {
+        let mut spec = JobSpec::new(&self.src, &self.dst);
+        spec.passes = PassSet { copy: true, delete: !self.no_delete, dirtime: true };
+        spec.checksum = self.checksum;
+        spec.itemize = self.itemize;
+        self.attributes.apply(&mut spec);
+        self.entries.apply(&mut spec, config)?;
+        self.limits.apply(&mut spec, config);
+        self.log.apply(&mut spec, &config.log);
+        match (spec.min_age, spec.max_age) {
+            (Some(_), _) => Err(UsageError::NotForMirrors("--min-age")),
+            (_, Some(_)) => Err(UsageError::NotForMirrors("--max-age")),
+            _ => Ok(spec),
+        }
+    }
+}

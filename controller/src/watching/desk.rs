@@ -1,0 +1,156 @@
+//! Where everything that a mirror hears of comes together: signs of detectors, findings of workers, ends of walks.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use treeferry_core::event::micros;
+use treeferry_core::{Change, Event, Failure, Notice, Pass, RelPath, Work};
+use treeferry_mirror::Pending;
+use treeferry_worker::{Mirrored, Reporter};
+
+/// The desk.
+pub struct Desk {
+    pending: Mutex<Pending>,
+    news: Condvar,
+    /// The whole source has been walked once.
+    pub walked_once: AtomicBool,
+    /// Entries that were renamed at the target.
+    pub moved: AtomicU64,
+    /// Why the mirror cannot be kept any longer.
+    aborted: Mutex<Option<String>>,
+    /// The latest failure of each of some paths.
+    failures: Mutex<BTreeMap<RelPath, Failure>>,
+}
+
+/// So many failures are kept; how many paths fail is known exactly.
+const FAILURES: usize = 10_000;
+
+impl Desk {
+    /// One on which there is everything to be done.
+    pub fn new(pending: Pending) -> Arc<Desk> {
+        Arc::new(Desk {
+            pending: Mutex::new(pending),
+            news: Condvar::new(),
+            walked_once: AtomicBool::new(false),
+            moved: AtomicU64::new(0),
+            aborted: Mutex::default(),
+            failures: Mutex::default(),
+        })
+    }
+
+    /// What is on it.
+    pub fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The mirror cannot be kept any longer. The first reason counts.
+    pub fn abort(&self, why: &str) {
+        let mut aborted = self.aborted.lock().unwrap_or_else(PoisonError::into_inner);
+        aborted.get_or_insert_with(|| why.to_owned());
+        drop(aborted);
+        self.ring();
+    }
+
+    /// Why it cannot be.
+    pub fn aborted(&self) -> Option<String> {
+        self.aborted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Failures of paths that still fail.
+    pub fn failures(&self) -> Vec<Failure> {
+        let pending = self.pending();
+        let mut all = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|path, _| pending.is_failing(path));
+        all.values().cloned().collect()
+    }
+
+    fn keep_failure(&self, f: &Failure) {
+        let mut all = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < FAILURES || all.contains_key(&f.path) {
+            all.insert(f.path.clone(), f.clone());
+        }
+    }
+
+    /// Tells whoever waits that there is something new.
+    pub fn ring(&self) {
+        self.news.notify_all();
+    }
+
+    /// Waits for news, at most so long.
+    pub fn wait(&self, guard: MutexGuard<'_, Pending>, patience: Duration) {
+        drop(self.news.wait_timeout(guard, patience));
+    }
+}
+
+/// Now, in µs since 1970.
+pub fn now_us() -> u64 {
+    micros(SystemTime::now())
+}
+
+/// What workers say to the desk.
+pub struct Listener(pub Arc<Desk>);
+
+impl Mirrored for Listener {
+    fn again(&self, path: RelPath, below: bool, owed: &RelPath) {
+        self.0.pending().again(Instant::now(), path, below, owed);
+        self.0.ring();
+    }
+
+    fn settled(&self, ticket: u64) {
+        self.0.pending().settled(Instant::now(), now_us(), ticket);
+        self.0.ring();
+    }
+
+    fn moved(&self, _path: &RelPath) {
+        self.0.moved.fetch_add(1, Relaxed);
+    }
+
+    fn names_are_known(&self) -> bool {
+        self.0.walked_once.load(Relaxed)
+    }
+}
+
+/// Hears of failures, which are tried again, and passes all on.
+pub struct Told {
+    desk: Arc<Desk>,
+    rest: Arc<dyn Reporter>,
+}
+
+impl Told {
+    /// Between a desk and whoever else is told.
+    pub fn new(desk: &Arc<Desk>, rest: Arc<dyn Reporter>) -> Told {
+        Told { desk: Arc::clone(desk), rest }
+    }
+}
+
+impl Reporter for Told {
+    fn changes(&self, changes: &[Change]) {
+        self.rest.changes(changes);
+    }
+
+    fn events(&self, events: Vec<Event>) {
+        self.rest.events(events);
+    }
+
+    fn failure(&self, f: &Failure, pass: Option<Pass>) {
+        let mut pending = self.desk.pending();
+        let known = pending.is_failing(&f.path);
+        pending.failed(Instant::now(), f.path.clone(), f.to_string());
+        drop(pending);
+        self.desk.keep_failure(f);
+        match known {
+            // it was said when it failed first; each attempt is a line of the log
+            true => tracing::info!("again: {f}"),
+            false => self.rest.failure(f, pass),
+        }
+    }
+
+    fn notice(&self, n: Notice) {
+        self.rest.notice(n);
+    }
+
+    fn ran(&self, work: &Work, took: Duration) {
+        self.rest.ran(work, took);
+    }
+}

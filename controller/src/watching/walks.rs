@@ -1,0 +1,154 @@
+//! Walks of a mirror: the first one over everything, and later ones where it is not known what has changed. One at a
+//! time, each a job of its own with an engine of its own, beside the looks, which do not wait for it.
+
+use super::desk::{Desk, now_us};
+use crate::links::linker;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use treeferry_core::job::JobState;
+use treeferry_core::{Counters, Fresh, NewTask, RelPath, Stop, Work};
+use treeferry_queue::Engine;
+use treeferry_worker::{Job, Pool, PoolSize, Reporter};
+
+/// How often the wish to stop is looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// After a walk that did not come to its end.
+const REST: Duration = Duration::from_secs(1);
+
+/// The thread that walks.
+pub struct Walks {
+    thread: JoinHandle<()>,
+    over: Arc<AtomicBool>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Of walks that have ended.
+    counters: Counters,
+    now: Option<Engine>,
+    aborted: Option<String>,
+}
+
+impl State {
+    fn counted(&self) -> Counters {
+        let mut all = self.counters.clone();
+        self.now.iter().for_each(|e| all.add(&e.status().counters));
+        all
+    }
+}
+
+fn lock(m: &Mutex<State>) -> MutexGuard<'_, State> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts the thread.
+pub fn start(
+    desk: &Arc<Desk>,
+    job: &Arc<Job>,
+    reporter: &Arc<dyn Reporter>,
+    pool: PoolSize,
+    stop: &Stop,
+) -> std::io::Result<Walks> {
+    let (state, over): (Arc<Mutex<State>>, Arc<AtomicBool>) = Default::default();
+    let walker = Walker {
+        desk: Arc::clone(desk),
+        job: Arc::clone(job),
+        reporter: Arc::clone(reporter),
+        pool,
+        stop: stop.clone(),
+        over: Arc::clone(&over),
+        state: Arc::clone(&state),
+    };
+    let thread = std::thread::Builder::new().name("tf-walks".to_owned()).spawn(move || walker.run())?;
+    Ok(Walks { thread, over, state })
+}
+
+impl Walks {
+    /// What was counted.
+    pub fn counters(&self) -> Counters {
+        lock(&self.state).counted()
+    }
+
+    /// Says at any time what was counted.
+    pub fn counting(&self) -> impl Fn() -> Counters + Send + use<> {
+        let state = Arc::clone(&self.state);
+        move || lock(&state).counted()
+    }
+
+    /// Tasks of the walk that is under way.
+    pub fn outstanding(&self) -> u64 {
+        lock(&self.state).now.as_ref().map_or(0, |e| e.status().outstanding)
+    }
+
+    /// Waits for the thread, which the wish to stop ends. What was counted, and why the mirror cannot go on.
+    pub fn end(self) -> (Counters, Option<String>) {
+        self.over.store(true, Relaxed);
+        let _ = self.thread.join();
+        let s = lock(&self.state);
+        (s.counters.clone(), s.aborted.clone())
+    }
+}
+
+struct Walker {
+    desk: Arc<Desk>,
+    job: Arc<Job>,
+    reporter: Arc<dyn Reporter>,
+    pool: PoolSize,
+    stop: Stop,
+    over: Arc<AtomicBool>,
+    state: Arc<Mutex<State>>,
+}
+
+impl Walker {
+    fn run(&self) {
+        while !self.stop.is_set() && !self.over.load(Relaxed) {
+            let mut pending = self.desk.pending();
+            let Some(next) = pending.take_below() else {
+                self.desk.wait(pending, TICK);
+                continue;
+            };
+            drop(pending);
+            let complete = self.walk(&next.path);
+            if complete && next.path.is_root() {
+                self.desk.walked_once.store(true, Relaxed);
+            }
+            self.desk.pending().walked(now_us(), next.ticket, complete);
+            self.desk.ring();
+            if !complete {
+                std::thread::sleep(REST);
+            }
+        }
+    }
+
+    /// Walks a directory with all that is below. Whether it came to its end; what failed is named then.
+    fn walk(&self, path: &RelPath) -> bool {
+        let engine = Engine::memory();
+        let first = path.is_root() && !self.desk.walked_once.load(Relaxed);
+        engine.begin(match first {
+            true => self.job.first_task(),
+            false => NewTask::new(None, Work::Walk { path: path.clone(), fresh: Fresh::No, resume: None }),
+        });
+        lock(&self.state).now = Some(engine.clone());
+        let reporter = Arc::clone(&self.reporter);
+        let pool = Pool::start(&engine, &self.job, linker(&self.job), reporter, self.pool);
+        while !engine.wait(TICK) {
+            if self.stop.is_set() {
+                engine.cancel();
+                break;
+            }
+        }
+        pool.join();
+        let end = engine.status();
+        let mut s = lock(&self.state);
+        s.now = None;
+        s.counters.add(&end.counters);
+        if let Some(why) = end.aborted {
+            s.aborted = Some(why);
+            self.stop.set();
+        }
+        matches!(end.state, JobState::Done | JobState::Failed)
+    }
+}

@@ -1,0 +1,170 @@
+//! Where a directory is, of which only the handle is known.
+
+use super::events::Handle;
+use crate::Excluded;
+use crate::beneath::{Root, entries, path_of, place_in};
+use crate::mounts::relative;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, Mode, OFlags, fstat, statat};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::rc::Rc;
+use std::time::Duration;
+use treeferry_core::path::RelPath;
+
+/// How often a handle is tried of which the kernel says that it has no memory for it.
+const ATTEMPTS: usize = 1000;
+
+/// The identity of a file system, as events and statfs(2) tell it.
+pub(super) type FsId = [u8; 8];
+
+/// A file system that is marked, and where it is mounted.
+pub(super) struct Marked {
+    pub(super) point: RelPath,
+    pub(super) fsid: FsId,
+}
+
+/// Directories that were found while one read is dealt with.
+pub(super) struct Places<'a> {
+    root: &'a Root,
+    marked: &'a [Marked],
+    excluded: &'a Excluded,
+    /// The absolute path of the source.
+    top: Vec<u8>,
+    mounts: HashMap<&'a RelPath, Option<OwnedFd>>,
+    found: HashMap<Vec<u8>, Rc<[RelPath]>>,
+    skipped: HashMap<RelPath, bool>,
+}
+
+impl<'a> Places<'a> {
+    /// For one read. Fails if the source has no path.
+    pub(super) fn new(
+        root: &'a Root,
+        marked: &'a [Marked],
+        excluded: &'a Excluded,
+    ) -> Result<Places<'a>, Errno> {
+        let top = path_of(root.fd())?;
+        Ok(Places {
+            root,
+            marked,
+            excluded,
+            top,
+            mounts: HashMap::new(),
+            found: HashMap::new(),
+            skipped: HashMap::new(),
+        })
+    }
+
+    /// Whether the source still has the path by which all else was found.
+    pub(super) fn is_right(&self) -> bool {
+        path_of(self.root.fd()).is_ok_and(|top| top == self.top)
+    }
+
+    /// Where a directory is now, below the source and not excluded: nowhere, or at one path for each mount that
+    /// shows it.
+    pub(super) fn of(&mut self, handle: Handle<'_>) -> Result<Rc<[RelPath]>, Errno> {
+        if let Some(known) = self.found.get(handle.whole) {
+            return Ok(Rc::clone(known));
+        }
+        let mut paths = Vec::new();
+        for marked in self.marked.iter().filter(|m| m.fsid[..] == *handle.fsid) {
+            let root = self.root;
+            let mount = self.mounts.entry(&marked.point).or_insert_with(|| mounted(root, &marked.point));
+            let mount =
+                if marked.point.is_root() { Some(root.fd()) } else { mount.as_ref().map(|m| m.as_fd()) };
+            let Some(mount) = mount else { continue };
+            match open(mount, handle).and_then(|d| long_path(d.as_fd())) {
+                Ok(path) => {
+                    let path = relative(&path, &self.top);
+                    paths.extend(path.filter(|p| !paths.contains(p)));
+                }
+                // it was removed, which is told of its parent, or this mount does not show it
+                Err(Errno::STALE | Errno::NOENT | Errno::NOTDIR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        paths.retain(|path| !self.is_skipped(path));
+        let paths: Rc<[RelPath]> = paths.into();
+        self.found.insert(handle.whole.to_vec(), Rc::clone(&paths));
+        Ok(paths)
+    }
+
+    /// Forgets what was found, since a directory was renamed.
+    pub(super) fn forget(&mut self) {
+        self.found.clear();
+        self.skipped.clear();
+    }
+
+    /// Whether a directory is excluded, or lies in one that is.
+    pub(super) fn is_skipped(&mut self, path: &RelPath) -> bool {
+        if let Some(known) = self.skipped.get(path) {
+            return *known;
+        }
+        let is = path
+            .split()
+            .is_some_and(|(dir, name)| self.is_skipped(&dir) || (self.excluded)(&dir, &name, true));
+        self.skipped.insert(path.clone(), is);
+        is
+    }
+}
+
+/// Opens a directory by its handle. While its inode number is being given to another one, after it was removed, the
+/// kernel says that it has no memory; for as long as the one who makes that does not get on.
+fn open(mount: BorrowedFd<'_>, handle: Handle<'_>) -> Result<OwnedFd, Errno> {
+    for _ in 0..ATTEMPTS {
+        match crate::sys::open_by_handle(mount, handle.kind, handle.bytes) {
+            Err(Errno::NOMEM) => std::thread::sleep(Duration::from_millis(1)),
+            other => return other,
+        }
+    }
+    Err(Errno::NOMEM)
+}
+
+/// Opens what is mounted below the source.
+pub(super) fn mounted(root: &Root, point: &RelPath) -> Option<OwnedFd> {
+    let place = root.place(point.as_bytes()).ok()?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(place, c".", flags, Mode::empty()).ok()
+}
+
+/// The absolute path of a directory, of any length.
+fn long_path(dir: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
+    match path_of(dir) {
+        Err(Errno::NAMETOOLONG) => {}
+        other => return other,
+    }
+    let mut names: Vec<CString> = Vec::new();
+    let mut at = dir.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
+    loop {
+        let up = place_in(at.as_fd(), c"..")?;
+        names.push(name_in(up.as_fd(), at.as_fd())?);
+        match path_of(up.as_fd()) {
+            Ok(mut path) => {
+                for name in names.iter().rev() {
+                    path.push(b'/');
+                    path.extend_from_slice(name.to_bytes());
+                }
+                return Ok(path);
+            }
+            Err(Errno::NAMETOOLONG) => at = up,
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// The name of a directory in the one above it.
+fn name_in(up: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> Result<CString, Errno> {
+    let wanted = fstat(dir)?;
+    let mut found = None;
+    entries(up, |name, ino, _| {
+        let is = ino == wanted.st_ino
+            && statat(up, name, AtFlags::SYMLINK_NOFOLLOW)
+                .is_ok_and(|s| (s.st_dev, s.st_ino) == (wanted.st_dev, wanted.st_ino));
+        if is {
+            found = Some(name.to_owned());
+        }
+        !is
+    })?;
+    found.ok_or(Errno::NOENT)
+}

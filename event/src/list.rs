@@ -1,0 +1,213 @@
+//! Paths from a stream: what another program has found to have changed.
+
+use crate::batch::Batch;
+use crate::error::Error;
+use crate::{Detector, News, Waker, What};
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::time::{Duration, SystemTime};
+use treeferry_core::path::RelPath;
+
+/// After so many paths the caller has its turn, even if there are more.
+const LINES: usize = 1 << 16;
+
+/// What stands between two paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Separator {
+    /// A newline; paths with a newline in them cannot be told.
+    Newline,
+    /// A NUL byte, as of `find -print0`.
+    Nul,
+}
+
+/// Why a path of the list is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Bad {
+    Outside,
+    Dots,
+    Nul,
+}
+
+/// Tells the paths of a list: each as [`What::Tree`], for it is not known what happened there.
+///
+/// A list says nothing of what is not in it, so there is no [`News::UpTo`] before its end.
+pub struct List {
+    lines: Receiver<std::io::Result<Vec<u8>>>,
+    waker: Waker,
+    roots: Vec<Vec<u8>>,
+    separator: Separator,
+    ended: bool,
+    bad: u64,
+    warned: HashSet<Bad>,
+}
+
+/// Reads paths from a stream, in a thread of its own: absolute ones below `root`, or such as are relative to it.
+/// Others are logged, once for each kind, and left out.
+pub fn list(input: impl Read + Send + 'static, root: &Path, separator: Separator) -> Result<List, Error> {
+    let absolute = std::path::absolute(root).map_err(Error::Input)?;
+    let mut roots = vec![bytes_of(&absolute)];
+    if let Ok(real) = root.canonicalize().map(|p| bytes_of(&p))
+        && !roots.contains(&real)
+    {
+        roots.push(real);
+    }
+    let waker = Waker::new()?;
+    let (sender, lines) = sync_channel(4096);
+    let alarm = waker.clone();
+    std::thread::Builder::new()
+        .name("list of paths".to_owned())
+        .spawn(move || pass_on(BufReader::new(input), separator, &sender, &alarm))
+        .map_err(Error::Input)?;
+    Ok(List { lines, waker, roots, separator, ended: false, bad: 0, warned: HashSet::new() })
+}
+
+fn bytes_of(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_encoded_bytes().to_vec()
+}
+
+fn pass_on(
+    mut input: impl BufRead,
+    separator: Separator,
+    lines: &SyncSender<std::io::Result<Vec<u8>>>,
+    alarm: &Waker,
+) {
+    let end = match separator {
+        Separator::Newline => b'\n',
+        Separator::Nul => 0,
+    };
+    loop {
+        let mut line = Vec::new();
+        let line = match input.read_until(end, &mut line) {
+            Ok(0) => break,
+            Ok(_) => {
+                line.pop_if(|b| *b == end);
+                Ok(line)
+            }
+            Err(error) => Err(error),
+        };
+        let stop = line.is_err();
+        if lines.send(line).is_err() || stop {
+            break;
+        }
+        alarm.wake();
+    }
+    alarm.wake();
+}
+
+impl List {
+    /// Whether the stream has ended, and everything in it was told.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// How many paths were of no use.
+    pub fn bad(&self) -> u64 {
+        self.bad
+    }
+
+    fn take(&mut self, line: &[u8], batch: &mut Batch) {
+        if line.is_empty() {
+            return;
+        }
+        match self.clean(line) {
+            Ok(path) => batch.add(path, What::Tree),
+            Err(bad) => {
+                self.bad += 1;
+                if self.warned.insert(bad) {
+                    let why = match bad {
+                        Bad::Outside => "it is not below the source",
+                        Bad::Dots => "it has '..' in it",
+                        Bad::Nul => "it has a NUL byte in it (is the list separated by NUL?)",
+                    };
+                    let path = treeferry_core::escape::bytes(line);
+                    tracing::warn!("{path} in the list is left out, as all others like it: {why}");
+                }
+            }
+        }
+    }
+
+    fn clean(&self, line: &[u8]) -> Result<RelPath, Bad> {
+        if self.separator == Separator::Newline && line.contains(&0) {
+            return Err(Bad::Nul);
+        }
+        let path = normal(line)?;
+        if line.first() != Some(&b'/') {
+            return Ok(path);
+        }
+        for root in &self.roots {
+            let Ok(root) = normal(root) else { continue };
+            if root.covers(&path) {
+                let rest = path.as_bytes().get(root.as_bytes().len()..).unwrap_or_default();
+                return RelPath::new(rest.strip_prefix(b"/").unwrap_or(rest)).map_err(|_| Bad::Outside);
+            }
+        }
+        Err(Bad::Outside)
+    }
+}
+
+/// A path without `.` and empty components, from where it begins.
+fn normal(path: &[u8]) -> Result<RelPath, Bad> {
+    let mut out = Vec::with_capacity(path.len());
+    for part in path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".") {
+        if part == b".." {
+            return Err(Bad::Dots);
+        }
+        if !out.is_empty() {
+            out.push(b'/');
+        }
+        out.extend_from_slice(part);
+    }
+    RelPath::new(out).map_err(|_| Bad::Nul)
+}
+
+impl Detector for List {
+    fn name(&self) -> &'static str {
+        "list"
+    }
+
+    fn is_over(&self) -> bool {
+        self.ended
+    }
+
+    fn read(&mut self, timeout: Duration, tell: &mut dyn FnMut(News)) -> Result<(), Error> {
+        let mut waited = self.ended;
+        let mut batch = Batch::default();
+        for _ in 0..LINES {
+            let now = SystemTime::now();
+            match self.lines.try_recv() {
+                Ok(Ok(line)) => {
+                    waited = true;
+                    self.take(&line, &mut batch);
+                }
+                Ok(Err(error)) => {
+                    batch.tell(tell);
+                    return Err(Error::Input(error));
+                }
+                Err(TryRecvError::Empty) if !waited => {
+                    waited = true;
+                    self.waker.wait(&[], timeout)?;
+                }
+                Err(TryRecvError::Empty) => {
+                    batch.tell(tell);
+                    return Ok(());
+                }
+                Err(TryRecvError::Disconnected) => {
+                    batch.tell(tell);
+                    if std::mem::replace(&mut self.ended, true) {
+                        self.waker.wait(&[], timeout)?;
+                    }
+                    tell(News::UpTo(now));
+                    return Ok(());
+                }
+            }
+        }
+        batch.tell(tell);
+        Ok(())
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+}

@@ -1,0 +1,73 @@
+//! The calls that rustix does not have, and the only `unsafe` of this crate.
+
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use rustix::io::Errno;
+use std::ffi::CStr;
+
+/// Most bytes of a file handle (`MAX_HANDLE_SZ`).
+const HANDLE_BYTES: usize = 128;
+
+fn check(result: libc::c_long) -> Result<libc::c_int, Errno> {
+    if result >= 0 {
+        return libc::c_int::try_from(result).map_err(|_| Errno::OVERFLOW);
+    }
+    Err(std::io::Error::last_os_error().raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
+}
+
+/// fanotify_init(2).
+pub(crate) fn fanotify_init(flags: libc::c_uint, event_flags: libc::c_int) -> Result<OwnedFd, Errno> {
+    // SAFETY: the call takes two numbers.
+    let fd = check(unsafe { libc::syscall(libc::SYS_fanotify_init, flags, event_flags) })?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// fanotify_mark(2) of `path`, seen from `dir`.
+#[cfg(target_pointer_width = "64")]
+pub(crate) fn fanotify_mark(
+    group: BorrowedFd<'_>,
+    flags: libc::c_uint,
+    mask: u64,
+    dir: BorrowedFd<'_>,
+    path: &CStr,
+) -> Result<(), Errno> {
+    // SAFETY: the descriptors are open through the call, and the path is NUL-ended.
+    check(unsafe {
+        libc::syscall(libc::SYS_fanotify_mark, group.as_raw_fd(), flags, mask, dir.as_raw_fd(), path.as_ptr())
+    })
+    .map(drop)
+}
+
+/// fanotify_mark(2) takes its mask in two halves here, in an order that depends on the processor: not done.
+#[cfg(not(target_pointer_width = "64"))]
+pub(crate) fn fanotify_mark(
+    _: BorrowedFd<'_>,
+    _: libc::c_uint,
+    _: u64,
+    _: BorrowedFd<'_>,
+    _: &CStr,
+) -> Result<(), Errno> {
+    Err(Errno::NOSYS)
+}
+
+/// `struct file_handle` with room for every handle.
+#[repr(C)]
+struct FileHandle {
+    bytes: u32,
+    kind: i32,
+    handle: [u8; HANDLE_BYTES],
+}
+
+/// open_by_handle_at(2) with `O_PATH`: a handle of this kind on the file system of `mount`.
+pub(crate) fn open_by_handle(mount: BorrowedFd<'_>, kind: i32, handle: &[u8]) -> Result<OwnedFd, Errno> {
+    let bytes = u32::try_from(handle.len()).map_err(|_| Errno::INVAL)?;
+    let mut whole = FileHandle { bytes, kind, handle: [0; HANDLE_BYTES] };
+    whole.handle.get_mut(..handle.len()).ok_or(Errno::INVAL)?.copy_from_slice(handle);
+    let flags = libc::O_PATH | libc::O_CLOEXEC;
+    // SAFETY: `whole` lives through the call; `bytes` is not more than it has room for.
+    let fd = check(unsafe {
+        libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), &raw mut whole, flags)
+    })?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

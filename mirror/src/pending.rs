@@ -1,0 +1,575 @@
+//! Paths that are to be looked at, and the moment up to which the target is complete.
+//!
+//! A sign says that something happened to a path, and nothing else. What is to be done is decided by whoever looks, so
+//! signs of one path are merged while they wait, and while the path is being looked at.
+//!
+//! **Complete up to T** means: every change that was over before T is on the target. Each sign has a *birth*, a moment
+//! before which the change cannot have happened: the latest one up to which all changes had been told when the sign
+//! came. The target is complete up to the earliest birth of all that waits or is under way, and, if there is none, up to
+//! where all changes have been told. What was found at a path, or was not, may be the result of a rename that is not told
+//! yet; so whatever waited for it is dealt with only when everything has been told up to the end of the look. A path that
+//! failed is not waited for: it is named, and tried again by itself.
+
+use crate::Latency;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+use treeferry_core::{Names, RelPath};
+
+/// Names in one batch.
+const BATCH_NAMES: usize = 64;
+/// A path that failed is tried again after this, and twice as long after each further failure, up to [`LAST_RETRY`].
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(60);
+
+/// What is known of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sign {
+    /// It is being written: to be looked at if nothing more is heard of it for a while.
+    Open,
+    /// Its metadata changed, and its content may be about to.
+    Attributes,
+    /// To be looked at now.
+    Now,
+    /// The same, and what is below it may be something else too.
+    Tree,
+}
+
+/// How long signs wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// From the beginning of one look at a path to that of the next.
+    pub damp: Duration,
+    /// A file that is being written.
+    pub open: Duration,
+    /// Metadata.
+    pub attributes: Duration,
+    /// So many paths may wait; if there are more, everything is looked at instead.
+    pub most: usize,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Timing {
+            damp: Duration::from_millis(250),
+            open: Duration::from_secs(1),
+            attributes: Duration::from_millis(10),
+            most: 1_000_000,
+        }
+    }
+}
+
+/// Something to be looked at by one task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Batch {
+    /// Names of a directory; none: the directory itself. Those marked as directories are to be looked at with all that
+    /// is below.
+    Look {
+        /// To be given back when it is done.
+        ticket: u64,
+        /// The directory.
+        dir: RelPath,
+        /// The names.
+        names: Names,
+    },
+    /// A rename.
+    Move {
+        /// As in `Look`.
+        ticket: u64,
+        /// The old name.
+        from: RelPath,
+        /// The new one.
+        to: RelPath,
+    },
+}
+
+/// A directory to be walked with all that is below.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Below {
+    /// To be given back when it is done.
+    pub ticket: u64,
+    /// The directory.
+    pub path: RelPath,
+}
+
+/// How a mirror stands.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// Every change before this is on the target (µs since 1970), but for paths that fail. `None`: not even the first
+    /// walk is done.
+    pub complete_up_to: Option<u64>,
+    /// Changes have been told up to this (µs since 1970).
+    pub told_up_to: u64,
+    /// Paths that wait.
+    pub waiting: usize,
+    /// Paths that are being looked at.
+    pub busy: usize,
+    /// Directories that wait to be walked, or are.
+    pub walks: usize,
+    /// Paths that fail.
+    pub failing: usize,
+    /// Signs that were heard.
+    pub signs: u64,
+    /// Looks that were begun; fewer than signs, for these are merged.
+    pub looks: u64,
+    /// How often so much was waiting, or was missed, that everything was looked at.
+    pub resyncs: u64,
+}
+
+struct Waiting {
+    birth: u64,
+    /// When it was first said that it is to be looked at now; else when it was first heard of.
+    since: Instant,
+    ripe: bool,
+    due: Instant,
+    below: bool,
+    from: Option<RelPath>,
+}
+
+struct Ticket {
+    paths: Vec<(RelPath, Instant)>,
+    birth: u64,
+}
+
+struct Failing {
+    attempts: u32,
+    next: Instant,
+    /// It is being tried again, and has not failed since.
+    trying: bool,
+    why: String,
+}
+
+/// The memory of a mirror.
+pub struct Pending {
+    timing: Timing,
+    waiting: BTreeMap<RelPath, Waiting>,
+    due: BTreeSet<(Instant, RelPath)>,
+    busy: BTreeMap<RelPath, u64>,
+    tickets: HashMap<u64, Ticket>,
+    next_ticket: u64,
+    /// When a look at a path was last begun, of those that were lately.
+    begun: HashMap<RelPath, Instant>,
+    forget: VecDeque<(Instant, RelPath)>,
+    below: BTreeMap<RelPath, u64>,
+    walking: HashMap<u64, (RelPath, u64)>,
+    failing: BTreeMap<RelPath, Failing>,
+    births: BTreeMap<u64, usize>,
+    /// Ends of looks and walks that were not told up to yet (µs since 1970), with the births that they hold.
+    ended: VecDeque<(u64, u64)>,
+    told: u64,
+    signs: u64,
+    looks: u64,
+    resyncs: u64,
+    latency: Latency,
+}
+
+impl Pending {
+    /// Everything is to be walked first: until that is done the target is complete up to no moment.
+    pub fn new(timing: Timing) -> Pending {
+        let mut p = Pending {
+            timing,
+            waiting: BTreeMap::new(),
+            due: BTreeSet::new(),
+            busy: BTreeMap::new(),
+            tickets: HashMap::new(),
+            next_ticket: 1,
+            begun: HashMap::new(),
+            forget: VecDeque::new(),
+            below: BTreeMap::new(),
+            walking: HashMap::new(),
+            failing: BTreeMap::new(),
+            births: BTreeMap::new(),
+            ended: VecDeque::new(),
+            told: 0,
+            signs: 0,
+            looks: 0,
+            resyncs: 0,
+            latency: Latency::default(),
+        };
+        p.add_below(RelPath::root(), 0);
+        p
+    }
+
+    /// Something happened to a path.
+    pub fn sign(&mut self, now: Instant, path: RelPath, sign: Sign) {
+        self.signs += 1;
+        self.add(now, path, sign, self.told, None);
+    }
+
+    /// A path has another name now.
+    pub fn moved(&mut self, now: Instant, from: RelPath, to: RelPath, is_dir: bool) {
+        self.signs += 1;
+        let mut birth = self.told;
+        let mut origin = from.clone();
+        // it goes together with what is to be done about its old name, and about the name before that
+        if let Some(old) = self.take_out(&from) {
+            birth = birth.min(old.birth);
+            if let Some(first) = old.from {
+                self.add(now, from.clone(), Sign::Tree, old.birth, None);
+                origin = first;
+            }
+        }
+        if is_dir {
+            self.rename_below(&from, &to);
+        }
+        self.add(now, to.clone(), Sign::Tree, birth, Some(origin).filter(|o| *o != to));
+    }
+
+    /// Changes were missed: everything may have changed since the last moment up to which they were told.
+    pub fn lost(&mut self) {
+        self.resyncs += 1;
+        let birth = self.told;
+        self.add_below(RelPath::root(), birth);
+    }
+
+    /// All changes before this moment (µs since 1970) have been told.
+    pub fn told(&mut self, us: u64) {
+        self.told = self.told.max(us);
+        while let Some((_, birth)) = self.ended.front().copied().filter(|(end, _)| *end < self.told) {
+            self.ended.pop_front();
+            self.drop_birth(birth);
+        }
+    }
+
+    /// Whoever looked at a path found that it, or another one, has to be looked at again; `below`: with all that is below.
+    /// `owed`: what was said of this path, which is being worked on, is not done before that.
+    pub fn again(&mut self, now: Instant, path: RelPath, below: bool, owed: &RelPath) {
+        let birth = self.birth_of(owed);
+        if below {
+            self.add_below(path.clone(), birth);
+        }
+        // not at once: if it was renamed, that is about to be heard of
+        self.add(now, path, Sign::Attributes, birth, None);
+    }
+
+    /// The earliest birth of what is under way for a path, for one above it, or for one below.
+    fn birth_of(&self, path: &RelPath) -> u64 {
+        let ticket = |t: &u64| self.tickets.get(t).map(|t| t.birth);
+        let mut birth = self.told;
+        let mut above = Some(path.clone());
+        while let Some(p) = above {
+            birth = birth.min(self.busy.get(&p).and_then(ticket).unwrap_or(birth));
+            above = p.split().map(|(dir, _)| dir);
+        }
+        let below =
+            self.busy.range(path.clone()..).take_while(|(p, _)| p.as_bytes().starts_with(path.as_bytes()));
+        let below = below.filter(|(p, _)| path.covers(p)).filter_map(|(_, t)| ticket(t));
+        let walks = self.walking.values().filter(|(p, _)| p.covers(path) || path.covers(p)).map(|(_, b)| *b);
+        below.chain(walks).fold(birth, u64::min)
+    }
+
+    /// A path failed; it is tried again later.
+    pub fn failed(&mut self, now: Instant, path: RelPath, why: String) {
+        let f = self.failing.entry(path).or_insert(Failing {
+            attempts: 0,
+            next: now,
+            trying: false,
+            why: String::new(),
+        });
+        let wait = FIRST_RETRY * 2u32.saturating_pow(f.attempts.min(16));
+        f.attempts = f.attempts.saturating_add(1);
+        f.next = now + wait.min(LAST_RETRY);
+        f.trying = false;
+        f.why = why;
+    }
+
+    /// All that a batch led to is done. `us`: now, in µs since 1970.
+    pub fn settled(&mut self, now: Instant, us: u64, ticket: u64) {
+        let Some(t) = self.tickets.remove(&ticket) else { return };
+        for (path, since) in t.paths {
+            self.busy.remove(&path);
+            if self.failing.get(&path).is_some_and(|f| f.trying) {
+                self.failing.remove(&path);
+            }
+            if !self.failing.contains_key(&path) {
+                self.latency.count(now.saturating_duration_since(since));
+            }
+            // what was said meanwhile has its turn now
+            if let Some(w) = self.waiting.get(&path) {
+                self.due.insert((w.due, path));
+            }
+        }
+        self.ended.push_back((us, t.birth));
+    }
+
+    /// What is to be looked at now, in at most so many batches that are under way at a time.
+    pub fn take(&mut self, now: Instant, most: usize) -> Vec<Batch> {
+        self.retry(now);
+        self.forget_old(now);
+        let mut looks: BTreeMap<RelPath, Vec<(RelPath, Waiting)>> = BTreeMap::new();
+        let mut out = Vec::new();
+        while self.tickets.len() + looks.len() < most {
+            let Some((at, _)) = self.due.first() else { break };
+            if *at > now {
+                break;
+            }
+            let Some((_, path)) = self.due.pop_first() else { break };
+            if self.busy.contains_key(&path) {
+                continue;
+            }
+            let Some(w) = self.waiting.remove(&path) else { continue };
+            self.begin(now, &path);
+            match (&w.from, path.split()) {
+                (Some(from), Some(_)) => out.push(self.begin_move(from.clone(), path, &w)),
+                (_, None) => out.push(self.begin_look(RelPath::root(), vec![(path, w)])),
+                (None, Some((dir, _))) => {
+                    let names = looks.entry(dir.clone()).or_default();
+                    names.push((path, w));
+                    if names.len() == BATCH_NAMES {
+                        let names = looks.remove(&dir).unwrap_or_default();
+                        out.push(self.begin_look(dir, names));
+                    }
+                }
+            }
+        }
+        for (dir, names) in looks {
+            out.push(self.begin_look(dir, names));
+        }
+        out
+    }
+
+    /// A directory that is to be walked, if there is one.
+    pub fn take_below(&mut self) -> Option<Below> {
+        // the oldest first: no order of names lets one wait for ever
+        let path = self.below.iter().min_by_key(|(_, birth)| **birth).map(|(path, _)| path.clone())?;
+        let birth = self.below.remove(&path)?;
+        let ticket = self.draw();
+        self.walking.insert(ticket, (path.clone(), birth));
+        Some(Below { ticket, path })
+    }
+
+    /// A walk has ended. If it did not come to its end it is to be done again. `us`: now, in µs since 1970.
+    pub fn walked(&mut self, us: u64, ticket: u64, complete: bool) {
+        let Some((path, birth)) = self.walking.remove(&ticket) else { return };
+        if !complete {
+            self.add_below(path, birth);
+        }
+        self.ended.push_back((us, birth));
+    }
+
+    /// When there is something to do next, if there is.
+    pub fn next_due(&self) -> Option<Instant> {
+        let retry = self.failing.values().filter(|f| !f.trying).map(|f| f.next).min();
+        self.due.first().map(|(at, _)| *at).into_iter().chain(retry).min()
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.tickets.is_empty() && self.below.is_empty() && self.walking.is_empty()
+    }
+
+    /// How it stands.
+    pub fn figures(&self) -> Figures {
+        Figures {
+            complete_up_to: Some(self.earliest()).filter(|b| *b > 0),
+            told_up_to: self.told,
+            waiting: self.waiting.len(),
+            busy: self.busy.len(),
+            walks: self.below.len() + self.walking.len(),
+            failing: self.failing.len(),
+            signs: self.signs,
+            looks: self.looks,
+            resyncs: self.resyncs,
+        }
+    }
+
+    /// Whether a path fails.
+    pub fn is_failing(&self, path: &RelPath) -> bool {
+        self.failing.contains_key(path)
+    }
+
+    /// Paths that fail, with the reason, at most so many.
+    pub fn failing(&self, most: usize) -> Vec<(RelPath, String)> {
+        self.failing.iter().take(most).map(|(p, f)| (p.clone(), f.why.clone())).collect()
+    }
+
+    /// How long changes took from the moment that they were heard of.
+    pub fn latency(&self) -> &Latency {
+        &self.latency
+    }
+
+    fn earliest(&self) -> u64 {
+        self.births.keys().next().copied().unwrap_or(self.told)
+    }
+
+    fn draw(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket - 1
+    }
+
+    fn add_birth(&mut self, birth: u64) {
+        *self.births.entry(birth).or_default() += 1;
+    }
+
+    fn drop_birth(&mut self, birth: u64) {
+        if let Some(n) = self.births.get_mut(&birth) {
+            *n -= 1;
+            if *n == 0 {
+                self.births.remove(&birth);
+            }
+        }
+    }
+
+    fn add(&mut self, now: Instant, path: RelPath, sign: Sign, birth: u64, from: Option<RelPath>) {
+        if let Some(f) = self.failing.get_mut(&path) {
+            f.trying = true;
+        }
+        let delay = match sign {
+            Sign::Now | Sign::Tree => Duration::ZERO,
+            Sign::Attributes => self.timing.attributes,
+            Sign::Open => self.timing.open,
+        };
+        let ripe = delay.is_zero();
+        let mut due = now + delay;
+        if let Some(begun) = self.begun.get(&path) {
+            due = due.max(*begun + self.timing.damp);
+        }
+        let (mut since, mut below, mut from, mut birth) = (now, sign == Sign::Tree, from, birth);
+        let (mut was_ripe, mut free) = (ripe, None);
+        if let Some(old) = self.take_out(&path) {
+            due = due.min(old.due);
+            if old.ripe || !ripe {
+                since = old.since;
+            }
+            was_ripe |= old.ripe;
+            below |= old.below;
+            birth = birth.min(old.birth);
+            match (&from, old.from) {
+                // two were renamed to this name, one after the other: the name of the first is free too
+                (Some(new), Some(first)) if *new != first => free = Some(first),
+                (None, first) => from = first,
+                _ => {}
+            }
+        }
+        from = from.filter(|f| *f != path);
+        self.add_birth(birth);
+        if !self.busy.contains_key(&path) {
+            self.due.insert((due, path.clone()));
+        }
+        let is_free = free.filter(|f| *f != path);
+        self.waiting.insert(path, Waiting { birth, since, ripe: was_ripe, due, below, from });
+        if let Some(first) = is_free {
+            self.add(now, first, Sign::Tree, birth, None);
+        }
+        if self.waiting.len() > self.timing.most {
+            self.give_up();
+        }
+    }
+
+    /// More waits than can be kept: everything is looked at instead.
+    fn give_up(&mut self) {
+        let birth = self.earliest();
+        self.resyncs += 1;
+        self.due.clear();
+        for (_, w) in std::mem::take(&mut self.waiting) {
+            self.drop_birth(w.birth);
+        }
+        self.add_below(RelPath::root(), birth);
+    }
+
+    fn take_out(&mut self, path: &RelPath) -> Option<Waiting> {
+        let w = self.waiting.remove(path)?;
+        self.due.remove(&(w.due, path.clone()));
+        self.drop_birth(w.birth);
+        Some(w)
+    }
+
+    /// What waits below a directory that has another name now waits there.
+    fn rename_below(&mut self, from: &RelPath, to: &RelPath) {
+        let inside = |p: &RelPath| p != from && from.covers(p);
+        let paths: Vec<RelPath> = self
+            .waiting
+            .range(from.clone()..)
+            .map(|(p, _)| p)
+            .take_while(|p| p.as_bytes().starts_with(from.as_bytes()))
+            .filter(|p| inside(p))
+            .cloned()
+            .collect();
+        for old in paths {
+            let Some(w) = self.take_out(&old) else { continue };
+            let mut bytes = to.as_bytes().to_vec();
+            bytes.extend_from_slice(&old.as_bytes()[from.as_bytes().len()..]);
+            let Ok(new) = RelPath::new(bytes) else { continue };
+            let (due, from) = (w.due, w.from);
+            self.add(due, new, if w.below { Sign::Tree } else { Sign::Now }, w.birth, from);
+        }
+    }
+
+    fn add_below(&mut self, path: RelPath, birth: u64) {
+        let mut birth = birth;
+        // what lies below it, or above it, goes together with it
+        let covered: Vec<RelPath> = self.below.keys().filter(|p| path.covers(p)).cloned().collect();
+        for p in covered {
+            if let Some(b) = self.below.remove(&p) {
+                birth = birth.min(b);
+                self.drop_birth(b);
+            }
+        }
+        let above = self.below.keys().find(|p| p.covers(&path)).cloned();
+        let path = above.unwrap_or(path);
+        if let Some(b) = self.below.remove(&path) {
+            birth = birth.min(b);
+            self.drop_birth(b);
+        }
+        self.add_birth(birth);
+        self.below.insert(path, birth);
+    }
+
+    fn begin(&mut self, now: Instant, path: &RelPath) {
+        self.looks += 1;
+        self.begun.insert(path.clone(), now);
+        self.forget.push_back((now + self.timing.damp, path.clone()));
+    }
+
+    fn begin_look(&mut self, dir: RelPath, all: Vec<(RelPath, Waiting)>) -> Batch {
+        let ticket = self.draw();
+        let mut names = Names::default();
+        for (path, w) in &all {
+            if let Some((_, name)) = path.split() {
+                use treeferry_core::Kind::{Dir, Unknown};
+                names.push(&name, if w.below { Dir } else { Unknown });
+            }
+        }
+        self.issue(ticket, all);
+        Batch::Look { ticket, dir, names }
+    }
+
+    fn begin_move(&mut self, from: RelPath, to: RelPath, w: &Waiting) -> Batch {
+        let ticket = self.draw();
+        let w = Waiting { from: None, ..*w };
+        self.issue(ticket, vec![(to.clone(), w)]);
+        Batch::Move { ticket, from, to }
+    }
+
+    fn issue(&mut self, ticket: u64, all: Vec<(RelPath, Waiting)>) {
+        let birth = all.iter().map(|(_, w)| w.birth).min().unwrap_or(self.told);
+        self.add_birth(birth);
+        let mut paths = Vec::with_capacity(all.len());
+        for (path, w) in all {
+            self.drop_birth(w.birth);
+            self.busy.insert(path.clone(), ticket);
+            paths.push((path, w.since));
+        }
+        self.tickets.insert(ticket, Ticket { paths, birth });
+    }
+
+    /// Paths that failed and are to be tried again.
+    fn retry(&mut self, now: Instant) {
+        let due = self.failing.iter().filter(|(_, f)| !f.trying && f.next <= now);
+        let due: Vec<RelPath> = due.map(|(p, _)| p.clone()).collect();
+        for path in due {
+            self.add(now, path, Sign::Tree, self.told, None);
+        }
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        while self.forget.front().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, path)) = self.forget.pop_front() else { return };
+            if self.begun.get(&path).is_some_and(|b| *b + self.timing.damp <= now) {
+                self.begun.remove(&path);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,441 @@
+use super::*;
+use std::ffi::CStr;
+use treeferry_core::Kind;
+use treeferry_kit::rng::Rng;
+
+fn path(s: &str) -> RelPath {
+    RelPath::new(s).unwrap()
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// One whose first walk is done.
+fn walked(timing: Timing) -> (Pending, Instant) {
+    let mut p = Pending::new(timing);
+    assert_eq!(p.figures().complete_up_to, None);
+    let first = p.take_below().unwrap();
+    assert!(first.path.is_root());
+    p.told(100);
+    assert_eq!(p.figures().complete_up_to, None, "nothing is on the target yet");
+    p.walked(99, first.ticket, true);
+    p.told(100);
+    assert_eq!(p.figures().complete_up_to, Some(100));
+    (p, Instant::now())
+}
+
+fn ticket(b: &Batch) -> u64 {
+    match b {
+        Batch::Look { ticket, .. } | Batch::Move { ticket, .. } => *ticket,
+    }
+}
+
+fn looks(all: &[Batch]) -> Vec<(String, Vec<String>)> {
+    let name = |n: (&CStr, Kind)| n.0.to_str().unwrap().to_owned() + if n.1 == Kind::Dir { "/" } else { "" };
+    all.iter()
+        .map(|b| match b {
+            Batch::Look { dir, names, .. } => (dir.to_string(), names.iter().map(name).collect()),
+            Batch::Move { from, to, .. } => (from.to_string(), vec![format!("-> {to}")]),
+        })
+        .collect()
+}
+
+fn look(dir: &str, names: &[&str]) -> (String, Vec<String>) {
+    (dir.to_owned(), names.iter().map(|n| (*n).to_owned()).collect())
+}
+
+#[test]
+fn signs_are_merged_and_names_of_a_directory_go_together() {
+    let (mut p, now) = walked(Timing::default());
+    for (s, sign) in [("d/a", Sign::Now), ("d/b", Sign::Tree), ("d/a", Sign::Now), ("x", Sign::Now)] {
+        p.sign(now, path(s), sign);
+    }
+    p.sign(now, RelPath::root(), Sign::Now);
+    let all = p.take(now, 10);
+    let root = RelPath::root().to_string();
+    assert_eq!(looks(&all), [look(&root, &[]), look(&root, &["x"]), look("d", &["a", "b/"])]);
+    assert!(p.take(now, 10).is_empty());
+    assert_eq!((p.figures().busy, p.figures().looks, p.figures().signs), (4, 4, 5));
+}
+
+#[test]
+fn what_is_being_written_waits_until_it_is_closed_or_for_a_while() {
+    let (mut p, now) = walked(Timing::default());
+    p.sign(now, path("log"), Sign::Open);
+    p.sign(now, path("new"), Sign::Open);
+    p.sign(now, path("mode"), Sign::Attributes);
+    assert!(p.take(now, 10).is_empty());
+    p.sign(now + ms(5), path("new"), Sign::Now);
+    assert_eq!(looks(&p.take(now + ms(5), 10)), [look(&RelPath::root().to_string(), &["new"])]);
+    assert_eq!(looks(&p.take(now + ms(10), 10)), [look(&RelPath::root().to_string(), &["mode"])]);
+    // what is written again and again is looked at all the same
+    p.sign(now + ms(900), path("log"), Sign::Open);
+    assert!(p.take(now + ms(999), 10).is_empty());
+    assert_eq!(p.next_due(), Some(now + ms(1000)));
+    assert_eq!(p.take(now + ms(1000), 10).len(), 1);
+}
+
+#[test]
+fn a_path_that_is_written_over_and_over_is_looked_at_a_few_times_and_last_of_all() {
+    let (mut p, start) = walked(Timing::default());
+    let (mut begun, mut open) = (0, None);
+    for i in 0..2000u64 {
+        let now = start + Duration::from_micros(500 * i);
+        p.sign(now, path("f"), Sign::Now);
+        if let Some(b) = p.take(now, 10).first() {
+            begun += 1;
+            open = Some(ticket(b));
+        }
+        // each look takes 3 ms
+        if i % 7 == 6
+            && let Some(t) = open.take()
+        {
+            p.settled(now, 0, t);
+        }
+    }
+    assert!((3..=6).contains(&begun), "{begun}");
+    let late = start + ms(2000);
+    if let Some(t) = open {
+        p.settled(late, 0, t);
+    }
+    assert_eq!(p.take(late, 10).len(), 1, "the last state is looked at");
+}
+
+#[test]
+fn a_path_is_not_looked_at_twice_at_once() {
+    let (mut p, now) = walked(Timing { damp: Duration::ZERO, ..Timing::default() });
+    p.sign(now, path("a"), Sign::Now);
+    let first = p.take(now, 10);
+    p.told(200);
+    p.sign(now, path("a"), Sign::Now);
+    assert!(p.take(now, 10).is_empty(), "it waits for the first");
+    assert_eq!(p.figures().complete_up_to, Some(100));
+    p.settled(now, 0, ticket(&first[0]));
+    assert_eq!(
+        p.figures().complete_up_to,
+        Some(100),
+        "it may have found what a rename left that is not told yet"
+    );
+    p.told(200);
+    assert_eq!(p.figures().complete_up_to, Some(200));
+    let second = p.take(now, 10);
+    assert_eq!(second.len(), 1);
+    p.settled(now, 0, ticket(&second[0]));
+    p.told(300);
+    assert_eq!(p.figures().complete_up_to, Some(300));
+    assert!(p.is_idle());
+    // an answer that comes twice changes nothing
+    p.settled(now, 0, ticket(&second[0]));
+    assert_eq!(p.latency().total(), 2);
+}
+
+#[test]
+fn a_rename_takes_with_it_what_waits() {
+    let (mut p, now) = walked(Timing::default());
+    p.sign(now, path("old/x/y"), Sign::Now);
+    p.sign(now, path("old.txt"), Sign::Now);
+    p.sign(now, path("old"), Sign::Now);
+    p.told(150);
+    p.moved(now, path("old"), path("new"), true);
+    p.moved(now, path("new"), path("last"), true);
+    let all = looks(&p.take(now, 10));
+    assert!(all.contains(&look("old", &["-> last"])), "{all:?}");
+    assert!(all.contains(&look("last/x", &["y"])), "{all:?}");
+    assert!(all.contains(&look(&RelPath::root().to_string(), &["new/", "old.txt"])), "{all:?}");
+    assert_eq!(p.figures().complete_up_to, Some(100), "that of what waited before");
+    // two to one name: both old names are looked at
+    p.moved(now, path("one"), path("both"), false);
+    p.moved(now, path("two"), path("both"), false);
+    let all = looks(&p.take(now, 10));
+    assert_eq!(all, [look("two", &["-> both"]), look(&RelPath::root().to_string(), &["one/"])]);
+    // there and back again
+    p.moved(now, path("a"), path("b"), false);
+    p.moved(now, path("b"), path("a"), false);
+    let all = looks(&p.take(now + ms(1000), 10));
+    assert_eq!(all, [look(&RelPath::root().to_string(), &["a/", "b/"])]);
+}
+
+#[test]
+fn what_fails_is_named_and_tried_again_and_does_not_hold_up_the_rest() {
+    let (mut p, now) = walked(Timing::default());
+    p.sign(now, path("bad"), Sign::Now);
+    let b = p.take(now, 10);
+    p.failed(now, path("bad"), "openat: EACCES".to_owned());
+    p.settled(now, 0, ticket(&b[0]));
+    p.told(200);
+    assert_eq!((p.figures().complete_up_to, p.figures().failing), (Some(200), 1));
+    assert_eq!(p.failing(9), [(path("bad"), "openat: EACCES".to_owned())]);
+    assert_eq!(p.latency().total(), 0, "it has not arrived");
+    assert!(p.take(now + ms(999), 10).is_empty());
+    assert_eq!(p.next_due(), Some(now + ms(1000)));
+    let b = p.take(now + ms(1000), 10);
+    p.failed(now + ms(1000), path("bad"), "openat: EACCES".to_owned());
+    p.settled(now + ms(1000), 0, ticket(&b[0]));
+    assert!(p.take(now + ms(2999), 10).is_empty(), "twice as long");
+    let b = p.take(now + ms(3000), 10);
+    p.settled(now + ms(3000), 0, ticket(&b[0]));
+    assert_eq!(p.figures().failing, 0);
+    // what is heard of it before is tried at once
+    p.failed(now + ms(4000), path("bad"), "x".to_owned());
+    p.sign(now + ms(4001), path("bad"), Sign::Now);
+    let b = p.take(now + ms(4001), 10);
+    p.settled(now + ms(4001), 0, ticket(&b[0]));
+    assert_eq!(p.figures().failing, 0);
+}
+
+#[test]
+fn what_was_missed_is_walked_and_until_then_nothing_later_is_promised() {
+    let (mut p, now) = walked(Timing::default());
+    p.lost();
+    p.told(500);
+    assert_eq!(p.figures().complete_up_to, Some(100));
+    let b = p.take_below().unwrap();
+    p.lost();
+    p.walked(0, b.ticket, false);
+    assert_eq!(p.figures().complete_up_to, Some(100), "it did not come to its end");
+    let b = p.take_below().unwrap();
+    assert_eq!((p.take_below(), p.figures().walks), (None, 1), "both are one walk");
+    p.walked(0, b.ticket, true);
+    p.told(0);
+    assert_eq!(p.figures().complete_up_to, Some(500));
+    // directories in each other are walked once
+    for s in ["a/b", "a/b/c", "a", "z", "a/q"] {
+        p.again(now, path(s), true, &path(s));
+    }
+    let dirs: Vec<_> = std::iter::from_fn(|| p.take_below()).map(|b| b.path.to_string()).collect();
+    assert_eq!(dirs, ["a", "z"]);
+}
+
+#[test]
+fn what_is_owed_is_not_promised_before_it_is_done() {
+    let (mut p, now) =
+        walked(Timing { damp: Duration::ZERO, attributes: Duration::ZERO, ..Timing::default() });
+    p.sign(now, path("d/f"), Sign::Now);
+    let first = p.take(now, 10);
+    p.told(200);
+    // the directory is gone, so it is its turn
+    p.again(now, path("d"), false, &path("d"));
+    p.settled(now, 0, ticket(&first[0]));
+    p.told(300);
+    assert_eq!(p.figures().complete_up_to, Some(100));
+    let second = p.take(now, 10);
+    p.again(now, path("other"), false, &path("d/x/y"));
+    p.again(now, path("elsewhere"), false, &path("dd"));
+    p.settled(now, 0, ticket(&second[0]));
+    p.told(400);
+    assert_eq!(p.figures().complete_up_to, Some(100));
+    let third = p.take(now, 10);
+    p.settled(now, 0, ticket(&third[0]));
+    p.told(500);
+    assert_eq!(p.figures().complete_up_to, Some(500));
+}
+
+#[test]
+fn so_much_may_wait_and_no_more() {
+    let (mut p, now) = walked(Timing { most: 100, ..Timing::default() });
+    for i in 0..101 {
+        p.sign(now, path(&format!("f{i}")), Sign::Open);
+    }
+    assert_eq!((p.figures().waiting, p.figures().walks, p.figures().resyncs), (0, 1, 1));
+    p.told(900);
+    assert_eq!(p.figures().complete_up_to, Some(100));
+    let b = p.take_below().unwrap();
+    p.walked(0, b.ticket, true);
+    p.told(0);
+    assert_eq!(p.figures().complete_up_to, Some(900));
+}
+
+/// A source that changes, a detector that tells of it late, and workers that take their time: at no moment is something
+/// promised that is not on the target, and in the end everything is.
+#[test]
+fn nothing_is_promised_too_early_in_random_schedules() {
+    for seed in 0..400 {
+        let mut rng = Rng::new(seed);
+        let mut p =
+            Pending::new(Timing { most: 6 + (seed as usize % 30), damp: ms(seed % 50), ..Timing::default() });
+        let start = Instant::now();
+        let name = |n: u64| path(&format!("{}/{}", n % 3, n));
+        // version and time of each path's latest change; what the target has
+        let mut source: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+        let mut history: Vec<(u64, u64, u64)> = Vec::new();
+        let mut target: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut untold: VecDeque<(u64, u64)> = VecDeque::new();
+        let mut running: Vec<(u64, Vec<(u64, u64)>)> = Vec::new();
+        let mut walks: Vec<(u64, BTreeMap<u64, u64>)> = Vec::new();
+        let (mut us, mut version) = (1u64, 0u64);
+        let numbers = |b: &Batch| -> Vec<u64> {
+            match b {
+                Batch::Look { names, .. } => {
+                    names.iter().map(|n| n.0.to_str().unwrap().parse().unwrap()).collect()
+                }
+                Batch::Move { .. } => unreachable!(),
+            }
+        };
+        for step in 0..1500 {
+            us += 1 + rng.below(20_000);
+            let now = start + Duration::from_micros(us);
+            let quiet = step > 900;
+            match rng.below(10) {
+                0..=3 if !quiet => {
+                    version += 1;
+                    let n = rng.below(12);
+                    source.insert(n, (version, us));
+                    history.push((us, n, version));
+                    untold.push_back((us, n));
+                }
+                4 | 5 => {
+                    // the detector tells some, and if that is all, up to when
+                    for _ in 0..=rng.below(4) {
+                        let Some((_, n)) = untold.pop_front() else { break };
+                        let sign =
+                            [Sign::Now, Sign::Open, Sign::Attributes, Sign::Tree][rng.below(4) as usize];
+                        p.sign(now, name(n), sign);
+                    }
+                    if untold.is_empty() {
+                        p.told(us);
+                    }
+                }
+                6 if rng.below(30) == 0 => {
+                    untold.clear();
+                    p.lost();
+                    p.told(us);
+                }
+                6 | 7 => {
+                    for b in p.take(now, 3) {
+                        let seen = numbers(&b).into_iter().map(|n| (n, source.get(&n).map_or(0, |v| v.0)));
+                        running.push((ticket(&b), seen.collect()));
+                    }
+                    if walks.is_empty()
+                        && let Some(b) = p.take_below()
+                    {
+                        walks.push((b.ticket, source.iter().map(|(n, v)| (*n, v.0)).collect()));
+                    }
+                }
+                8 if !running.is_empty() => {
+                    let (t, seen) = running.swap_remove(rng.below(running.len() as u64) as usize);
+                    for (n, v) in seen {
+                        target.insert(n, v);
+                        // whoever changes the target looks at the source once more
+                        if source.get(&n).map_or(0, |s| s.0) != v {
+                            p.again(now, name(n), false, &name(n));
+                        }
+                    }
+                    p.settled(now, us, t);
+                }
+                _ => {
+                    if let Some((t, seen)) = walks.pop() {
+                        let whole = rng.below(4) > 0;
+                        for (n, v) in seen.into_iter().filter(|_| whole) {
+                            target.insert(n, v);
+                            if source.get(&n).map_or(0, |s| s.0) != v {
+                                p.again(now, name(n), false, &name(n));
+                            }
+                        }
+                        p.walked(us, t, whole);
+                    }
+                }
+            }
+            if let Some(up_to) = p.figures().complete_up_to {
+                let mut latest = BTreeMap::new();
+                for (at, n, v) in history.iter().filter(|h| h.0 < up_to) {
+                    let _ = at;
+                    latest.insert(*n, *v);
+                }
+                for (n, v) in latest {
+                    assert!(
+                        target.get(&n).copied().unwrap_or(0) >= v,
+                        "seed {seed}, step {step}: {n} is not there, and all is up to {up_to}"
+                    );
+                }
+            }
+        }
+        // time goes by, and nothing changes any more
+        for _ in 0..200 {
+            us += 100_000;
+            let now = start + Duration::from_micros(us);
+            untold.drain(..).for_each(|(_, n)| p.sign(now, name(n), Sign::Now));
+            p.told(us);
+            let mut all = std::mem::take(&mut running);
+            for b in p.take(now, 100) {
+                let seen = numbers(&b).into_iter().map(|n| (n, source.get(&n).map_or(0, |v| v.0)));
+                all.push((ticket(&b), seen.collect()));
+            }
+            for (t, seen) in all {
+                for (n, v) in seen {
+                    target.insert(n, v);
+                    if source.get(&n).map_or(0, |s| s.0) != v {
+                        p.again(now, name(n), false, &name(n));
+                    }
+                }
+                p.settled(now, us, t);
+            }
+            let walk = walks.pop().or_else(|| {
+                p.take_below().map(|b| (b.ticket, source.iter().map(|(n, v)| (*n, v.0)).collect()))
+            });
+            if let Some((t, seen)) = walk {
+                for (n, v) in seen {
+                    target.insert(n, v);
+                    if source.get(&n).map_or(0, |s| s.0) != v {
+                        p.again(now, name(n), false, &name(n));
+                    }
+                }
+                p.walked(us, t, true);
+            }
+        }
+        assert!(p.is_idle(), "seed {seed}");
+        assert_eq!(p.figures().complete_up_to, Some(us), "seed {seed}");
+        for (n, (v, _)) in source {
+            assert_eq!(target.get(&n), Some(&v), "seed {seed}: {n}");
+        }
+    }
+}
+
+/// Signs and renames at random, whatever they lead to: what was born is given up once, and everything comes to its turn.
+#[test]
+fn no_birth_is_lost_or_kept_in_random_renames() {
+    for seed in 0..300 {
+        let mut rng = Rng::new(seed);
+        let (mut p, start) = walked(Timing { damp: ms(seed % 20), ..Timing::default() });
+        let (mut us, mut running) = (200u64, Vec::new());
+        let name = |rng: &mut Rng| {
+            let parts: Vec<String> = (0..=rng.below(3)).map(|_| format!("{}", rng.below(3))).collect();
+            path(&parts.join("/"))
+        };
+        for step in 0..2000 {
+            us += rng.below(5000);
+            let now = start + Duration::from_micros(us);
+            let (a, b) = (name(&mut rng), name(&mut rng));
+            match rng.below(8) {
+                0 | 1 if step < 1500 => p.sign(now, a, Sign::Now),
+                2 | 3 if step < 1500 && !a.covers(&b) && !b.covers(&a) => {
+                    let is_dir = rng.below(2) == 0;
+                    p.moved(now, a, b, is_dir);
+                }
+                4 if step < 1500 => p.again(now, a, rng.below(9) == 0, &b),
+                5 => running.extend(p.take(now, 4).iter().map(ticket)),
+                6 if !running.is_empty() => {
+                    p.settled(now, us, running.swap_remove(rng.below(running.len() as u64) as usize));
+                }
+                _ => {
+                    if let Some(b) = p.take_below() {
+                        p.walked(us, b.ticket, true);
+                    }
+                    p.told(us);
+                }
+            }
+        }
+        for _ in 0..50 {
+            us += 500_000;
+            let now = start + Duration::from_micros(us);
+            running.drain(..).for_each(|t| p.settled(now, us, t));
+            running.extend(p.take(now, 1000).iter().map(ticket));
+            while let Some(b) = p.take_below() {
+                p.walked(us, b.ticket, true);
+            }
+            p.told(us);
+        }
+        assert!(p.is_idle(), "seed {seed}");
+        assert_eq!(p.births, BTreeMap::new(), "seed {seed}");
+    }
+}

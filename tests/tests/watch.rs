@@ -1,0 +1,493 @@
+//! Mirrors: whatever happens to SRC, by whomever, DST is soon the same; and what is said to be complete is.
+//!
+//! A failing test names its seed; `TREEFERRY_SEED=N` uses that one, and `TREEFERRY_CHURN_S=N` changes SRC for so many
+//! seconds.
+
+mod checks;
+
+use checks::{entries, is_root, leftovers};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+use treeferry_kit::mounts::FsKind;
+use treeferry_kit::rng::Rng;
+use treeferry_kit::run::wait_until;
+use treeferry_tests::{Live, PATIENCE, Run, Scratch, command};
+
+/// How long SRC is changed in one round.
+fn churn_time() -> Duration {
+    let s = std::env::var("TREEFERRY_CHURN_S").map_or(2, |s| s.parse().expect("a number"));
+    Duration::from_secs(s)
+}
+
+fn now_us() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64
+}
+
+/// A mirror that is being kept.
+struct Mirror<'a> {
+    s: &'a Scratch,
+    live: Live,
+}
+
+fn watch_command(s: &Scratch, options: &str) -> Command {
+    fs::create_dir_all(s.at("run")).unwrap();
+    let mut c = command(["watch", "--json"]);
+    c.env("TREEFERRY_RUNTIME_DIR", s.at("run")).args(s.words(options));
+    c
+}
+
+impl<'a> Mirror<'a> {
+    fn start(s: &'a Scratch, options: &str) -> Mirror<'a> {
+        Mirror { s, live: Live::of(&mut watch_command(s, options)) }
+    }
+
+    /// What `status` says of it; `None`: it cannot be asked yet.
+    fn status(&self) -> Option<Value> {
+        let mut c = command(["status", "--json"]);
+        let r = Run::of(c.env("TREEFERRY_RUNTIME_DIR", self.s.at("run")));
+        Some(r.json["jobs"][0]["mirror"].clone()).filter(Value::is_object)
+    }
+
+    fn complete_up_to(&self) -> u64 {
+        self.status().and_then(|m| m["complete_up_to_us"].as_u64()).unwrap_or(0)
+    }
+
+    /// Waits until everything that has happened by now is on the target.
+    #[track_caller]
+    fn catch_up(&self) {
+        let now = now_us();
+        wait_until("the mirror has caught up", PATIENCE, || self.complete_up_to() > now);
+    }
+
+    #[track_caller]
+    fn assert_same(&self) {
+        self.catch_up();
+        // what failed for a moment is tried again a second later
+        wait_until("nothing fails any more", PATIENCE, || self.status().is_some_and(|m| m["failing"] == 0));
+        self.catch_up();
+        self.s.assert_same();
+        assert_eq!(leftovers(&self.s.at("dst")), [""; 0].map(PathBuf::from));
+    }
+
+    #[track_caller]
+    fn stop(self) -> Run {
+        self.live.signal(Signal::TERM);
+        self.live.finish()
+    }
+}
+
+/// Detectors that this user may use here.
+fn detectors() -> Vec<&'static str> {
+    match is_root() {
+        true => vec!["inotify", "fanotify"],
+        false => vec!["inotify"],
+    }
+}
+
+#[test]
+fn each_kind_of_change_arrives() {
+    for detect in detectors() {
+        for s in Scratch::both() {
+            s.src().file("old/a", "a").file("old/deep/er/b", "b").dir("empty").symlink("l", "a");
+            let m = Mirror::start(&s, &format!("--detect {detect}"));
+            m.assert_same();
+            let src = s.src();
+            let steps: [(&str, &dyn Fn()); 22] = [
+                ("a new file", &|| {
+                    src.file("new", "new");
+                }),
+                ("a rewritten one", &|| {
+                    src.file("new", "other");
+                }),
+                ("an appended one", &|| {
+                    let mut f = OpenOptions::new().append(true).open(s.at("src/new")).unwrap();
+                    f.write_all(b"more").unwrap();
+                }),
+                ("new directories, and files in them at once", &|| {
+                    for d in 0..20 {
+                        fs::create_dir_all(s.at(&format!("src/n{d}/x/y"))).unwrap();
+                        fs::write(s.at(&format!("src/n{d}/x/y/f")), "f").unwrap();
+                    }
+                }),
+                ("a renamed file", &|| fs::rename(s.at("src/new"), s.at("src/renamed")).unwrap()),
+                ("a file renamed over another", &|| {
+                    src.file("tmp", "from elsewhere");
+                    fs::rename(s.at("src/tmp"), s.at("src/renamed")).unwrap();
+                }),
+                ("a renamed directory, and changes below it", &|| {
+                    fs::rename(s.at("src/old"), s.at("src/young")).unwrap();
+                    src.file("young/deep/er/b", "changed").file("young/c", "c");
+                }),
+                ("directories that change places", &|| {
+                    fs::rename(s.at("src/n1"), s.at("src/tmp")).unwrap();
+                    fs::rename(s.at("src/young"), s.at("src/n1")).unwrap();
+                    fs::rename(s.at("src/tmp"), s.at("src/young")).unwrap();
+                }),
+                ("something moved in", &|| {
+                    fs::create_dir_all(s.at("outside/in/it")).unwrap();
+                    fs::write(s.at("outside/in/it/f"), "f").unwrap();
+                    fs::rename(s.at("outside"), s.at("src/inside")).unwrap();
+                }),
+                ("something moved out", &|| fs::rename(s.at("src/n2"), s.at("n2")).unwrap()),
+                ("what is changed out there is none of ours", &|| {
+                    fs::write(s.at("n2/x/y/f"), "away").unwrap()
+                }),
+                ("a removed tree", &|| fs::remove_dir_all(s.at("src/n3")).unwrap()),
+                ("a symlink", &|| {
+                    src.symlink("s", "nowhere");
+                }),
+                ("another in its place", &|| {
+                    fs::remove_file(s.at("src/s")).unwrap();
+                    src.symlink("s", "elsewhere");
+                }),
+                ("hard links", &|| {
+                    src.file("h", "h").link("h", "h2").link("h", "young/h3");
+                }),
+                ("one that is unlinked and made anew", &|| {
+                    fs::remove_file(s.at("src/h2")).unwrap();
+                    src.file("h2", "h2");
+                }),
+                ("a file that has several names rewritten", &|| {
+                    src.file("young/h3", "both");
+                }),
+                ("modes", &|| {
+                    src.mode("h", 0o640).mode("young", 0o711).mode("empty", 0o1777);
+                }),
+                ("times", &|| {
+                    src.time("h", 1_000_000_000).time("empty", 1);
+                }),
+                ("extended attributes", &|| {
+                    src.xattr("h2", "user.k", b"v").xattr("empty", "user.k", b"w");
+                }),
+                ("a FIFO and a socket", &|| {
+                    src.fifo("fifo").socket("young/sock");
+                }),
+                ("a directory in the place of a file, and the other way round", &|| {
+                    fs::remove_file(s.at("src/renamed")).unwrap();
+                    fs::remove_dir_all(s.at("src/n4")).unwrap();
+                    src.file("renamed/inside", "x").file("n4", "file");
+                }),
+            ];
+            for (what, step) in steps {
+                eprintln!("{detect}: {what}");
+                step();
+                m.assert_same();
+            }
+            let r = m.stop().expect(0);
+            assert_eq!(r.count("failures"), 0, "{r}");
+        }
+    }
+}
+
+#[test]
+fn names_of_every_byte_arrive() {
+    use std::os::unix::ffi::OsStrExt;
+    for detect in detectors() {
+        let s = Scratch::disk();
+        let m = Mirror::start(&s, &format!("--detect {detect}"));
+        m.catch_up();
+        for b in (1..=255u8).filter(|b| *b != b'/') {
+            let name = |prefix: &str| [prefix.as_bytes(), &[b], b"."].concat();
+            let dir = s.at("src").join(std::ffi::OsStr::from_bytes(&name("d")));
+            fs::create_dir(&dir).unwrap();
+            fs::write(dir.join(std::ffi::OsStr::from_bytes(&name("f"))), [b]).unwrap();
+        }
+        m.assert_same();
+        m.stop().expect(0);
+    }
+}
+
+#[test]
+fn a_file_that_is_rewritten_all_the_time_is_copied_a_handful_of_times() {
+    let s = Scratch::disk();
+    let m = Mirror::start(&s, "");
+    m.catch_up();
+    let began = Instant::now();
+    for i in 0..2000 {
+        fs::write(s.at("src/f"), format!("version {i}")).unwrap();
+    }
+    let took = began.elapsed();
+    m.assert_same();
+    let r = m.stop().expect(0);
+    // four times a second, the first and the last
+    let most = 4 * took.as_secs() + 6;
+    assert!((1..=most).contains(&r.count("copied_files")), "{most}: {r}");
+}
+
+#[test]
+fn a_renamed_directory_is_renamed_and_not_copied() {
+    for detect in detectors() {
+        let s = Scratch::disk();
+        for i in 0..2000 {
+            s.src().file(&format!("d/{}/f{i}", i % 20), "x");
+        }
+        let m = Mirror::start(&s, &format!("--detect {detect}"));
+        m.assert_same();
+        fs::rename(s.at("src/d"), s.at("src/e")).unwrap();
+        m.assert_same();
+        // once more, over an empty one
+        s.src().dir("g");
+        m.catch_up();
+        fs::rename(s.at("src/e"), s.at("src/g")).unwrap();
+        m.assert_same();
+        fs::rename(s.at("src/g"), s.at("src/h")).unwrap();
+        m.assert_same();
+        let moved = m.status().unwrap()["moved"].as_u64().unwrap();
+        let r = m.stop().expect(0);
+        assert!(moved >= 2, "{moved} were renamed at the target");
+        assert!(r.count("copied_files") <= 4000, "{r}");
+    }
+}
+
+#[test]
+fn what_was_missed_is_known_to_be_missed_and_looked_for() {
+    // fanotify's queue has no bound
+    let s = Scratch::memory();
+    s.src().file("a/b/c", "c");
+    let m = Mirror::start(&s, "--detect inotify");
+    m.assert_same();
+    let bound = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let bound: usize = bound.trim().parse().unwrap();
+    assert!(bound <= 1 << 20, "fs.inotify.max_queued_events is too large for this test: {bound}");
+    m.live.freeze();
+    for i in 0..bound / 2 {
+        // each is three events or more
+        fs::write(s.at(&format!("src/f{i}")), "x").unwrap();
+    }
+    fs::create_dir_all(s.at("src/made/meanwhile")).unwrap();
+    m.live.thaw();
+    m.assert_same();
+    assert!(
+        m.status().unwrap()["resyncs"].as_u64().unwrap() > 0,
+        "nothing was missed: the test has proven nothing"
+    );
+    // and directories that were made while nobody looked are watched
+    fs::write(s.at("src/made/meanwhile/f"), "f").unwrap();
+    m.assert_same();
+    m.stop().expect(0);
+}
+
+#[test]
+fn paths_of_a_list_are_looked_at_and_nothing_else() {
+    let s = Scratch::disk();
+    s.src().file("a", "a").file("d/b", "b");
+    let mut c = watch_command(&s, "--detect list");
+    let mut child = c.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut list = child.stdin.take().unwrap();
+    wait_until("the first walk is done", PATIENCE, || entries(&s.at("dst")).len() == 3);
+    let dst = s.dst();
+    wait_until("and DST is finished", PATIENCE, || {
+        dst.meta("").permissions().mode() == s.src().meta("").permissions().mode()
+    });
+    s.src().file("a", "changed").file("d/b", "changed too").file("d/new", "new").file("e/f", "f");
+    fs::remove_file(s.at("src/a")).unwrap();
+    writeln!(list, "{}\nd//b\n../outside", s.at("src/a").display()).unwrap();
+    wait_until("what is in the list arrives", PATIENCE, || !dst.has("a") && dst.read("d/b") == "changed too");
+    assert!(!dst.has("d/new") && !dst.has("e"));
+    write!(list, "./e\nd/new").unwrap();
+    drop(list);
+    assert!(child.wait().unwrap().success(), "it ends with its list");
+    s.assert_same();
+}
+
+#[test]
+fn what_fails_is_named_tried_again_and_arrives_in_the_end() {
+    let s = Scratch::disk();
+    s.src().file("a", "a");
+    s.dst().file("x", "");
+    let m = Mirror::start(&s, "--no-delete --exclude /kept");
+    m.catch_up();
+    // an excluded entry is where another is to be
+    s.dst().file("kept/f", "f");
+    s.src().file("moved", "x");
+    fs::remove_file(s.at("dst/x")).unwrap();
+    m.catch_up();
+    assert_eq!(m.stop().expect(0).count("failures"), 0);
+
+    if !is_root() {
+        return;
+    }
+    // a target that is full
+    let s = Scratch::disk();
+    let small = treeferry_kit::mounts::Mount::sized(FsKind::Tmpfs, 4 << 20, None).unwrap();
+    let mut c = command(["watch", "--json"]);
+    fs::create_dir_all(s.at("run")).unwrap();
+    fs::write(s.at("src/first"), "x").unwrap();
+    c.env("TREEFERRY_RUNTIME_DIR", s.at("run")).arg(s.at("src")).arg(small.path().join("dst"));
+    let m = Mirror { s: &s, live: Live::of(&mut c) };
+    m.catch_up();
+    fs::write(s.at("src/large"), vec![1; 8 << 20]).unwrap();
+    fs::write(s.at("src/small"), "small").unwrap();
+    wait_until("it is said what fails", PATIENCE, || {
+        m.status().is_some_and(|m| m["failing_paths"][0]["path"] == "large" && m["failing"] == 1)
+    });
+    m.catch_up();
+    assert_eq!(fs::read_to_string(small.path().join("dst/small")).unwrap(), "small", "the rest goes on");
+    fs::write(s.at("src/large"), vec![2; 1 << 20]).unwrap();
+    wait_until("it fails no more", PATIENCE, || m.status().is_some_and(|m| m["failing"] == 0));
+    m.catch_up();
+    treeferry_tests::assert_same(&s.at("src"), &small.path().join("dst"));
+    m.stop().expect(0);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let s = Scratch::disk();
+    for (options, word) in [
+        ("--min-age 1h", "--min-age"),
+        ("--max-age 1h", "--max-age"),
+        ("--detect smoke", "possible values"),
+        ("-0", "--detect list"),
+    ] {
+        let r = Run::of(&mut watch_command(&s, options)).expect(1);
+        assert!(r.stderr.contains(word), "{r}");
+    }
+    let mut c = command(["watch", "/nonexistent/src"]);
+    Run::of(c.arg(s.at("dst"))).expect(3);
+    assert!(!s.at("dst/x").exists());
+}
+
+/// How SRC is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Churn {
+    /// Files and new directories.
+    Plain,
+    /// Hard links, and directories that are renamed and removed, too.
+    Wild,
+}
+
+/// Changes SRC at random until it is told to stop. Files `landmark-*` are made once and never touched again: of each is
+/// told when it was there.
+fn churn(
+    src: &Path,
+    how: Churn,
+    seed: u64,
+    number: u64,
+    over: &AtomicBool,
+    landmarks: &Mutex<Vec<(u64, PathBuf)>>,
+) {
+    let mut rng = Rng::new(seed * 1000 + number);
+    let mut made = 0;
+    let dir = |rng: &mut Rng| -> PathBuf {
+        let mut p = src.to_owned();
+        for _ in 0..rng.below(4) {
+            p.push(format!("d{}", rng.below(4)));
+        }
+        p
+    };
+    while !over.load(Relaxed) {
+        let d = dir(&mut rng);
+        let f = d.join(format!("f{}", rng.below(6)));
+        let g = dir(&mut rng).join(format!("f{}", rng.below(6)));
+        // that many of these fail is in the nature of the thing
+        let wild = how == Churn::Wild;
+        let _ = match rng.below(22) {
+            0..=2 => fs::create_dir_all(&d),
+            3..=6 => fs::write(&f, vec![b'x'; rng.below(9000) as usize]),
+            7 | 8 => {
+                OpenOptions::new().append(true).create(true).open(&f).and_then(|mut f| f.write_all(b"more"))
+            }
+            9 | 10 => fs::rename(&f, &g),
+            11 if wild => fs::rename(&d, dir(&mut rng).join(format!("d{}", rng.below(4)))),
+            12 | 13 if wild => fs::hard_link(&f, &g),
+            14 => fs::set_permissions(&f, fs::Permissions::from_mode(0o600 + rng.below(64) as u32)),
+            15 if d != src => {
+                fs::set_permissions(&d, fs::Permissions::from_mode(0o700 + rng.below(64) as u32))
+            }
+            16 => rustix::fs::setxattr(
+                &f,
+                "user.k",
+                format!("{}", rng.below(99)).as_bytes(),
+                rustix::fs::XattrFlags::empty(),
+            )
+            .map_err(Into::into),
+            17 => fs::remove_file(&f),
+            18 if wild && d != src && rng.below(4) == 0 => fs::remove_dir_all(&d),
+            19 => std::os::unix::fs::symlink(&g, &f),
+            20 => {
+                // whole files by way of a temporary one, as editors do
+                let t = d.join(format!(".{number}.tmp"));
+                fs::write(&t, format!("{number} {}", rng.below(1 << 40))).and_then(|()| fs::rename(&t, &f))
+            }
+            _ => {
+                let p = src.join(format!("landmark-{number}-{made}"));
+                made += 1;
+                fs::write(&p, b"here").map(|()| landmarks.lock().unwrap().push((now_us(), p)))
+            }
+        };
+        thread::sleep(Duration::from_micros(rng.below(2000)));
+    }
+}
+
+#[test]
+fn whatever_happens_to_files_the_mirror_is_the_same_in_the_end_and_never_promises_too_much() {
+    rounds(Churn::Plain);
+}
+
+#[test]
+fn whatever_happens_to_links_and_directories_too_the_mirror_is_the_same_in_the_end() {
+    rounds(Churn::Wild);
+}
+
+fn rounds(how: Churn) {
+    let seeds: Vec<u64> = match std::env::var("TREEFERRY_SEED") {
+        Ok(s) => vec![s.parse().expect("a number")],
+        Err(_) => vec![1, 2],
+    };
+    for seed in seeds {
+        eprintln!("to run this again: TREEFERRY_SEED={seed}");
+        for detect in detectors() {
+            let s = if seed % 2 == 0 { Scratch::memory() } else { Scratch::disk() };
+            let m = Mirror::start(&s, &format!("--detect {detect} --pool {}", 1 + 3 * (seed % 2)));
+            m.catch_up();
+            let promises = while_churning(&s, &m, how, seed);
+            m.assert_same();
+            eprintln!("{how:?}, {detect}: {promises} promises were kept while it went on");
+            assert!(how == Churn::Wild || promises > 0, "nothing was promised while it went on");
+            let r = m.stop().expect(0);
+            assert_eq!(r.count("failures"), 0, "{r}");
+        }
+    }
+}
+
+/// Changes SRC for a while, and holds the mirror to what it promises meanwhile. Returns how many files it has promised.
+fn while_churning(s: &Scratch, m: &Mirror<'_>, how: Churn, seed: u64) -> usize {
+    let (over, landmarks, src) = (AtomicBool::new(false), Mutex::new(Vec::new()), s.at("src"));
+    let mut promises = 0;
+    thread::scope(|scope| {
+        for n in 0..8 {
+            let (over, landmarks, src) = (&over, &landmarks, &src);
+            scope.spawn(move || churn(src, how, seed, n, over, landmarks));
+        }
+        let until = Instant::now() + churn_time();
+        let check = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            while Instant::now() < until {
+                let promised = m.complete_up_to();
+                let due: Vec<PathBuf> = {
+                    let all = landmarks.lock().unwrap();
+                    all.iter().filter(|(at, _)| *at < promised).map(|(_, p)| p.clone()).collect()
+                };
+                promises += due.len();
+                for p in due {
+                    let there = s.at("dst").join(p.file_name().unwrap());
+                    let found = fs::read(&there).unwrap_or_else(|e| {
+                        panic!("{} is not there, and all is up to {promised}: {e}", there.display())
+                    });
+                    assert_eq!(found, b"here");
+                }
+            }
+        }));
+        over.store(true, Relaxed);
+        check.unwrap_or_else(|e| std::panic::resume_unwind(e));
+    });
+    promises
+}

@@ -1,0 +1,414 @@
+//! Looking at single paths, for a mirror: whatever an event said, what counts is what is there now.
+
+use crate::compare::looks_unchanged;
+use crate::delete::source_lost;
+use crate::dir::Dir;
+use crate::mirror::{Mirror, Search, seen};
+use crate::reconcile::Source;
+use crate::trouble::{On, Res, Trouble, Verdict};
+use crate::worker::Worker;
+use std::ffi::CStr;
+use treeferry_core::{Item, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work};
+use treeferry_fs::meta::{fstat, stat_if_there};
+use treeferry_fs::{AsFd, Kind, Meta, OwnedFd, attr, entry};
+
+/// How often the times of a directory are set before somebody else is to look at it again.
+const MOST_ROUNDS: usize = 8;
+
+/// How an entry of the target stands to the other names of its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kin {
+    /// It shares its inode with them and with nobody else.
+    Right,
+    /// It must be made anew.
+    Wrong,
+    /// It is a link to them now.
+    Linked,
+    /// That cannot be said yet.
+    Later,
+}
+
+impl Worker {
+    /// Runs a task that looks at names of a directory.
+    pub(crate) fn look(
+        &mut self,
+        task: &Task,
+        path: &RelPath,
+        names: &Names,
+        ticket: u64,
+        out: &mut Outcome,
+    ) -> Res<()> {
+        let mut dir = match Dir::open(&self.job, path, treeferry_core::Fresh::No) {
+            // it is not there, on one side or the other: what is to be done about it is its parent's to find out
+            Err(Trouble::Call(_, e)) if !path.is_root() && (e.is_gone() || e.is_other_kind()) => {
+                self.again_later(path.clone(), false);
+                self.settle(ticket);
+                return Ok(());
+            }
+            r => r?,
+        };
+        // walks that this leads to are part of it
+        dir.waited_for.set(true);
+        self.job.add_live(names.len() as u64, 0);
+        if names.is_empty() {
+            self.adopt(&mut dir, task.attempt, false, out)?;
+        }
+        for (name, kind) in names.iter() {
+            if self.job.is_stopped() {
+                return Err(Trouble::Stopped);
+            }
+            self.at(&dir.child(name));
+            if let Err(t) = self.look_at(&dir, name, kind == treeferry_core::Kind::Dir, out) {
+                self.name_or_defer(t, dir.child(name), out);
+            }
+        }
+        match dir.join.get() {
+            Some(join) => {
+                let work = Work::Look { dir: path.clone(), names: Names::default(), ticket };
+                out.seals.push(Seal { join, tally: 0, follow_up: NewTask::new(task.join, work) });
+            }
+            None => {
+                self.end_look(&dir)?;
+                self.settle(ticket);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at one name. `below`: what is in it may be something else too, if it is a directory.
+    fn look_at(&mut self, dir: &Dir, name: &CStr, below: bool, out: &mut Outcome) -> Res<()> {
+        if name.to_bytes().starts_with(treeferry_fs::temp::PREFIX) && self.job.temp.maker(name).is_some() {
+            return Ok(());
+        }
+        let there = stat_if_there(dir.s(), name).src()?;
+        let f = &self.job.filter;
+        if !f.is_empty() && f.excludes(&dir.path, name, there.is_some_and(|m| m.kind == Kind::Dir)) {
+            return Ok(());
+        }
+        match there {
+            None => self.look_gone(dir, name, out),
+            Some(m) if m.kind == Kind::Dir => {
+                let old = stat_if_there(dir.d()?, name).dst()?;
+                if old.is_none_or(|o| o.kind != Kind::Dir) {
+                    return self.subdir(dir, name, out).map(drop);
+                }
+                let path = dir.child(name);
+                if below {
+                    self.again_later(path.clone(), true);
+                }
+                let join = Some(dir.join(&self.job, out));
+                let work = Work::Look { dir: path, names: Names::default(), ticket: 0 };
+                out.children.push(NewTask::new(join, work));
+                Ok(())
+            }
+            Some(m) => {
+                self.reconcile(dir, name, m.kind, 0, false, out);
+                Ok(())
+            }
+        }
+    }
+
+    /// A name of the source is gone: so it is at the target, if the source is what it was.
+    fn look_gone(&mut self, dir: &Dir, name: &CStr, out: &mut Outcome) -> Res<()> {
+        let Some(old) = stat_if_there(dir.d()?, name).dst()? else { return Ok(()) };
+        let is_dir = old.kind == Kind::Dir;
+        if !self.job.spec.passes.delete || self.job.is_protected(&dir.path, name, is_dir) {
+            return Ok(());
+        }
+        if !self.job.source_is_there() {
+            return Err(source_lost());
+        }
+        // the name was asked of this very directory: it must still be the one that has the path
+        let now = self.job.src.open_dir(dir.path.as_bytes()).and_then(|fd| fstat(fd.as_fd())).src()?;
+        if (now.dev, now.ino) != (dir.src_meta.dev, dir.src_meta.ino) {
+            self.again_later(dir.child(name), true);
+            return Ok(());
+        }
+        dir.dirty.set(true);
+        if is_dir {
+            let join = Some(dir.join(&self.job, out));
+            out.children.push(NewTask::new(join, Work::Remove { path: dir.child(name) }));
+        } else {
+            let names = Names::one(name, crate::compare::kind(old.kind));
+            if self.remove_in(&dir.path, dir.d()?, &names, out) {
+                dir.opened.set(true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a directory the times that the source's has once nothing changes any more.
+    fn end_look(&mut self, dir: &Dir) -> Res<()> {
+        let Some((fd, before)) = &dir.dst else { return Ok(()) };
+        let mut meta = fstat(dir.s()).src()?;
+        if dir.opened.get() {
+            attr::set_mode(fd.as_fd(), before.mode).dst()?;
+        }
+        if (meta.mode, meta.uid, meta.gid) != (dir.src_meta.mode, dir.src_meta.uid, dir.src_meta.gid) {
+            self.again_later(dir.path.clone(), false);
+        }
+        for _ in 0..MOST_ROUNDS {
+            let times = crate::compare::times_of(&self.job, &meta).filter(|_| self.job.spec.passes.dirtime);
+            if let Some((a, m)) = times
+                && fstat(fd.as_fd()).dst()?.mtime != m
+            {
+                attr::set_times(fd.as_fd(), a, m).dst()?;
+            }
+            let now = fstat(dir.s()).src()?;
+            if now.mtime == meta.mtime {
+                return Ok(());
+            }
+            meta = now;
+        }
+        self.again_later(dir.path.clone(), false);
+        Ok(())
+    }
+
+    /// Runs a task that gives an entry of the target its new name, and looks at both.
+    pub(crate) fn move_entry(
+        &mut self,
+        from: &RelPath,
+        to: &RelPath,
+        ticket: u64,
+        out: &mut Outcome,
+    ) -> Res<()> {
+        if let Err(t) = self.try_move(from, to, out)
+            && matches!(t, Trouble::Stopped)
+        {
+            // whatever else it is, looking at both names finds out
+            return Err(t);
+        }
+        let join = self.job.new_join();
+        out.opened.push(join);
+        for (path, kind) in [(to, treeferry_core::Kind::Dir), (from, treeferry_core::Kind::Unknown)] {
+            if let Some((dir, name)) = path.split() {
+                let work = Work::Look { dir, names: Names::one(&name, kind), ticket: 0 };
+                out.children.push(NewTask::new(Some(join), work));
+            }
+        }
+        let dir = to.split().map_or_else(RelPath::root, |(dir, _)| dir);
+        let last = Work::Look { dir, names: Names::default(), ticket };
+        out.seals.push(Seal { join, tally: 0, follow_up: NewTask::new(None, last) });
+        Ok(())
+    }
+
+    fn try_move(&mut self, from: &RelPath, to: &RelPath, out: &mut Outcome) -> Res<()> {
+        let (Some((from_dir, from_name)), Some((to_dir, to_name)), Some(target)) =
+            (from.split(), to.split(), &self.job.dst)
+        else {
+            return Ok(());
+        };
+        let f = &self.job.filter;
+        if self.job.spec.dry_run || from.covers(to) || to.covers(from) {
+            return Ok(());
+        }
+        let new = fstat(self.job.src.find(to.as_bytes()).src()?.as_fd()).src()?;
+        let is_dir = new.kind == Kind::Dir;
+        if !f.is_empty() && (f.excludes_deep(to, is_dir) || f.excludes_deep(from, is_dir)) {
+            return Ok(());
+        }
+        match self.job.src.find(from.as_bytes()) {
+            // something else has the name now
+            Ok(_) => return Ok(()),
+            Err(e) if e.is_gone() || e.is_other_kind() => {}
+            Err(e) => return Err(Trouble::Call(Side::Source, e)),
+        }
+        if !self.job.source_is_there() {
+            return Ok(());
+        }
+        let old_dir = target.open_dir(from_dir.as_bytes()).dst()?;
+        let new_dir = target.open_dir(to_dir.as_bytes()).dst()?;
+        let Some(old) = stat_if_there(old_dir.as_fd(), &from_name).dst()? else { return Ok(()) };
+        if !self.is_same_object(&new, &old) {
+            return Ok(());
+        }
+        let in_the_way = stat_if_there(new_dir.as_fd(), &to_name).dst()?;
+        match in_the_way {
+            None => entry::move_to(old_dir.as_fd(), &from_name, new_dir.as_fd(), &to_name).dst()?,
+            Some(m) if m.kind == Kind::Dir || is_dir => return Ok(()),
+            Some(_) => entry::move_over(old_dir.as_fd(), &from_name, new_dir.as_fd(), &to_name).dst()?,
+        }
+        if let Some(m) = self.job.mirror() {
+            m.listener.moved(to);
+        }
+        self.note(Item::Made(crate::compare::kind(new.kind)), || to.clone(), out);
+        Ok(())
+    }
+
+    /// Whether an entry of the target is what this one of the source was copied to: of a directory the times, the mode
+    /// and the owner, in nanoseconds; of a file what is taken for unchanged everywhere. What is below a directory is
+    /// looked at afterwards in any case.
+    fn is_same_object(&self, new: &Meta, old: &Meta) -> bool {
+        if new.kind != old.kind || self.job.spec.checksum {
+            return false;
+        }
+        match new.kind {
+            Kind::File => new.nlink == 1 && old.nlink == 1 && looks_unchanged(&self.job, new, old),
+            Kind::Dir => {
+                let kept = |m: &Meta| (m.mtime, m.mode);
+                kept(new) == kept(old)
+            }
+            _ => false,
+        }
+    }
+
+    /// Sees to it that an entry shares its inode with all names of its file and with no other. One that is not at the
+    /// target, or not right there, becomes a link to one that is.
+    pub(crate) fn kin(&mut self, dir: &Dir, src: &Source<'_>, out: &mut Outcome) -> Res<(Kin, Option<Meta>)> {
+        let job = std::sync::Arc::clone(&self.job);
+        let (Some(mirror), Some(target)) = (job.mirror(), &job.dst) else { return Ok((Kin::Wrong, None)) };
+        let path = dir.child(src.name);
+        if !mirror.listener.names_are_known() {
+            mirror.listener.again(path.clone(), false, &path);
+            return Ok((Kin::Later, None));
+        }
+        let _turn = mirror.families.turn();
+        let others = self.relatives(mirror, &path, &src.meta);
+        if others.len() + 1 < src.meta.nlink as usize {
+            match mirror.families.search(job.group_of(&src.meta), src.meta.nlink) {
+                // its other names may be about to be told
+                Search::Soon => mirror.listener.again(path.clone(), false, &path),
+                // they were there before: only a walk finds them
+                Search::Everywhere => mirror.listener.again(RelPath::root(), true, &path),
+                Search::No => {}
+            }
+        }
+        let mine = stat_if_there(dir.d()?, src.name).dst()?;
+        if mine.is_some_and(|m| m.kind == Kind::Dir) {
+            return Ok((Kin::Wrong, mine));
+        }
+        let mut found: Vec<(OwnedFd, Meta, RelPath)> = Vec::new();
+        for p in others {
+            let Ok(fd) = target.find(p.as_bytes()) else { continue };
+            let m = fstat(fd.as_fd()).dst()?;
+            if m.kind == src.meta.kind {
+                found.push((fd, m, p));
+            }
+        }
+        let id = |m: &Meta| job.target_id(m);
+        let count = |m: &Meta| {
+            let others = found.iter().filter(|(_, o, _)| id(o) == id(m)).count();
+            others + usize::from(mine.as_ref().is_some_and(|o| id(o) == id(m)))
+        };
+        let good = |m: &Meta| {
+            let same = m.kind == src.meta.kind && m.size == src.meta.size && m.rdev == src.meta.rdev;
+            same && looks_unchanged(&job, &src.meta, m) && m.nlink as usize == count(m)
+        };
+        let rank = |m: &Meta| (count(m), std::cmp::Reverse(m.ino));
+        let best = found.iter().filter(|(_, m, _)| good(m)).max_by_key(|(_, m, _)| rank(m));
+        let right = mine.as_ref().filter(|m| good(m));
+        let gather = |to: &Meta| {
+            // whoever has another inode is to have this one
+            for (_, _, p) in found.iter().filter(|(_, m, _)| id(m) != id(to)) {
+                mirror.listener.again(p.clone(), false, &path);
+            }
+        };
+        let fd = match (right, best) {
+            (Some(m), b) if b.is_none_or(|(_, b, _)| rank(m) >= rank(b)) => {
+                gather(m);
+                return Ok((Kin::Right, mine));
+            }
+            (_, None) => return Ok((Kin::Wrong, mine)),
+            (_, Some((fd, best, _))) => {
+                gather(best);
+                fd
+            }
+        };
+        match mine {
+            None => dir.change(|d| entry::name_file(fd.as_fd(), d, src.name))?,
+            Some(_) => {
+                let temp = job.temp.next();
+                dir.change(|d| entry::name_file(fd.as_fd(), d, &temp))?;
+                let r = dir.change(|d| entry::rename(d, &temp, src.name));
+                // if both became the same inode meanwhile the rename has done nothing (rename(2))
+                match dir.change(|d| entry::remove(d, &temp)) {
+                    Err(Trouble::Call(_, e)) if e.is_gone() => {}
+                    Err(t) => return Err(t),
+                    Ok(()) => {}
+                }
+                r?;
+            }
+        }
+        out.counters.linked += 1;
+        let item = Item::Linked(crate::compare::kind(src.meta.kind), mine.is_none());
+        self.note(item, || path.clone(), out);
+        Ok((Kin::Linked, mine))
+    }
+
+    /// The other names of a file of the source that are that now.
+    fn relatives(&self, mirror: &Mirror, path: &RelPath, meta: &Meta) -> Vec<RelPath> {
+        if meta.nlink <= 1 {
+            return Vec::new();
+        }
+        let key = self.job.group_of(meta);
+        let is_one = |p: &RelPath| {
+            let now = self.job.src.find(p.as_bytes()).and_then(|fd| fstat(fd.as_fd()));
+            now.is_ok_and(|m| (m.dev, m.ino) == (meta.dev, meta.ino))
+        };
+        let (real, wrong): (Vec<_>, Vec<_>) = mirror.families.others(key, path).into_iter().partition(is_one);
+        wrong.iter().for_each(|p| mirror.families.forget(key, p));
+        real
+    }
+
+    /// A file with several names was made anew: the others are to become links to it.
+    pub(crate) fn gather_kin(&self, path: &RelPath, meta: &Meta) {
+        let Some(mirror) = self.job.mirror() else { return };
+        for p in self.relatives(mirror, path, meta) {
+            mirror.listener.again(p, false, path);
+        }
+    }
+
+    /// After an entry was made like that of the source: if that has changed meanwhile it is looked at again.
+    pub(crate) fn check_again(&self, dir: &Dir, name: &CStr) {
+        if !self.job.is_mirror() {
+            return;
+        }
+        let now = stat_if_there(dir.s(), name).ok().flatten().map(|m| seen(&m));
+        if now.is_none() || now != self.looked {
+            self.again_later(dir.child(name), false);
+        }
+    }
+
+    /// After an entry was removed: if the source has it again it is looked at again.
+    pub(crate) fn check_gone(&self, path: &RelPath) {
+        if self.job.is_mirror() && !matches!(self.job.src.find(path.as_bytes()), Err(e) if e.is_gone()) {
+            self.again_later(path.clone(), true);
+        }
+    }
+
+    /// A path is to be looked at again, where there is somebody who does that: it changed, or could not be looked at.
+    pub(crate) fn again_later(&self, path: RelPath, below: bool) {
+        if let Some(m) = self.job.mirror() {
+            m.listener.again(path.clone(), below, &path);
+        }
+    }
+
+    /// Says that all is done that a ticket was for.
+    pub(crate) fn settle(&self, ticket: u64) {
+        if let Some(m) = self.job.mirror().filter(|_| ticket != 0) {
+            m.listener.settled(ticket);
+        }
+    }
+
+    /// Whether a trouble only tells that things changed while they were looked at: then a mirror looks again, for as
+    /// long as that takes.
+    pub(crate) fn is_deferred(&self, t: &Trouble, path: impl FnOnce() -> RelPath) -> bool {
+        let passing = match t {
+            Trouble::Changed => true,
+            Trouble::Call(_, e) => e.is_gone() || e.is_exists() || e.is_other_kind(),
+            _ => false,
+        };
+        let deferred = passing && self.job.mirror().is_some();
+        if deferred {
+            // what the source has no more is found out by looking at the name alone
+            self.again_later(path(), matches!(t, Trouble::Call(Side::Target, _)));
+        }
+        deferred
+    }
+
+    fn name_or_defer(&mut self, t: Trouble, path: RelPath, out: &mut Outcome) {
+        if t.verdict(u8::MAX - 1) != Verdict::Drop && !self.is_deferred(&t, || path.clone()) {
+            t.record(|| path, out);
+        }
+    }
+}
