@@ -76,9 +76,13 @@ impl Post {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         is_private(dir)?;
         let path = dir.join(format!("{job}.sock"));
-        let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        // who connects between bind and listen is refused, and would take it for that of a dead process: it gets its
+        // name when it listens
+        let unnamed = dir.join(format!("{job}.new"));
+        let listener = UnixListener::bind(&unnamed)?;
+        fs::set_permissions(&unnamed, fs::Permissions::from_mode(0o600))?;
         listener.set_nonblocking(true)?;
+        fs::rename(&unnamed, &path)?;
         Ok(Some(Post { listener, path }))
     }
 
@@ -321,6 +325,32 @@ mod tests {
         assert!(!dir.join("0000000000000001.sock").exists(), "of a dead process");
         assert!(dir.join("0000000000000002.sock").exists() && dir.join("notes.txt").exists());
         strange.close();
+        remove(&dir);
+    }
+
+    #[test]
+    fn a_socket_is_never_taken_for_that_of_a_dead_process() {
+        let dir = place("early");
+        fs::create_dir_all(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    look_in(&dir).unwrap();
+                }
+            });
+            for id in 1..2000 {
+                let post = Post::open_in(&dir, JobId(id)).unwrap().unwrap();
+                // in an instant at which whoever saw it refused would have removed it
+                std::thread::yield_now();
+                assert!(post.path.exists(), "job {id}");
+                // closed before its name is gone: a reader is refused at once, not answered late
+                drop(post.listener);
+                let _ = fs::remove_file(&post.path);
+            }
+            over.store(true, Ordering::Relaxed);
+        });
         remove(&dir);
     }
 
