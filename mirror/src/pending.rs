@@ -11,15 +11,13 @@
 //! failed is not waited for: it is named, and tried again by itself.
 
 use crate::Latency;
+use crate::failing::Failing;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 use treeferry_core::{Names, RelPath};
 
 /// Names in one batch.
 const BATCH_NAMES: usize = 64;
-/// A path that failed is tried again after this, and twice as long after each further failure, up to [`LAST_RETRY`].
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(60);
 
 /// What is known of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,14 +128,6 @@ struct Ticket {
     birth: u64,
 }
 
-struct Failing {
-    attempts: u32,
-    next: Instant,
-    /// It is being tried again, and has not failed since.
-    trying: bool,
-    why: String,
-}
-
 /// The memory of a mirror.
 pub struct Pending {
     timing: Timing,
@@ -151,7 +141,8 @@ pub struct Pending {
     forget: VecDeque<(Instant, RelPath)>,
     below: BTreeMap<RelPath, u64>,
     walking: HashMap<u64, (RelPath, u64)>,
-    failing: BTreeMap<RelPath, Failing>,
+    /// A path of these that is being tried is in `waiting` or in `busy`.
+    failing: Failing,
     births: BTreeMap<u64, usize>,
     /// Ends of looks and walks that were not told up to yet (µs since 1970), with the births that they hold.
     ended: VecDeque<(u64, u64)>,
@@ -176,7 +167,7 @@ impl Pending {
             forget: VecDeque::new(),
             below: BTreeMap::new(),
             walking: HashMap::new(),
-            failing: BTreeMap::new(),
+            failing: Failing::default(),
             births: BTreeMap::new(),
             ended: VecDeque::new(),
             told: 0,
@@ -203,13 +194,16 @@ impl Pending {
         // it goes together with what is to be done about its old name, and about the name before that
         if let Some(old) = self.take_out(&from) {
             birth = birth.min(old.birth);
-            if let Some(first) = old.from {
-                self.add(now, from.clone(), Sign::Tree, old.birth, None);
-                origin = first;
+            match old.from {
+                Some(first) => {
+                    self.add(now, from.clone(), Sign::Tree, old.birth, None);
+                    origin = first;
+                }
+                None => self.let_go(now, &from),
             }
         }
         if is_dir {
-            self.rename_below(&from, &to);
+            self.rename_below(now, &from, &to);
         }
         self.add(now, to.clone(), Sign::Tree, birth, Some(origin).filter(|o| *o != to));
     }
@@ -259,17 +253,7 @@ impl Pending {
 
     /// A path failed; it is tried again later.
     pub fn failed(&mut self, now: Instant, path: RelPath, why: String) {
-        let f = self.failing.entry(path).or_insert(Failing {
-            attempts: 0,
-            next: now,
-            trying: false,
-            why: String::new(),
-        });
-        let wait = FIRST_RETRY * 2u32.saturating_pow(f.attempts.min(16));
-        f.attempts = f.attempts.saturating_add(1);
-        f.next = now + wait.min(LAST_RETRY);
-        f.trying = false;
-        f.why = why;
+        self.failing.add(now, path, why);
     }
 
     /// All that a batch led to is done. `us`: now, in µs since 1970.
@@ -277,10 +261,8 @@ impl Pending {
         let Some(t) = self.tickets.remove(&ticket) else { return };
         for (path, since) in t.paths {
             self.busy.remove(&path);
-            if self.failing.get(&path).is_some_and(|f| f.trying) {
-                self.failing.remove(&path);
-            }
-            if !self.failing.contains_key(&path) {
+            self.failing.tried(&path);
+            if !self.failing.contains(&path) {
                 self.latency.count(now.saturating_duration_since(since));
             }
             // what was said meanwhile has its turn now
@@ -348,8 +330,7 @@ impl Pending {
 
     /// When there is something to do next, if there is.
     pub fn next_due(&self) -> Option<Instant> {
-        let retry = self.failing.values().filter(|f| !f.trying).map(|f| f.next).min();
-        self.due.first().map(|(at, _)| *at).into_iter().chain(retry).min()
+        self.due.first().map(|(at, _)| *at).into_iter().chain(self.failing.next_due()).min()
     }
 
     /// Whether nothing waits and nothing is under way.
@@ -374,12 +355,12 @@ impl Pending {
 
     /// Whether a path fails.
     pub fn is_failing(&self, path: &RelPath) -> bool {
-        self.failing.contains_key(path)
+        self.failing.contains(path)
     }
 
     /// Paths that fail, with the reason, at most so many.
     pub fn failing(&self, most: usize) -> Vec<(RelPath, String)> {
-        self.failing.iter().take(most).map(|(p, f)| (p.clone(), f.why.clone())).collect()
+        self.failing.iter().take(most).map(|(p, why)| (p.clone(), why.to_owned())).collect()
     }
 
     /// How long changes took from the moment that they were heard of.
@@ -410,9 +391,7 @@ impl Pending {
     }
 
     fn add(&mut self, now: Instant, path: RelPath, sign: Sign, birth: u64, from: Option<RelPath>) {
-        if let Some(f) = self.failing.get_mut(&path) {
-            f.trying = true;
-        }
+        self.failing.trying(&path);
         let delay = match sign {
             Sign::Now | Sign::Tree => Duration::ZERO,
             Sign::Attributes => self.timing.attributes,
@@ -451,17 +430,18 @@ impl Pending {
             self.add(now, first, Sign::Tree, birth, None);
         }
         if self.waiting.len() > self.timing.most {
-            self.give_up();
+            self.give_up(now);
         }
     }
 
     /// More waits than can be kept: everything is looked at instead.
-    fn give_up(&mut self) {
+    fn give_up(&mut self, now: Instant) {
         let birth = self.earliest();
         self.resyncs += 1;
         self.due.clear();
-        for (_, w) in std::mem::take(&mut self.waiting) {
+        for (path, w) in std::mem::take(&mut self.waiting) {
             self.drop_birth(w.birth);
+            self.let_go(now, &path);
         }
         self.add_below(RelPath::root(), birth);
     }
@@ -473,8 +453,15 @@ impl Pending {
         Some(w)
     }
 
+    /// A path that waited does so no more.
+    fn let_go(&mut self, now: Instant, path: &RelPath) {
+        if !self.busy.contains_key(path) {
+            self.failing.dropped(now, path);
+        }
+    }
+
     /// What waits below a directory that has another name now waits there.
-    fn rename_below(&mut self, from: &RelPath, to: &RelPath) {
+    fn rename_below(&mut self, now: Instant, from: &RelPath, to: &RelPath) {
         let inside = |p: &RelPath| p != from && from.covers(p);
         let paths: Vec<RelPath> = self
             .waiting
@@ -490,6 +477,7 @@ impl Pending {
             bytes.extend_from_slice(&old.as_bytes()[from.as_bytes().len()..]);
             let Ok(new) = RelPath::new(bytes) else { continue };
             let (due, from) = (w.due, w.from);
+            self.let_go(now, &old);
             self.add(due, new, if w.below { Sign::Tree } else { Sign::Now }, w.birth, from);
         }
     }
@@ -554,9 +542,7 @@ impl Pending {
 
     /// Paths that failed and are to be tried again.
     fn retry(&mut self, now: Instant) {
-        let due = self.failing.iter().filter(|(_, f)| !f.trying && f.next <= now);
-        let due: Vec<RelPath> = due.map(|(p, _)| p.clone()).collect();
-        for path in due {
+        while let Some(path) = self.failing.due(now) {
             self.add(now, path, Sign::Tree, self.told, None);
         }
     }

@@ -61,18 +61,28 @@ impl<'a> Mirror<'a> {
         self.status().and_then(|m| m["complete_up_to_us"].as_u64()).unwrap_or(0)
     }
 
+    /// Waits for something, and says how the mirror stands if that does not come.
+    #[track_caller]
+    fn until(&self, what: &str, is: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !is() {
+            assert!(began.elapsed() < PATIENCE, "waited in vain until {what}: {:#?}", self.status());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Waits until everything that has happened by now is on the target.
     #[track_caller]
     fn catch_up(&self) {
         let now = now_us();
-        wait_until("the mirror has caught up", PATIENCE, || self.complete_up_to() > now);
+        self.until("the mirror has caught up", || self.complete_up_to() > now);
     }
 
     #[track_caller]
     fn assert_same(&self) {
         self.catch_up();
         // what failed for a moment is tried again a second later
-        wait_until("nothing fails any more", PATIENCE, || self.status().is_some_and(|m| m["failing"] == 0));
+        self.until("nothing fails any more", || self.status().is_some_and(|m| m["failing"] == 0));
         self.catch_up();
         self.s.assert_same();
         assert_eq!(leftovers(&self.s.at("dst")), [""; 0].map(PathBuf::from));

@@ -1,0 +1,85 @@
+//! Paths that failed, and when each is to be tried again.
+//!
+//! A path is at any time either waiting for its next attempt, or being *tried*: then somebody else has it, who says how
+//! that went. Whoever drops a path that is being tried must say so, or it would be neither.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+use treeferry_core::RelPath;
+
+/// A path that failed is tried again after this, and twice as long after each further failure, up to [`LAST`].
+const FIRST: Duration = Duration::from_secs(1);
+const LAST: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+pub(crate) struct Failing {
+    paths: BTreeMap<RelPath, Path>,
+    /// Those that are not being tried.
+    next: BTreeSet<(Instant, RelPath)>,
+}
+
+struct Path {
+    attempts: u32,
+    /// When it is to be tried again; `None`: it is being tried, and has not failed since.
+    next: Option<Instant>,
+    why: String,
+}
+
+impl Failing {
+    pub fn contains(&self, path: &RelPath) -> bool {
+        self.paths.contains_key(path)
+    }
+
+    pub fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&RelPath, &str)> {
+        self.paths.iter().map(|(p, f)| (p, f.why.as_str()))
+    }
+
+    /// It failed, once more perhaps.
+    pub fn add(&mut self, now: Instant, path: RelPath, why: String) {
+        let f = self.paths.entry(path.clone()).or_insert(Path { attempts: 0, next: None, why: String::new() });
+        if let Some(at) = f.next.take() {
+            self.next.remove(&(at, path.clone()));
+        }
+        let at = now + (FIRST * 2u32.saturating_pow(f.attempts.min(16))).min(LAST);
+        f.attempts = f.attempts.saturating_add(1);
+        f.why = why;
+        f.next = Some(at);
+        self.next.insert((at, path));
+    }
+
+    /// Somebody has it now.
+    pub fn trying(&mut self, path: &RelPath) {
+        if let Some(at) = self.paths.get_mut(path).and_then(|f| f.next.take()) {
+            self.next.remove(&(at, path.clone()));
+        }
+    }
+
+    /// Nobody has it any more, and nobody knows how it went.
+    pub fn dropped(&mut self, now: Instant, path: &RelPath) {
+        if let Some(f) = self.paths.get_mut(path).filter(|f| f.next.is_none()) {
+            f.next = Some(now + FIRST);
+            self.next.insert((now + FIRST, path.clone()));
+        }
+    }
+
+    /// Whoever had it is done: it is right now, unless it failed meanwhile.
+    pub fn tried(&mut self, path: &RelPath) {
+        if self.paths.get(path).is_some_and(|f| f.next.is_none()) {
+            self.paths.remove(path);
+        }
+    }
+
+    /// When one is to be tried.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.next.first().map(|(at, _)| *at)
+    }
+
+    /// One that is to be tried now.
+    pub fn due(&self, now: Instant) -> Option<RelPath> {
+        self.next.first().filter(|(at, _)| *at <= now).map(|(_, p)| p.clone())
+    }
+}
