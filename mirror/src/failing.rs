@@ -40,7 +40,8 @@ impl Failing {
 
     /// It failed, once more perhaps.
     pub fn add(&mut self, now: Instant, path: RelPath, why: String) {
-        let f = self.paths.entry(path.clone()).or_insert(Path { attempts: 0, next: None, why: String::new() });
+        let f =
+            self.paths.entry(path.clone()).or_insert(Path { attempts: 0, next: None, why: String::new() });
         if let Some(at) = f.next.take() {
             self.next.remove(&(at, path.clone()));
         }

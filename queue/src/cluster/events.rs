@@ -7,9 +7,10 @@
 use super::node::Shared;
 use redis::Script;
 use redis::aio::ConnectionManager;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use treeferry_core::Event;
 use treeferry_core::event::{EventKind, Line, Origin, Outbox, micros};
 
@@ -28,6 +29,10 @@ const PLAIN_BYTES: usize = 2 << 10;
 /// before.
 pub(super) const PLAIN: &str = "lines";
 pub(super) const COMPRESSED: &str = "lz4";
+/// What was written is kept for so long, and up to so many bytes of it: Redis answers up to two seconds before it has
+/// written to its append-only file when the disk is slow, and if it is killed then it has forgotten.
+const KEEP: Duration = Duration::from_secs(10);
+const KEEP_BYTES: usize = 8 << 20;
 /// Between two attempts to reach Redis: from this, doubled, to [`MOST_PATIENCE`].
 const FIRST_PATIENCE: Duration = Duration::from_millis(100);
 const MOST_PATIENCE: Duration = Duration::from_secs(2);
@@ -74,6 +79,8 @@ pub(super) async fn write(s: Arc<Shared>, host: String, most: u64) {
         source: format!("{}.{}", s.name, micros(SystemTime::now())),
         most,
         seq: 0,
+        kept: VecDeque::new(),
+        kept_bytes: 0,
     };
     while !s.gone.load(Relaxed) {
         s.telling.underway.store(1, Relaxed);
@@ -93,6 +100,15 @@ pub(super) async fn write(s: Arc<Shared>, host: String, most: u64) {
     }
 }
 
+/// Some events as they are written.
+struct Entry {
+    at: Instant,
+    first: u64,
+    count: usize,
+    form: &'static str,
+    lines: Vec<u8>,
+}
+
 struct Writer {
     script: Script,
     conn: ConnectionManager,
@@ -100,6 +116,9 @@ struct Writer {
     source: String,
     most: u64,
     seq: u64,
+    /// The latest, which Redis may yet forget; the last of them is the one that is being written.
+    kept: VecDeque<Entry>,
+    kept_bytes: usize,
 }
 
 impl Writer {
@@ -113,12 +132,47 @@ impl Writer {
             true => (COMPRESSED, lz4_flex::compress_prepend_size(&lines)),
             false => (PLAIN, lines),
         };
+        self.keep(Entry { at: Instant::now(), first: self.seq, count: events.len(), form, lines });
+        self.seq += events.len() as u64;
+        self.send(away).await;
+        if away.swap(false, Relaxed) {
+            tracing::warn!("events are written again");
+        }
+    }
+
+    fn keep(&mut self, entry: Entry) {
+        let now = entry.at;
+        self.kept_bytes += entry.lines.len();
+        self.kept.push_back(entry);
+        while self.kept.len() > 1 {
+            let Some(old) = self.kept.front() else { return };
+            if self.kept_bytes <= KEEP_BYTES && now.duration_since(old.at) < KEEP {
+                return;
+            }
+            self.kept_bytes -= old.lines.len();
+            self.kept.pop_front();
+        }
+    }
+
+    /// Writes the last entry, and before it what Redis has forgotten of those that were written.
+    async fn send(&mut self, away: &AtomicBool) {
         let mut patience = FIRST_PATIENCE;
-        loop {
+        let (mut next, mut whatever_is_missing) = (self.kept.len() - 1, false);
+        while let Some(e) = self.kept.get(next) {
             let mut call = self.script.key(STREAM);
-            call.arg(self.most).arg(&self.source).arg(self.seq).arg(events.len()).arg(form).arg(&lines);
-            match call.invoke_async::<u64>(&mut self.conn).await {
-                Ok(_) => break,
+            call.arg(self.most).arg(&self.source).arg(e.first).arg(e.count).arg(e.form).arg(&e.lines);
+            call.arg(u8::from(whatever_is_missing));
+            match call.invoke_async::<i64>(&mut self.conn).await {
+                Ok(missing) if missing < 0 => {
+                    let wanted = missing.unsigned_abs() - 1;
+                    next = self.kept.iter().position(|k| k.first >= wanted).unwrap_or(next).min(next);
+                    // what is kept no longer is lost, and whoever reads sees that by the numbers
+                    whatever_is_missing = self.kept.get(next).is_some_and(|k| k.first != wanted);
+                }
+                Ok(_) => {
+                    next += 1;
+                    whatever_is_missing = false;
+                }
                 Err(e) => {
                     if !away.swap(true, Relaxed) {
                         tracing::warn!(
@@ -130,9 +184,5 @@ impl Writer {
                 }
             }
         }
-        if away.swap(false, Relaxed) {
-            tracing::warn!("events are written again");
-        }
-        self.seq += events.len() as u64;
     }
 }

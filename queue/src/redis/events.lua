@@ -2,12 +2,16 @@
 -- same), the number of the first event, how many there are, the name of the field that has them, and they themselves. An
 -- entry has some hundred events, since an entry for each would cost Redis more than all else; so entries say how many
 -- they have, and `total` counts all that were ever told: the stream is cut by events and not by entries. Returns how many
--- entries went.
+-- entries went. ARGV[7]: 0 when those before are to be asked for again if they are not here, as a Redis that was killed
+-- forgets what it has not written to its disk; then nothing is done, and -1 less the number of the one that is wanted
+-- next is returned.
 local stream, source = KEYS[1], ARGV[2]
 local most, first, n = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local last = stream .. ':last:' .. source
 -- asked for again, the answer having been lost
-if tonumber(redis.call('GET', last) or '-1') >= first then return 0 end
+local known = tonumber(redis.call('GET', last) or '-1')
+if known >= first then return 0 end
+if known + 1 < first and ARGV[7] == '0' then return -known - 2 end
 local total = tonumber(redis.call('GET', stream .. ':total') or '0') + n
 -- the first to write: what fails here has changed nothing
 redis.call('XADD', stream, '*', 'source', source, 'first', first, 'count', n, 'total', total, ARGV[5], ARGV[6])
