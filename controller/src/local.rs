@@ -38,7 +38,7 @@ pub fn run(id: JobId, request: &Request, stop: &Stop, console: &Arc<Console>) ->
     let pool = Pool::start(&engine, &job, linker(&job), reporter, request.pool);
     let meter = metrics.map(|m| {
         let e = engine.clone();
-        metering::local::start(&m, id, request.spec.passes, move || e.status(), &tasks, pool.load())
+        metering::local::start(&m, id, request.spec.passes, move || e.status(), &tasks, pool.load(), Vec::new)
     });
     let post = Post::open(id).unwrap_or_else(|e| {
         tracing::info!("nobody can watch this job: {e}");

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use treeferry_kit::run::wait_until;
 use treeferry_kit::tree::{Kind, Spec};
 use treeferry_tests::cluster::Cluster;
@@ -203,6 +203,33 @@ fn a_job_of_the_embedded_engine_tells_all_that_it_counts_until_its_end() {
     for name in counters.keys() {
         let named = format!("treeferry_{name}_total{{job_id=\"{job}\",host=\"");
         assert!(prometheus.contains(&named), "{named} is not in {prometheus}");
+    }
+}
+
+#[test]
+fn a_mirror_tells_up_to_when_it_is_complete() {
+    let l = Listener::start(usize::MAX);
+    let s = Scratch::disk();
+    plant(&s, 20);
+    let config = config_file(&s, &l.config(""));
+    let began = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    let mut c = command(["watch", "--json", "--config"]);
+    let mut live = Live::of(c.arg(&config).args(s.words("")));
+    let told = |end: &str| -> Vec<f64> {
+        let all = l.all();
+        all.iter().filter(|(p, _, _)| p.ends_with(end)).map(|(_, v, _)| *v).collect()
+    };
+    live.until("it is complete up to a moment after its beginning", || {
+        told(".all.mirror.complete_up_to").iter().any(|t| *t > began)
+    });
+    live.signal(rustix::process::Signal::TERM);
+    live.finish().expect(0);
+    let lag = told(".all.mirror.lag");
+    assert!(!lag.is_empty() && lag.iter().all(|s| (0.0..3600.0).contains(s)), "{lag:?}");
+    assert_eq!(told(".all.mirror.failing").last(), Some(&0.0));
+    let table = documented();
+    for (path, _, _) in l.all() {
+        assert!(is_documented(&path, &table), "{path} is not in docs/metrics.md");
     }
 }
 

@@ -8,7 +8,7 @@ use treeferry_core::{Counters, JobId, PassSet};
 use treeferry_queue::Status;
 use treeferry_service::metrics::{Meter, Metrics, Sample};
 
-/// Tells of a job from now on. `status`: how it stands; `load`: threads, and those at work.
+/// Tells of a job from now on. `status`: how it stands; `load`: threads, and those at work; `more`: what else there is.
 pub fn start(
     metrics: &Arc<Metrics>,
     id: JobId,
@@ -16,6 +16,7 @@ pub fn start(
     status: impl Fn() -> Status + Send + 'static,
     tasks: &Arc<Tasks>,
     load: impl Fn() -> (usize, usize) + Send + 'static,
+    more: impl Fn() -> Vec<Sample> + Send + 'static,
 ) -> Meter {
     let step = metrics.settings().interval.as_secs().max(1);
     let mut told =
@@ -25,6 +26,7 @@ pub fn start(
         let at = now_s();
         let mut all = told.reading(&status(), &tasks, m.settings().cmover_queues.as_deref(), at);
         all.extend(of_process(&told.host, &format!("sync_{id}"), load(), m.dropped(), at));
+        all.extend(more());
         all
     })
 }

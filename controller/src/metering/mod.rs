@@ -7,6 +7,7 @@ mod tasks;
 pub use tasks::{Counting, Tasks};
 
 use treeferry_core::{Counters, JobId, PassSet};
+use treeferry_mirror::Figures;
 use treeferry_service::metrics::table::{self, Metric};
 use treeferry_service::metrics::{Sample, Value};
 
@@ -37,6 +38,20 @@ fn outstanding(id: JobId, at: u64, tasks: u64) -> Sample {
 
 fn gauge(metric: &'static Metric, labels: Vec<(&'static str, String)>, n: u64, at: u64) -> Sample {
     Sample { metric, labels, value: Value::Gauge(n as f64), at }
+}
+
+/// How a mirror stands. `now_us`: µs since 1970.
+pub fn of_mirror(id: JobId, f: &Figures, now_us: u64) -> Vec<Sample> {
+    let one = |metric, value| {
+        let labels = vec![("job_id", id.to_string())];
+        Sample { metric, labels, value: Value::Gauge(value), at: now_us / 1_000_000 }
+    };
+    let mut all = vec![one(&table::MIRROR_FAILING, f.failing as f64)];
+    if let Some(t) = f.complete_up_to {
+        all.push(one(&table::MIRROR_COMPLETE, t as f64 / 1e6));
+        all.push(one(&table::MIRROR_LAG, now_us.saturating_sub(t) as f64 / 1e6));
+    }
+    all
 }
 
 /// What a process tells of itself: threads, those at work, and values that did not get to Graphite.

@@ -13,7 +13,7 @@ use crate::metering::{self, Counting, Tasks};
 use crate::nearby::{self, Post};
 use crate::output::{Console, End, Reading};
 use crate::report::journal::Journal;
-use desk::{Desk, Listener, Told};
+use desk::{Desk, Listener, Told, now_us};
 use detect::{Detectors, How};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -76,14 +76,16 @@ pub fn run(
     let pool = Pool::of(context, request.pool);
     let walks = walks::start(&desk, &job, &reporter, request.pool, stop).map_err(thread)?;
     let meter = metrics.map(|m| {
-        let (e, counted, desk) = (engine.clone(), walks.counting(), Arc::clone(&desk));
+        let (e, counted, stand) = (engine.clone(), walks.counting(), Arc::clone(&desk));
         let status = move || {
             let (mut now, walked) = (e.status(), counted());
             now.counters.add(&walked);
-            let f = desk.pending().figures();
+            let f = stand.pending().figures();
             Status { outstanding: (f.waiting + f.busy) as u64, ..now }
         };
-        metering::local::start(&m, id, request.spec.passes, status, &tasks, pool.load())
+        let desk = Arc::clone(&desk);
+        let more = move || metering::of_mirror(id, &desk.pending().figures(), now_us());
+        metering::local::start(&m, id, request.spec.passes, status, &tasks, pool.load(), more)
     });
     let post = Post::open(id).unwrap_or_else(|e| {
         tracing::info!("nobody can watch this job: {e}");

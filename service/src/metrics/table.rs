@@ -198,9 +198,50 @@ pub static CONSUMERS: Metric = Metric::new(
     "processes that take messages of a queue of RabbitMQ",
 );
 
+/// Up to when a mirror is complete.
+pub static MIRROR_COMPLETE: Metric = Metric::new(
+    "{job_id}.all.mirror.complete_up_to",
+    "treeferry_mirror_complete_up_to_seconds",
+    Kind::Gauge,
+    "seconds since 1970",
+    Teller::One,
+    "every change of a mirror's source that was over before this moment is on its target, but for paths that fail. \
+     Missing until the first walk is done",
+);
+/// How far that is behind.
+pub static MIRROR_LAG: Metric = Metric::new(
+    "{job_id}.all.mirror.lag",
+    "treeferry_mirror_lag_seconds",
+    Kind::Gauge,
+    "seconds",
+    Teller::One,
+    "how long ago that moment is; of a mirror that has caught up the time between two looks, a tenth of a second",
+);
+/// What a mirror cannot bring to its target.
+pub static MIRROR_FAILING: Metric = Metric::new(
+    "{job_id}.all.mirror.failing",
+    "treeferry_mirror_failing_paths",
+    Kind::Gauge,
+    "paths",
+    Teller::One,
+    "paths of a mirror that failed when they were last tried",
+);
+
 /// All but the counters, and but cmover's.
-static OTHERS: [&Metric; 9] =
-    [&FAILURES_BY_ERRNO, &TASK_SECONDS, &OUTSTANDING, &POOL, &BUSY, &UNACKED, &DROPPED, &READY, &CONSUMERS];
+static OTHERS: [&Metric; 12] = [
+    &FAILURES_BY_ERRNO,
+    &TASK_SECONDS,
+    &OUTSTANDING,
+    &MIRROR_COMPLETE,
+    &MIRROR_LAG,
+    &MIRROR_FAILING,
+    &POOL,
+    &BUSY,
+    &UNACKED,
+    &DROPPED,
+    &READY,
+    &CONSUMERS,
+];
 
 /// What cmover's users know, of what a job does on a node.
 pub static CMOVER_FILES: Metric = cmover("cmover.file_{host}_0.files", "files", "`files` of jobs that copy");
