@@ -3,6 +3,7 @@
 //! Each command is a file under `commands/`: its arguments, whose doc comment is its manual, and one function.
 
 mod args;
+mod auditing;
 mod cli;
 mod cluster;
 mod commands;

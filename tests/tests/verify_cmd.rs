@@ -9,6 +9,10 @@ fn verify(s: &Scratch, options: &str) -> Run {
     Run::of(command(["verify", "--json"]).args(s.words(options)))
 }
 
+fn audit(s: &Scratch, options: &str) -> Run {
+    Run::of(command(["audit", "--json"]).args(s.words(options)))
+}
+
 /// Two like trees with an entry of each type.
 fn alike(s: &Scratch) {
     for t in [s.src(), s.dst()] {
@@ -37,6 +41,12 @@ fn told(options: &str, change: impl FnOnce(&Plant), want: &[&str]) {
     let r = verify(&s, options).expect(if want.is_empty() { 0 } else { 23 });
     assert_eq!(r.items(), want);
     assert_eq!(r.json["differences"], want.len(), "{r}");
+    // an audit of all entries finds the same, but for DST itself and for who shares an inode with whom
+    let drawn: Vec<&str> =
+        want.iter().copied().filter(|l| !l.ends_with(" ./") && !l.starts_with('h')).collect();
+    let r = audit(&s, options).expect(if drawn.is_empty() { 0 } else { 23 });
+    assert_eq!(r.items(), drawn, "audit: {r}");
+    assert_eq!((&r.json["whole"], &r.json["differing"]), (&true.into(), &drawn.len().into()));
     s.assert_untouched(&before);
 }
 

@@ -121,7 +121,7 @@ pub(crate) fn is_out_of_age(job: &Job, src: &Meta) -> bool {
 }
 
 /// The word of the vocabulary for what the file system found.
-pub(crate) fn kind(k: Kind) -> treeferry_core::Kind {
+pub fn kind(k: Kind) -> treeferry_core::Kind {
     use treeferry_core::Kind as C;
     match k {
         Kind::Unknown => C::Unknown,

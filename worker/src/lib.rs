@@ -25,6 +25,7 @@ mod walk;
 mod worker;
 mod xattrs;
 
+pub use compare::kind as kind_of;
 pub use job::{Job, Member, OpenError};
 pub use mirror::Mirrored;
 pub use node_pool::{Jobs, NodePool};

@@ -139,7 +139,7 @@ impl Worker {
 
     /// Gives a directory the times that the source's has once nothing changes any more.
     fn end_look(&mut self, dir: &Dir) -> Res<()> {
-        let Some((fd, before)) = &dir.dst else { return Ok(()) };
+        let Some((fd, before)) = dir.dst.as_ref().filter(|_| !self.job.spec.dry_run) else { return Ok(()) };
         let mut meta = fstat(dir.s()).src()?;
         if dir.opened.get() {
             attr::set_mode(fd.as_fd(), before.mode).dst()?;
