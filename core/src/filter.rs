@@ -1,12 +1,17 @@
-//! Which entries a job is about: `--exclude`, `--include`, `--exclude-from`.
+//! Which entries a job is about: `--exclude`, `--include`, `--exclude-from`, `--accept`, `--reject`.
 //!
 //! Patterns are gitignore's (gitignore(5)), matched against the path below SRC; a leading `/` anchors a
 //! pattern there. An `--include` wins over every `--exclude`, wherever it stands on the command line; within
 //! an `--exclude-from` file a line `!PATTERN` takes back what earlier lines excluded, as in git. What lies
 //! below an excluded directory is excluded with it: it is not walked at all.
+//!
+//! `--accept` and `--reject` are Sarracenia's: regular expressions for the path below SRC with a `/` before it, of which the
+//! first that matches decides. What none matches is rejected if the last of them is an `--accept`, else accepted. They
+//! are for what is no directory: these are always taken in.
 
 use crate::path::RelPath;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use regex::bytes::Regex;
 use serde::{Deserialize, Serialize};
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -19,6 +24,10 @@ pub enum Rule {
     Exclude(String),
     /// `--include PATTERN`.
     Include(String),
+    /// `--accept REGEX`.
+    Accept(String),
+    /// `--reject REGEX`.
+    Reject(String),
 }
 
 /// Says which pattern is not one.
@@ -34,6 +43,8 @@ pub struct BadPattern {
 pub struct Filter {
     exclude: Gitignore,
     include: Gitignore,
+    /// Whether what matches is accepted, in their order.
+    regexes: Vec<(bool, Regex)>,
     /// Paths that are never touched, whatever the rules: trash and roots that lie in each other.
     always: Vec<RelPath>,
 }
@@ -43,16 +54,23 @@ impl Filter {
     pub fn new(rules: &[Rule]) -> Result<Filter, BadPattern> {
         let mut exclude = GitignoreBuilder::new("");
         let mut include = GitignoreBuilder::new("");
+        let mut regexes = Vec::new();
         for r in rules {
             let (to, pattern) = match r {
                 Rule::Exclude(p) => (&mut exclude, p),
                 Rule::Include(p) => (&mut include, p),
+                Rule::Accept(p) | Rule::Reject(p) => {
+                    let why = |e: regex::Error| BadPattern { pattern: p.clone(), why: e.to_string() };
+                    regexes.push((matches!(r, Rule::Accept(_)), Regex::new(p).map_err(why)?));
+                    continue;
+                }
             };
             to.add_line(None, pattern).map_err(|e| bad(pattern, e))?;
         }
         Ok(Filter {
             exclude: exclude.build().map_err(|e| bad("", e))?,
             include: include.build().map_err(|e| bad("", e))?,
+            regexes,
             always: Vec::new(),
         })
     }
@@ -64,7 +82,7 @@ impl Filter {
 
     /// Whether there is any rule at all: if not, asking for each entry can be spared.
     pub fn is_empty(&self) -> bool {
-        self.exclude.is_empty() && self.always.is_empty()
+        self.exclude.is_empty() && self.always.is_empty() && self.regexes.is_empty()
     }
 
     /// Whether an entry of a directory that is itself not excluded is excluded.
@@ -94,7 +112,15 @@ impl Filter {
 
     fn rules_exclude(&self, path: &RelPath, is_dir: bool) -> bool {
         let p = Path::new(OsStr::from_bytes(path.as_bytes()));
-        self.exclude.matched(p, is_dir).is_ignore() && !self.include.matched(p, is_dir).is_ignore()
+        (self.exclude.matched(p, is_dir).is_ignore() && !self.include.matched(p, is_dir).is_ignore())
+            || (!is_dir && self.rejects(path))
+    }
+
+    fn rejects(&self, path: &RelPath) -> bool {
+        let Some((last_accepts, _)) = self.regexes.last() else { return false };
+        let whole = [b"/", path.as_bytes()].concat();
+        let first = self.regexes.iter().find(|(_, r)| r.is_match(&whole));
+        !first.map_or(!last_accepts, |(accepts, _)| *accepts)
     }
 }
 
@@ -164,6 +190,38 @@ mod tests {
         f.protect(RelPath::new("d/trash").unwrap());
         assert!(hits(&f, "d/trash", true) && !hits(&f, "trash", true));
         assert!(f.excludes_deep(&RelPath::new("d/trash/x/y").unwrap(), false));
+    }
+
+    #[test]
+    fn the_first_regular_expression_that_matches_decides_and_the_last_for_the_rest() {
+        let f = |rules: &[&str]| {
+            let rule = |r: &&str| match r.strip_prefix('+') {
+                Some(p) => Rule::Accept(p.to_owned()),
+                None => Rule::Reject((*r).to_owned()),
+            };
+            Filter::new(&rules.iter().map(rule).collect::<Vec<_>>()).unwrap()
+        };
+        let only = f(&["+\\.grib$"]);
+        assert!(!hits(&only, "a/x.grib", false) && hits(&only, "a/x.tmp", false) && !only.is_empty());
+        let but = f(&["/tmp/", "^/top$"]);
+        assert!(hits(&but, "a/tmp/x", false) && hits(&but, "top", false));
+        assert!(!hits(&but, "a/top", false) && !hits(&but, "tmp", false));
+        let mixed = f(&["+keep", "\\.log$"]);
+        assert!(
+            !hits(&mixed, "keep.log", false) && hits(&mixed, "x.log", false) && !hits(&mixed, "x", false)
+        );
+        let strict = f(&["\\.log$", "+keep"]);
+        assert!(
+            hits(&strict, "keep.log", false) && !hits(&strict, "keep", false) && hits(&strict, "x", false)
+        );
+        // directories are taken in, and what is below one is asked by itself
+        assert!(!hits(&f(&["."]), "d", true));
+        assert!(f(&["."]).excludes_deep(&RelPath::new("d/f").unwrap(), false));
+        let bytes = f(&["(?-u)\\xff"]);
+        let n = CString::new(&b"\xff"[..]).unwrap();
+        assert!(bytes.excludes(&RelPath::root(), &n, false));
+        let e = Filter::new(&[Rule::Accept("(".into())]).unwrap_err();
+        assert!(e.to_string().contains("'('"), "{e}");
     }
 
     #[test]

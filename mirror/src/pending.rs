@@ -235,6 +235,13 @@ impl Pending {
         self.add(now, path, Sign::Attributes, birth, None);
     }
 
+    /// Whoever looked at a path found that it is to be looked at after so long, and not before. `owed` as with
+    /// [`Pending::again`].
+    pub fn later(&mut self, now: Instant, path: RelPath, wait: Duration, owed: &RelPath) {
+        let birth = self.birth_of(owed);
+        self.put(now, path, wait, false, birth, None);
+    }
+
     /// The earliest birth of what is under way for a path, for one above it, or for one below.
     fn birth_of(&self, path: &RelPath) -> u64 {
         let ticket = |t: &u64| self.tickets.get(t).map(|t| t.birth);
@@ -391,18 +398,30 @@ impl Pending {
     }
 
     fn add(&mut self, now: Instant, path: RelPath, sign: Sign, birth: u64, from: Option<RelPath>) {
-        self.failing.trying(&path);
         let delay = match sign {
             Sign::Now | Sign::Tree => Duration::ZERO,
             Sign::Attributes => self.timing.attributes,
             Sign::Open => self.timing.open,
         };
+        self.put(now, path, delay, sign == Sign::Tree, birth, from);
+    }
+
+    fn put(
+        &mut self,
+        now: Instant,
+        path: RelPath,
+        delay: Duration,
+        below: bool,
+        birth: u64,
+        from: Option<RelPath>,
+    ) {
+        self.failing.trying(&path);
         let ripe = delay.is_zero();
         let mut due = now + delay;
         if let Some(begun) = self.begun.get(&path) {
             due = due.max(*begun + self.timing.damp);
         }
-        let (mut since, mut below, mut from, mut birth) = (now, sign == Sign::Tree, from, birth);
+        let (mut since, mut below, mut from, mut birth) = (now, below, from, birth);
         let (mut was_ripe, mut free) = (ripe, None);
         if let Some(old) = self.take_out(&path) {
             due = due.min(old.due);

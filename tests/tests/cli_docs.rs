@@ -22,6 +22,8 @@ const OF_SYNC: &[&str] = &[
     "--exclude",
     "--include",
     "--exclude-from",
+    "--accept",
+    "--reject",
     "--delete-excluded",
     "-c, --checksum",
     "--verify",

@@ -357,7 +357,7 @@ fn each_event_of_a_cluster_is_collected_once_whoever_is_killed() {
         all.args(follow).arg(&prefix);
         all
     };
-    let run = Live::of(&mut c.sync_command(&s, "--log-level info --iops 3000"));
+    let run = Live::of(&mut c.sync_command(&s, "--log-level info --iops 1500"));
     for kills in 0..60 {
         let mut killed = collector(&c, &["-f", "-p", "0"]).stdout(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(rng.below(120)));
@@ -494,7 +494,7 @@ fn redis_may_die_while_a_job_tells_all_it_does() {
     let prefix = s.at("collected");
     let mut collecting =
         Live::of(c.command(["logs", "--json", "-f", "-p", "0"]).arg(&prefix).stdout(Stdio::null()));
-    let mut run = Live::of(&mut c.sync_command(&s, "--log-level info --iops 3000"));
+    let mut run = Live::of(&mut c.sync_command(&s, "--log-level info --iops 1500"));
     for part in 1..4 {
         let wanted = part * 2000;
         run.until("it has come so far", || checks::entries(&s.at("dst")).len() > wanted);

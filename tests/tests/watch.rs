@@ -350,11 +350,69 @@ fn what_fails_is_named_tried_again_and_arrives_in_the_end() {
 }
 
 #[test]
+fn a_name_that_crosses_the_border_of_what_is_mirrored_comes_or_goes() {
+    for detect in detectors() {
+        // by Sarracenia's options, and by rsync's
+        for options in [r"--accept \.ok$ --accept ^/all/ --reject .", "--exclude *.no --exclude *.no2"] {
+            let s = Scratch::disk();
+            s.src().file("a.ok", "a").file("b.no", "b").file("c.ok", "c").file("d.no", "d").dir("all");
+            let m = Mirror::start(&s, &format!("--detect {detect} {options}"));
+            m.catch_up();
+            let dst = s.dst();
+            assert!(dst.has("a.ok") && !dst.has("b.no") && dst.has("all"), "{detect} {options}");
+            let rename =
+                |from: &str, to: &str| fs::rename(s.at("src").join(from), s.at("src").join(to)).unwrap();
+            rename("a.ok", "all/a2.ok");
+            rename("b.no", "b.ok");
+            rename("c.ok", "c.no");
+            rename("d.no", "d.no2");
+            m.catch_up();
+            assert_eq!(
+                (dst.read("all/a2.ok"), dst.read("b.ok")),
+                ("a".into(), "b".into()),
+                "renamed, copied"
+            );
+            for gone in ["a.ok", "c.ok", "c.no", "b.no", "d.no", "d.no2"] {
+                assert!(!dst.has(gone), "{detect} {options}: {gone}");
+            }
+            // written under another name, as most programs do
+            s.src().file("part.no", "whole");
+            rename("part.no", "part.ok");
+            m.catch_up();
+            assert_eq!(dst.read("part.ok"), "whole");
+            assert_eq!(m.stop().expect(0).count("failures"), 0);
+        }
+    }
+}
+
+#[test]
+fn what_is_too_young_arrives_when_it_is_of_age() {
+    let s = Scratch::disk();
+    s.src().file("before", "x");
+    let m = Mirror::start(&s, "--min-age 2s");
+    s.src().file("d/new", "first");
+    let written = now_us();
+    let dst = s.dst();
+    wait_until("it arrives", PATIENCE, || {
+        let promised = m.complete_up_to();
+        let there = dst.has("d/new");
+        assert!(there || promised <= written, "promised, and not there");
+        there
+    });
+    let changed = fs::metadata(s.at("src/d/new")).unwrap().modified().unwrap();
+    assert!(changed.elapsed().unwrap() >= Duration::from_secs(2), "it was too young");
+    s.src().file("d/new", "second");
+    wait_until("its second version arrives", PATIENCE, || dst.read("d/new") == "second");
+    m.assert_same();
+    m.stop().expect(0);
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let s = Scratch::disk();
     for (options, word) in [
-        ("--min-age 1h", "--min-age"),
         ("--max-age 1h", "--max-age"),
+        ("--reject (", "'('"),
         ("--detect smoke", "possible values"),
         ("-0", "--detect list"),
     ] {

@@ -1,6 +1,7 @@
 //! What the target entry should be like, and in what it differs. No system call is made here.
 
 use crate::job::Job;
+use std::time::{Duration, SystemTime};
 use treeferry_core::change::Differs;
 use treeferry_core::spec::Keep;
 use treeferry_core::{Failure, Notice, Outcome, RelPath, Side};
@@ -116,8 +117,18 @@ pub(crate) fn looks_unchanged(job: &Job, src: &Meta, dst: &Meta) -> bool {
 
 /// Whether an age limit says to leave the entry alone.
 pub(crate) fn is_out_of_age(job: &Job, src: &Meta) -> bool {
-    job.young_after.is_some_and(|t| src.mtime > t || src.ctime > t)
+    (job.young_after.is_some_and(|t| src.mtime > t || src.ctime > t) && !job.is_mirror())
         || (src.kind == Kind::File && job.old_before.is_some_and(|t| src.atime < t))
+}
+
+/// How long until an entry of a mirror is old enough; `None`: it is, or need not be.
+pub(crate) fn comes_of_age_in(job: &Job, src: &Meta) -> Option<Duration> {
+    let least = job.spec.min_age.filter(|_| job.is_mirror())?;
+    let last = src.mtime.max(src.ctime);
+    let of_age = Duration::new(u64::try_from(last.sec).unwrap_or(0), last.nsec) + least;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    // times may lie far in the future, and be put right
+    of_age.checked_sub(now).filter(|d| !d.is_zero()).map(|d| d.min(least))
 }
 
 /// The word of the vocabulary for what the file system found.

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use treeferry_core::{GroupKey, RelPath};
 use treeferry_fs::{Meta, Time};
 
@@ -16,6 +17,8 @@ pub trait Mirrored: Send + Sync {
     /// A path is to be looked at again. `below`: and everything below it. `owed`: what has happened to this path,
     /// which is being worked on, is not on the target before that is done.
     fn again(&self, path: RelPath, below: bool, owed: &RelPath);
+    /// The same for a path alone, and after so long: it is too young.
+    fn later(&self, path: RelPath, wait: Duration, owed: &RelPath);
     /// All that a task with this ticket has led to is done.
     fn settled(&self, ticket: u64);
     /// An entry was given its new name at the target.

@@ -2,7 +2,7 @@
 //! mirroring.
 
 use crate::attrs::{self, Spot};
-use crate::compare::{Want, is_out_of_age, kind, looks_unchanged};
+use crate::compare::{Want, comes_of_age_in, is_out_of_age, kind, looks_unchanged};
 use crate::dir::Dir;
 use crate::look::Kin;
 use crate::mirror::seen;
@@ -127,6 +127,12 @@ impl Worker {
             return self.subdir(dir, name, out);
         }
         let special = !matches!(meta.kind, Kind::File | Kind::Symlink);
+        if let (Some(wait), Some(m)) = (comes_of_age_in(&self.job, &meta), self.job.mirror()) {
+            // nothing is heard of that
+            let path = dir.child(name);
+            m.listener.later(path.clone(), wait, &path);
+            return Ok(false);
+        }
         if is_out_of_age(&self.job, &meta) {
             self.note_skipped("its age: --min-age or --max-age", || dir.child(name), out);
             return Ok(false);

@@ -1,4 +1,4 @@
-//! Which entries a job is about: patterns and ages.
+//! Which entries a job is about: patterns, regular expressions and ages.
 //!
 //! Patterns keep the order in which they stand on the command line, files of patterns in between: a line
 //! `!PATTERN` takes back what stands before it. clap keeps values by option and not by place, so the order is put
@@ -13,7 +13,7 @@ use treeferry_core::config::Config;
 use treeferry_core::filter::{Rule, rules_of_file};
 use treeferry_core::units::parse_duration;
 
-/// What `--exclude`, `--include` and `--exclude-from` say, in their order, and the ages.
+/// What `--exclude`, `--include`, `--exclude-from`, `--accept` and `--reject` say, in their order, and the ages.
 #[derive(Debug)]
 pub struct Entries {
     patterns: Vec<Patterns>,
@@ -50,6 +50,17 @@ struct Given {
     /// options before it have excluded. The file is UTF-8.
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     exclude_from: Vec<PathBuf>,
+    /// Take in only files whose path matches REGEX; may be repeated, also with --reject
+    ///
+    /// A regular expression for the path below SRC with a `/` before it, anywhere in it: `\.grib$`, `^/top/`. Of all
+    /// --accept and --reject, in their order, the first that matches decides; what none matches is left out if the last
+    /// of them is an --accept, and taken in if it is a --reject. They speak of all that is no directory. What is left out
+    /// is as safe from deletion as with --exclude. Names that are not UTF-8 are matched by bytes: `(?-u)\xff`.
+    #[arg(long, value_name = "REGEX")]
+    accept: Vec<String>,
+    /// Leave out files whose path matches REGEX; may be repeated, also with --accept
+    #[arg(long, value_name = "REGEX")]
+    reject: Vec<String>,
     /// Leave alone what changed less than DUR ago
     ///
     /// By modification or status-change time, whichever is later. What is left alone is not deleted in DST
@@ -92,10 +103,13 @@ impl FromArgMatches for Entries {
         let given = Given::from_arg_matches(m)?;
         let place = |id| m.indices_of(id).into_iter().flatten();
         let mut patterns: Vec<(usize, Patterns)> = Vec::new();
-        patterns
-            .extend(place("exclude").zip(given.exclude.into_iter().map(|p| Patterns::One(Rule::Exclude(p)))));
-        patterns
-            .extend(place("include").zip(given.include.into_iter().map(|p| Patterns::One(Rule::Include(p)))));
+        let mut take = |id, values: Vec<String>, rule: fn(String) -> Rule| {
+            patterns.extend(place(id).zip(values.into_iter().map(|p| Patterns::One(rule(p)))));
+        };
+        take("exclude", given.exclude, Rule::Exclude);
+        take("include", given.include, Rule::Include);
+        take("accept", given.accept, Rule::Accept);
+        take("reject", given.reject, Rule::Reject);
         patterns.extend(place("exclude_from").zip(given.exclude_from.into_iter().map(Patterns::File)));
         patterns.sort_by_key(|p| p.0);
         Ok(Entries {

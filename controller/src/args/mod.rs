@@ -42,8 +42,10 @@ pub enum UsageError {
         /// What it takes.
         schemes: &'static [&'static str],
     },
-    /// Ages change by themselves, and nobody tells of it.
-    #[error("{0} is not for mirrors: an entry comes of age without an event; leave it out")]
+    /// What is there already would have to go.
+    #[error(
+        "{0} is not for mirrors: what is there already would have to go when it comes of age; leave it out"
+    )]
     NotForMirrors(&'static str),
     /// It says how a list is read where there is none.
     #[error("--null has no effect without --detect list")]

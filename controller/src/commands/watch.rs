@@ -103,10 +103,9 @@ impl Args {
         self.entries.apply(&mut spec, config)?;
         self.limits.apply(&mut spec, config);
         self.log.apply(&mut spec, &config.log);
-        match (spec.min_age, spec.max_age) {
-            (Some(_), _) => Err(UsageError::NotForMirrors("--min-age")),
-            (_, Some(_)) => Err(UsageError::NotForMirrors("--max-age")),
-            _ => Ok(spec),
+        match spec.max_age {
+            Some(_) => Err(UsageError::NotForMirrors("--max-age")),
+            None => Ok(spec),
         }
     }
 }

@@ -97,6 +97,11 @@ impl Mirrored for Listener {
         self.0.ring();
     }
 
+    fn later(&self, path: RelPath, wait: Duration, owed: &RelPath) {
+        self.0.pending().later(Instant::now(), path, wait, owed);
+        self.0.ring();
+    }
+
     fn settled(&self, ticket: u64) {
         self.0.pending().settled(Instant::now(), now_us(), ticket);
         self.0.ring();

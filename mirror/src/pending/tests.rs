@@ -232,6 +232,22 @@ fn what_is_owed_is_not_promised_before_it_is_done() {
 }
 
 #[test]
+fn what_is_too_young_waits_and_is_owed() {
+    let (mut p, now) = walked(Timing { damp: Duration::ZERO, ..Timing::default() });
+    p.sign(now, path("f"), Sign::Now);
+    let first = p.take(now, 10);
+    p.later(now, path("f"), ms(5000), &path("f"));
+    p.settled(now, 0, ticket(&first[0]));
+    p.told(300);
+    assert!(p.take(now + ms(4999), 10).is_empty());
+    assert_eq!((p.next_due(), p.figures().complete_up_to), (Some(now + ms(5000)), Some(100)));
+    let second = p.take(now + ms(5000), 10);
+    p.settled(now + ms(5000), 0, ticket(&second[0]));
+    p.told(400);
+    assert_eq!(p.figures().complete_up_to, Some(400));
+}
+
+#[test]
 fn so_much_may_wait_and_no_more() {
     let (mut p, now) = walked(Timing { most: 100, ..Timing::default() });
     for i in 0..101 {

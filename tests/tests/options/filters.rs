@@ -137,3 +137,20 @@ fn a_name_of_a_group_takes_the_place_of_nothing_that_is_excluded() {
     assert_eq!(r.failed(), ["cache"], "{r}");
     assert_eq!((s.dst().read("a"), s.dst().read("cache/in")), ("1".to_owned(), "2".to_owned()));
 }
+
+#[test]
+fn regular_expressions_decide_in_their_order_and_protect_from_deletion() {
+    let s = Scratch::disk();
+    s.src().file("a.grib", "1").file("d/b.grib", "1").file("d/b.tmp", "1").file("d/sub/c", "1").dir("empty");
+    s.dst().file("mine.tmp", "1").file("mine.grib", "1");
+    s.sync(r"--delete --accept \.grib$ --reject .").expect(0);
+    let t = s.dst();
+    assert!(
+        t.has("a.grib") && t.has("d/b.grib") && t.has("d/sub") && t.has("empty"),
+        "directories are taken in"
+    );
+    assert!(!t.has("d/b.tmp") && !t.has("d/sub/c"));
+    assert!(t.has("mine.tmp") && !t.has("mine.grib"), "what is left out is none of ours");
+    let r = s.sync("--accept ( -q").expect(1);
+    assert!(r.stderr.contains("'('"), "{r}");
+}
