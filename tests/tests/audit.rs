@@ -52,6 +52,10 @@ fn the_share_of_all_is_estimated_and_bounded() {
     // of twenty bounds that hold in 95 % of all cases
     assert!(held >= 16, "{held} of 20 bounds hold");
     assert!((sum / 20.0 - share).abs() < share / 4.0, "{} and not {share}", sum / 20.0);
+    // no more than are wanted: all of them, also those of a large directory
+    let r = audit(&s, "--sample 5000").expect(23);
+    assert_eq!((&r.json["whole"], &r.json["differing"]), (&true.into(), &300.into()), "{r}");
+    assert!((number(&r, "share_at_most") * number(&r, "entries") - 300.0).abs() < 1e-6, "{r}");
     // one that nobody chose is another each time, and is said
     let [a, b] = [audit(&s, "--sample 50"), audit(&s, "--sample 50")];
     assert_ne!(a.json["seed"], b.json["seed"]);

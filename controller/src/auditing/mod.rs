@@ -82,7 +82,8 @@ impl Finding {
 
 /// Draws, compares, and says what that tells. `None`: it was stopped.
 pub fn run(job: &Arc<Job>, wish: &Wish, stop: &Stop) -> Result<Option<Finding>, Failure> {
-    let mut sampler = Sampler::new(Roots { job: Arc::clone(job), lister: Lister::default() }, wish.seed)?;
+    let roots = Roots { job: Arc::clone(job), lister: Lister::default() };
+    let mut sampler = Sampler::new(roots, wish.seed, wish.sample)?;
     let whole = sampler.all(wish.sample);
     let is_whole = whole.is_some();
     let (drawn, draws) = match whole {

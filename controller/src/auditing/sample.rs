@@ -13,7 +13,7 @@
 use std::ffi::{CStr, CString};
 use treeferry_core::{Failure, RelPath, Side};
 
-/// Names kept of a directory, of each side; others take their turn when it is listed again.
+/// Names kept of a directory, of each side, where there are more than are wanted; others take their turn when it is listed again.
 const NAMES: usize = 256;
 /// Subdirectories kept of a directory, of each side: a random part stands for all.
 const DIRS: usize = 4096;
@@ -47,6 +47,8 @@ pub struct Sampler<T> {
     /// What is expected below a directory in which nobody was, by depth.
     expected: Vec<f64>,
     expected_of: usize,
+    /// Names, and subdirectories, kept of a directory of each side.
+    keep: (usize, usize),
     /// Directories that could not be read. What is in them is not part of any figure.
     pub failures: Vec<Failure>,
 }
@@ -100,14 +102,16 @@ pub fn effective(weights: impl Iterator<Item = f64>) -> f64 {
 }
 
 impl<T: Trees> Sampler<T> {
-    /// Of these trees.
-    pub fn new(trees: T, seed: u64) -> Result<Sampler<T>, Failure> {
+    /// Of these trees, of which all entries are wanted if they are at most so many.
+    pub fn new(trees: T, seed: u64, most: u64) -> Result<Sampler<T>, Failure> {
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
         let mut s = Sampler {
             trees,
             rng: fastrand::Rng::with_seed(seed),
             nodes: Vec::new(),
             expected: Vec::new(),
             expected_of: 0,
+            keep: (NAMES.max(most), DIRS.max(most)),
             failures: Vec::new(),
         };
         s.visit(RelPath::root(), 0, [true, true])?;
@@ -178,6 +182,7 @@ impl<T: Trees> Sampler<T> {
     /// the upper levels, where a wrong guess would cost most.
     pub fn all(&mut self, most: u64) -> Option<Vec<Drawn>> {
         let all = self.walk(most);
+        self.keep = (NAMES, DIRS);
         // below comes after above
         for n in (0..self.nodes.len()).rev() {
             self.nodes[n].mass = self.mass(n);
@@ -231,14 +236,14 @@ impl<T: Trees> Sampler<T> {
 
     fn read(&mut self, side: Side, path: &RelPath) -> Result<Part, Failure> {
         let mut part = Part::default();
-        let rng = &mut self.rng;
+        let (rng, (names, dirs)) = (&mut self.rng, self.keep);
         part.there = self.trees.list(side, path, &mut |name, is_dir| {
             part.count += 1;
-            keep(rng, &mut part.names, NAMES, part.count, || name.to_owned());
+            keep(rng, &mut part.names, names, part.count, || name.to_owned());
             if is_dir {
                 part.dir_count += 1;
                 let child = || Child { name: name.to_owned(), node: None, dead: false };
-                keep(rng, &mut part.dirs, DIRS, part.dir_count, child);
+                keep(rng, &mut part.dirs, dirs, part.dir_count, child);
             }
         })?;
         // they are taken from the end

@@ -80,7 +80,7 @@ fn sums_are_estimated_without_bias_however_uneven_the_tree() {
     let (mut sums, mut chain, mut first) = (0.0, 0.0, 0.0);
     const SEEDS: u64 = 300;
     for seed in 0..SEEDS {
-        let mut s = Sampler::new(&p, seed).unwrap();
+        let mut s = Sampler::new(&p, seed, 100).unwrap();
         assert!(s.all(100).is_none());
         (0..100).for_each(|_| s.explore());
         let drawn: Vec<Drawn> = (0..200).filter_map(|_| s.draw()).collect();
@@ -100,7 +100,7 @@ fn sums_are_estimated_without_bias_however_uneven_the_tree() {
 #[test]
 fn draws_become_even() {
     let (p, all) = uneven();
-    let mut s = Sampler::new(&p, 7).unwrap();
+    let mut s = Sampler::new(&p, 7, 0).unwrap();
     while !s.is_explored() {
         s.explore();
     }
@@ -125,7 +125,7 @@ fn what_only_one_side_has_is_drawn_as_such() {
     p.add(&[1], "kind", false);
     let (mut missing, mut extra, mut both) = (0.0, 0.0, 0.0);
     for seed in 0..200 {
-        let mut s = Sampler::new(&p, seed).unwrap();
+        let mut s = Sampler::new(&p, seed, 0).unwrap();
         (0..100).for_each(|_| s.explore());
         for d in (0..300).filter_map(|_| s.draw()) {
             let under = |dir: &[u8]| d.path.as_bytes().starts_with(dir);
@@ -150,15 +150,19 @@ fn a_small_tree_is_taken_whole() {
     p.files(&[0, 1], "d", 10);
     p.add(&[1], "d/extra", true);
     p.files(&[1], "d/extra", 2);
-    let mut s = Sampler::new(&p, 1).unwrap();
+    let mut s = Sampler::new(&p, 1, 100).unwrap();
     let all = s.all(100).unwrap();
     assert_eq!(all.len(), 14);
     assert_eq!(all.iter().filter(|d| d.path.as_bytes().starts_with(b"d/extra")).count(), 3);
     assert!(all.iter().all(|d| d.weight == 1.0));
-    assert!(Sampler::new(&p, 1).unwrap().all(5).is_none());
+    assert!(Sampler::new(&p, 1, 5).unwrap().all(5).is_none());
+    // a directory with more names than are kept of others
+    let (p, all) = uneven();
+    let mut s = Sampler::new(&p, 1, 10_000).unwrap();
+    assert_eq!(s.all(10_000).unwrap().len() as f64, all);
     // nothing at all
     let empty = Plan::new();
-    let mut s = Sampler::new(&empty, 1).unwrap();
+    let mut s = Sampler::new(&empty, 1, 5).unwrap();
     assert_eq!((s.draw(), s.all(5)), (None, Some(Vec::new())));
 }
 
