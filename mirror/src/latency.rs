@@ -1,46 +1,54 @@
 //! How long changes took to arrive: a histogram with buckets that are 1/8 apart, which is what its quantiles are exact to.
 
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Buckets a power of two is divided into.
 const PARTS: u64 = 8;
 /// 1 µs to 2^44 µs, which is half a year.
-const BUCKETS: usize = 44 * PARTS as usize;
+const BUCKETS: u16 = 44 * PARTS as u16;
 
 /// Times that were counted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latency {
-    counts: Box<[u64; BUCKETS]>,
+    /// Of each bucket that has any: a mirror's times are in some dozens of them.
+    counts: BTreeMap<u16, u64>,
     total: u64,
-    most: Duration,
+    /// In µs.
+    most: u64,
 }
 
-impl Default for Latency {
-    fn default() -> Self {
-        Latency { counts: Box::new([0; BUCKETS]), total: 0, most: Duration::ZERO }
-    }
-}
-
-fn bucket(us: u64) -> usize {
+fn bucket(us: u64) -> u16 {
     let us = us.max(1);
     let power = us.ilog2() as u64;
     // the bits after the first
     let part = if power >= 3 { (us >> (power - 3)) & 7 } else { (us << (3 - power)) & 7 };
-    ((power * PARTS + part) as usize).min(BUCKETS - 1)
+    ((power * PARTS + part) as u16).min(BUCKETS - 1)
 }
 
 /// The upper end of a bucket, in µs.
-fn end(bucket: usize) -> u64 {
-    let (power, part) = (bucket as u64 / PARTS, bucket as u64 % PARTS);
+fn end(bucket: u16) -> u64 {
+    let (power, part) = (u64::from(bucket) / PARTS, u64::from(bucket) % PARTS);
     (((1u64 << power) as f64) * (1.0 + (part + 1) as f64 / PARTS as f64)).ceil() as u64
 }
 
 impl Latency {
     /// Counts one.
     pub fn count(&mut self, took: Duration) {
-        self.counts[bucket(u64::try_from(took.as_micros()).unwrap_or(u64::MAX))] += 1;
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        *self.counts.entry(bucket(us)).or_default() += 1;
         self.total += 1;
-        self.most = self.most.max(took);
+        self.most = self.most.max(us);
+    }
+
+    /// Counts what others have counted.
+    pub fn add(&mut self, others: &Latency) {
+        for (bucket, n) in &others.counts {
+            *self.counts.entry(*bucket).or_default() += n;
+        }
+        self.total += others.total;
+        self.most = self.most.max(others.most);
     }
 
     /// How many were counted.
@@ -48,19 +56,19 @@ impl Latency {
         self.total
     }
 
-    /// The longest.
+    /// The longest, to a microsecond.
     pub fn most(&self) -> Duration {
-        self.most
+        Duration::from_micros(self.most)
     }
 
     /// The time within which this share of them arrived, to an eighth. Zero if there are none.
     pub fn quantile(&self, share: f64) -> Duration {
         let rank = (share.clamp(0.0, 1.0) * self.total as f64).ceil().max(1.0) as u64;
         let mut sum = 0;
-        for (i, n) in self.counts.iter().enumerate() {
+        for (bucket, n) in &self.counts {
             sum += n;
-            if self.total > 0 && sum >= rank {
-                return Duration::from_micros(end(i)).min(self.most);
+            if sum >= rank {
+                return Duration::from_micros(end(*bucket).min(self.most));
             }
         }
         Duration::ZERO
@@ -69,7 +77,7 @@ impl Latency {
     /// How many took longer than this, to an eighth.
     pub fn above(&self, limit: Duration) -> u64 {
         let from = bucket(u64::try_from(limit.as_micros()).unwrap_or(u64::MAX)) + 1;
-        self.counts[from.min(BUCKETS)..].iter().sum()
+        self.counts.range(from..).map(|(_, n)| n).sum()
     }
 }
 
@@ -99,7 +107,7 @@ mod tests {
         let mut l = Latency::default();
         l.count(Duration::ZERO);
         l.count(Duration::MAX);
-        assert_eq!((l.total(), l.most()), (2, Duration::MAX));
+        assert_eq!((l.total(), l.most()), (2, Duration::from_micros(u64::MAX)));
         assert!(l.quantile(0.1) <= Duration::from_micros(2));
         assert_eq!(l.above(Duration::from_secs(600)), 1);
     }

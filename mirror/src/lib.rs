@@ -1,9 +1,11 @@
 //! What a mirror has to remember: which paths are to be looked at, since when, and so up to what moment the target is
 //! complete. Pure: no I/O, no clock, no thread; whoever hosts a mirror tells it the time.
 
+mod arrivals;
 mod failing;
 mod latency;
 mod pending;
 
+pub use arrivals::Arrivals;
 pub use latency::Latency;
 pub use pending::{Batch, Below, Figures, Pending, Sign, Timing};

@@ -10,8 +10,8 @@
 //! yet; so whatever waited for it is dealt with only when everything has been told up to the end of the look. A path that
 //! failed is not waited for: it is named, and tried again by itself.
 
-use crate::Latency;
 use crate::failing::Failing;
+use crate::{Arrivals, Latency};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 use treeferry_core::{Names, RelPath};
@@ -151,6 +151,7 @@ pub struct Pending {
     looks: u64,
     resyncs: u64,
     latency: Latency,
+    arrivals: Arrivals,
 }
 
 impl Pending {
@@ -175,6 +176,7 @@ impl Pending {
             looks: 0,
             resyncs: 0,
             latency: Latency::default(),
+            arrivals: Arrivals::default(),
         };
         p.add_below(RelPath::root(), 0);
         p
@@ -270,7 +272,9 @@ impl Pending {
             self.busy.remove(&path);
             self.failing.tried(&path);
             if !self.failing.contains(&path) {
-                self.latency.count(now.saturating_duration_since(since));
+                let took = now.saturating_duration_since(since);
+                self.latency.count(took);
+                self.arrivals.count(us, took);
             }
             // what was said meanwhile has its turn now
             if let Some(w) = self.waiting.get(&path) {
@@ -373,6 +377,11 @@ impl Pending {
     /// How long changes took from the moment that they were heard of.
     pub fn latency(&self) -> &Latency {
         &self.latency
+    }
+
+    /// The same by the hour.
+    pub fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
     }
 
     fn earliest(&self) -> u64 {

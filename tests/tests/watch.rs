@@ -408,6 +408,38 @@ fn what_is_too_young_arrives_when_it_is_of_age() {
 }
 
 #[test]
+fn what_arrived_is_told_by_the_hour_also_of_earlier_mirrors_of_the_same_directories() {
+    let s = Scratch::disk();
+    let mut arrived = Vec::new();
+    for n in 0..3 {
+        let mut c = watch_command(&s, "--detect inotify");
+        let m = Mirror { s: &s, live: Live::of(c.env("TREEFERRY_LOG_DIR", s.at("log"))) };
+        m.catch_up();
+        s.src().file(&format!("f{n}"), "x");
+        m.assert_same();
+        m.stop().expect(0);
+        let mut c = command(["mirror", "report", "--json"]);
+        let r = Run::of(c.env("TREEFERRY_LOG_DIR", s.at("log"))).expect(0);
+        assert_eq!(r.json["mirrors"].as_array().unwrap().len(), 1, "{r}");
+        let page = &r.json["mirrors"][0];
+        let sum =
+            |of: &str| page[of].as_array().unwrap().iter().map(|h| h["count"].as_u64().unwrap()).sum::<u64>();
+        assert_eq!((sum("hours"), page["failing"].as_u64()), (sum("days"), Some(0)), "{r}");
+        assert!(page["hours"][0]["max_ms"].as_f64().unwrap() > 0.0 && page["hours"][0]["over_300_s"] == 0);
+        arrived.push(sum("hours"));
+    }
+    assert!(arrived[0] > 0 && arrived.is_sorted_by(|a, b| a < b), "{arrived:?}");
+    let mut c = command(["mirror", "report", "--log-dir"]);
+    let r = Run::of(c.arg(s.at("log")).arg(s.at("src")).arg(s.at("dst"))).expect(0);
+    assert!(
+        r.stdout.contains(&format!("{} -> ", s.at("src").display())) && r.stdout.contains("> 300 s"),
+        "{r}"
+    );
+    let r = Run::of(command(["mirror", "report", "--log-dir"]).arg(s.at("log")).arg("/elsewhere")).expect(0);
+    assert_eq!(r.stdout, "");
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let s = Scratch::disk();
     for (options, word) in [

@@ -6,6 +6,7 @@ pub mod control;
 pub mod doctor;
 pub mod logs;
 pub mod man;
+pub mod mirror;
 pub mod report;
 pub mod status;
 pub mod sync;

@@ -3,6 +3,7 @@
 
 mod desk;
 pub mod detect;
+pub mod diary;
 mod walks;
 
 use crate::args::daemon::host;
@@ -15,6 +16,7 @@ use crate::output::{Console, End, Reading};
 use crate::report::journal::Journal;
 use desk::{Desk, Listener, Told, now_us};
 use detect::{Detectors, How};
+use diary::Diary;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -61,6 +63,7 @@ pub fn run(
     let engine = Engine::memory();
     engine.keep_open();
     let mut journal = Journal::begin(request.telling.dir.clone(), id, &request.spec, job.root_inodes().0);
+    let mut diary = Diary::open(request.telling.dir.as_ref(), id, &request.spec);
     let log = events::log(&request.telling, id);
     let teller = log.as_ref().map(|l| Teller::new(l.outbox(), id, &request.spec));
     log.iter().for_each(|l| events::put(l.outbox(), events::job_began(id, &request.spec)));
@@ -104,6 +107,7 @@ pub fn run(
             p.answer(|| watch.report());
         }
         journal.tick(|| (&watch.engine, watch.pool.running(id)));
+        diary.tick(|| watch.desk.pending());
         console.tick(|| Reading {
             entries: watch.job.live_entries(),
             bytes: watch.job.live_bytes(),
@@ -116,6 +120,7 @@ pub fn run(
         p.close();
     }
     meter.into_iter().for_each(Meter::stop);
+    diary.end(&watch.desk.pending());
     let end = watch.end(stop);
     journal.end(&end.1, &end.1.status());
     let end = end.0;

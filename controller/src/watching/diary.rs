@@ -1,0 +1,133 @@
+//! What is kept of a mirror beyond the life of its process: when changes arrived and how long that took, by the hour and the
+//! day. A mirror is a pair of directories; whoever keeps it next goes on with the same page. Nothing depends on it.
+
+use crate::args::daemon::host;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use treeferry_core::{JobId, JobSpec, escape};
+use treeferry_mirror::{Arrivals, Pending};
+use treeferry_queue::Control;
+use treeferry_service::state_dir::Documents;
+
+/// How often it is written.
+const EVERY: Duration = Duration::from_secs(10);
+/// The form of the page; another one is left alone.
+const FORMAT: u32 = 1;
+
+/// The page of a mirror.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Page {
+    format: u32,
+    /// The directory that is right, escaped.
+    pub src: String,
+    /// The one that is kept like it.
+    pub dst: String,
+    /// Who keeps it, or kept it last.
+    pub host: String,
+    /// When it was first kept (ms since 1970).
+    pub began_ms: u64,
+    /// When this was written.
+    pub seen_ms: u64,
+    /// Up to when it was complete then (µs since 1970).
+    pub complete_up_to_us: Option<u64>,
+    /// Paths that failed then.
+    pub failing: u64,
+    /// When changes arrived.
+    pub arrivals: Arrivals,
+}
+
+/// Writes the page of one mirror.
+pub struct Diary {
+    documents: Option<Documents>,
+    id: JobId,
+    /// What was there before us.
+    first: Page,
+    next: Instant,
+}
+
+/// Where pages are, below the directory of events.
+pub fn documents(dir: &Path) -> Documents {
+    Documents::new(dir.join("mirrors"))
+}
+
+/// All pages that can be read, the one that was written last first.
+pub fn pages(documents: &Documents) -> std::io::Result<Vec<(JobId, Page)>> {
+    let mut all = Vec::new();
+    for id in documents.jobs()? {
+        let page = documents.read(id)?.and_then(|text| serde_json::from_str::<Page>(&text).ok());
+        all.extend(page.filter(|p| p.format == FORMAT).map(|p| (id, p)));
+    }
+    Ok(all)
+}
+
+impl Diary {
+    /// Opens that of a mirror. `dir`: that of events; `None` means nowhere. `id`: what a page that is new goes by.
+    pub fn open(dir: Option<&PathBuf>, id: JobId, spec: &JobSpec) -> Diary {
+        let documents = dir.map(|d| documents(d));
+        let shown = |p: &Path| {
+            let whole = std::path::absolute(p).unwrap_or_else(|_| p.to_owned());
+            escape::bytes(whole.as_os_str().as_encoded_bytes()).to_string()
+        };
+        let (src, dst) = (shown(&spec.src), shown(&spec.dst));
+        let now = Control::now_ms();
+        let known = documents.as_ref().and_then(|d| pages(d).ok()).unwrap_or_default();
+        let (id, page) = known.into_iter().find(|(_, p)| p.src == src && p.dst == dst).unwrap_or_else(|| {
+            let (host, arrivals) = (host(), Arrivals::default());
+            let (complete_up_to_us, failing) = (None, 0);
+            let page = Page {
+                format: FORMAT,
+                src,
+                dst,
+                host,
+                began_ms: now,
+                seen_ms: now,
+                complete_up_to_us,
+                failing,
+                arrivals,
+            };
+            (id, page)
+        });
+        Diary { documents, id, first: Page { host: host(), ..page }, next: Instant::now() + EVERY }
+    }
+
+    /// Called some times a second.
+    pub fn tick<'a, P: std::ops::Deref<Target = Pending> + 'a>(&mut self, pending: impl FnOnce() -> P) {
+        if self.documents.is_some() && Instant::now() >= self.next {
+            self.next = Instant::now() + EVERY;
+            let page = self.page(&pending());
+            self.write(&page);
+        }
+    }
+
+    /// Writes the last of it.
+    pub fn end(mut self, pending: &Pending) {
+        let page = self.page(pending);
+        self.write(&page);
+        self.documents.iter().for_each(Documents::prune);
+    }
+
+    fn page(&self, pending: &Pending) -> Page {
+        let f = pending.figures();
+        let mut page = Page {
+            seen_ms: Control::now_ms(),
+            complete_up_to_us: f.complete_up_to,
+            failing: f.failing as u64,
+            ..self.first.clone()
+        };
+        page.arrivals.add(pending.arrivals());
+        page
+    }
+
+    fn write(&mut self, page: &Page) {
+        let Some(documents) = &self.documents else { return };
+        // texts and numbers: cannot fail
+        let text = serde_json::to_vec(page).unwrap_or_default();
+        if let Err(e) = documents.write(self.id, &text) {
+            let dir = escape::bytes(documents.dir().as_os_str().as_encoded_bytes());
+            tracing::warn!("what 'treeferry mirror report' would tell cannot be written to {dir}: {e}");
+            // once is enough
+            self.documents = None;
+        }
+    }
+}
