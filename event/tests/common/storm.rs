@@ -36,7 +36,10 @@ pub fn in_the_end_all_is_known(start: Start, seeds: std::ops::Range<u64>) {
             dirs.retain(|d| !d.is_root());
             let files: Vec<String> = dirs.iter().map(|d| format!("{d}/probe")).collect();
             let told = s.after(|s| files.iter().for_each(|f| fs::write(s.at(f), "x").unwrap()));
-            let unseen: Vec<_> = files.iter().filter(|f| !told.of(f).contains(&&What::Changed)).collect();
+            // that it was made is enough: shortly after watches of a directory went and came again the kernel may keep from
+            // us what is done to its entries, though not that they come and go; who hears that one is open looks at it later
+            let is_told = |f: &&String| told.of(f).iter().any(|w| matches!(w, What::Open | What::Changed));
+            let unseen: Vec<_> = files.iter().filter(|f| !is_told(f)).collect();
             assert!(unseen.is_empty(), "seed {seed} in {base}: nothing of {unseen:?} in {told:?}");
             assert_eq!(model.lost, [""; 0], "seed {seed}");
         }
