@@ -1,7 +1,8 @@
 //! The command line as a whole: which commands there are, and what becomes of one that is wrong.
 
 use crate::commands::{
-    audit, completions, control, doctor, logs, man, mirror, report, status, sync, top, verify, watch, worker,
+    agent, audit, completions, control, doctor, logs, man, mirror, post, report, status, sync, top, verify,
+    watch, worker,
 };
 use crate::output;
 use clap::{Parser, Subcommand};
@@ -26,6 +27,8 @@ enum Command {
     Sync(Box<sync::Args>),
     Verify(Box<verify::Args>),
     Watch(Box<watch::Args>),
+    Agent(agent::Args),
+    Post(post::Args),
     Mirror(mirror::Args),
     Audit(Box<audit::Args>),
     Worker(worker::Args),
@@ -59,6 +62,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
             Command::Top(args) => top::run(&args),
             Command::Jobs(args) => status::run_jobs(&args),
             Command::Logs(args) => logs::run(&args),
+            Command::Post(args) => post::run(&args),
+            Command::Agent(args) => agent::run(&args),
             Command::Mirror(args) => mirror::run(&args),
             Command::Audit(args) => audit::run(&args),
             Command::Report(args) => report::run(&args),

@@ -140,7 +140,7 @@ fn follow(node: &Arc<Node>, id: JobId, itemize: bool, stop: &Stop, console: &Arc
 }
 
 /// Other processes have other working directories.
-fn absolute(spec: &JobSpec) -> JobSpec {
+pub fn absolute(spec: &JobSpec) -> JobSpec {
     let whole = |p: &std::path::Path| std::path::absolute(p).unwrap_or_else(|_| p.to_owned());
     let mut spec = spec.clone();
     spec.src = whole(&spec.src);

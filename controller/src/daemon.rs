@@ -5,6 +5,7 @@ use crate::args::daemon::host;
 use crate::cluster::connect;
 use crate::events::{self, Teller, Telling};
 use crate::links::linker;
+use crate::looking::{Book, Looks, Voice, Walker};
 use crate::metering::cluster::AllTasks;
 use crate::metering::{self, Counting};
 use crate::output::complain;
@@ -15,7 +16,8 @@ use std::time::Duration;
 use treeferry_core::event::EventKind;
 use treeferry_core::{Change, Event, Failure, JobId, Notice, Pass, Stop, Work};
 use treeferry_fs::Limits;
-use treeferry_queue::{Control, Engine, Lane, Node, NodeReport, Reporting, Shutdown, Site};
+use treeferry_queue::mirrors::Outgoing;
+use treeferry_queue::{Control, Engine, Lane, Node, NodeReport, Refusal, Reporting, Shutdown, Site};
 use treeferry_service::metrics::{Meter, Metrics, Settings};
 use treeferry_service::{Exit, logging, signals};
 use treeferry_worker::{Context, Job, Jobs, Member, NodePool, Reporter};
@@ -61,7 +63,8 @@ pub fn run(what: &'static str, plan: &Plan, lanes: &[Lane], args: &Daemon) -> Ex
     };
     node.tell(&host(), plan.telling.keep.buffer, plan.telling.stream_length);
     let tasks = plan.metrics.is_some().then(Arc::<AllTasks>::default);
-    let here = Here { node: Arc::clone(&node), refused: Mutex::default(), tasks: tasks.clone() };
+    let outgoing = Arc::new(node.outgoing());
+    let here = Here { node: Arc::clone(&node), outgoing, refused: Mutex::default(), tasks: tasks.clone() };
     let pool = match NodePool::start(&node, Box::new(here), threads) {
         Ok(p) => Arc::new(p),
         Err(e) => {
@@ -69,8 +72,18 @@ pub fn run(what: &'static str, plan: &Plan, lanes: &[Lane], args: &Daemon) -> Ex
             return Exit::Unusable;
         }
     };
+    // links are made for walks alone: those who look link by themselves
+    let links = lanes.contains(&Lane::Links);
+    let looks = match (!links).then(|| Looks::start(&node, threads)).transpose() {
+        Ok(l) => l,
+        Err(e) => {
+            complain(&format!("cannot start a thread: {e}"));
+            return Exit::Unusable;
+        }
+    };
     let stopping = Arc::new(AtomicBool::new(false));
-    node.report(reporting(what, &node, &pool, &stopping));
+    let refusals = looks.as_ref().map(Looks::refused);
+    node.report(reporting(what, &node, &pool, &stopping, refusals));
     let meter = plan.metrics.clone().zip(tasks).map(|(settings, tasks)| {
         let (metrics, pool) = (Arc::new(Metrics::start(settings)), Arc::downgrade(&pool));
         let load = move || pool.upgrade().map(|p| (p.size(), p.busy()));
@@ -81,7 +94,6 @@ pub fn run(what: &'static str, plan: &Plan, lanes: &[Lane], args: &Daemon) -> Ex
     complain(&format!("{what} is ready, with {threads} threads"));
     let ready = format!("{what} of version {}, {threads} threads", env!("CARGO_PKG_VERSION"));
     events::put(node.outbox(), Event::new(EventKind::WorkerStarted).text(ready));
-    let links = lanes.contains(&Lane::Links);
     let exit = loop {
         let wanted = node.wanted();
         if wanted.shutdown == Some(Shutdown::Now) {
@@ -107,6 +119,7 @@ pub fn run(what: &'static str, plan: &Plan, lanes: &[Lane], args: &Daemon) -> Ex
         std::thread::sleep(TICK);
     };
     stopping.store(true, Relaxed);
+    looks.into_iter().for_each(Looks::stop);
     pool.stop(BUDGET);
     events::put(node.outbox(), Event::new(EventKind::WorkerEnded).text(what));
     meter.into_iter().for_each(Meter::stop);
@@ -126,6 +139,7 @@ fn reporting(
     node: &Arc<Node>,
     pool: &Arc<NodePool>,
     stopping: &Arc<AtomicBool>,
+    refusals: Option<impl Fn() -> Vec<Refusal> + Send + Sync + 'static>,
 ) -> Reporting {
     // weak: the node keeps this, and the pool keeps the node
     let (node, pool) = (Arc::downgrade(node), Arc::downgrade(pool));
@@ -146,7 +160,7 @@ fn reporting(
             seen_ms: Control::now_ms(),
             unacked: node.unacked(),
             tasks: pool.running(),
-            refused: pool.refused(),
+            refused: pool.refused().into_iter().chain(refusals.iter().flat_map(|r| r())).collect(),
             events_dropped: node.outbox().dropped(),
         }
     })
@@ -155,6 +169,8 @@ fn reporting(
 /// Opens jobs on this node.
 struct Here {
     node: Arc<Node>,
+    /// To those who keep mirrors.
+    outgoing: Arc<Outgoing>,
     /// Why jobs were last refused, as was told: each is tried again every few seconds.
     refused: Mutex<HashMap<JobId, String>>,
     /// Told how long tasks take, if anybody wants to know.
@@ -185,6 +201,12 @@ impl Here {
         let member = Member { made_target: record.made_target, roots: record.roots, limits, began };
         let job = Job::join(record.spec, Stop::default(), &member).map_err(|e| e.to_string())?;
         self.node.enroll(id, &job.temp_names().own_maker()).map_err(|e| e.to_string())?;
+        if let Some(mirror) = self.node.mirror_of_walk(id).map_err(|e| e.to_string())? {
+            let fields = self.node.mirror_fields(mirror).map_err(|e| e.to_string())?;
+            let known = fields.get(crate::watching::far::WALKED).is_some_and(|w| w == b"1");
+            let walker = Walker::new(Voice::new(&self.node, &self.outgoing, mirror), known);
+            job.mirror_for(Box::new(walker), Box::new(Book(self.node.names_of_mirror(mirror))));
+        }
         let teller = Teller::new(self.node.outbox(), id, job.spec());
         let mut reporter: Arc<dyn Reporter> = Arc::new(Log { job: id, teller });
         if let Some(all) = &self.tasks {

@@ -74,7 +74,8 @@ pub fn run(purpose: Purpose, request: Request, output: &Output) -> Exit {
 
     // the engine is chosen here
     let ended = is_usable(purpose, &request).and_then(|()| match (&request.watch, &request.site) {
-        (Some(wish), _) => watching::run(id, &request, wish, &stop, &console).map(Some),
+        (Some(wish), None) => watching::run(id, &request, wish, &stop, &console).map(Some),
+        (Some(wish), Some(site)) => watching::far::run(site, &request, wish, &stop, &console).map(Some),
         (None, None) => local::run(id, &request, &stop, &console).map(Some),
         (None, Some(site)) => cluster::run(site, id, &request, &stop, &console),
     });

@@ -2,6 +2,7 @@
 //!
 //! Each command is a file under `commands/`: its arguments, whose doc comment is its manual, and one function.
 
+mod agent;
 mod args;
 mod auditing;
 mod cli;
@@ -13,6 +14,8 @@ mod job;
 mod links;
 mod local;
 mod logs;
+mod looking;
+mod mailbox;
 mod metering;
 mod nearby;
 mod output;

@@ -69,21 +69,7 @@ impl Post {
     }
 
     fn open_in(dir: &Path, job: JobId) -> io::Result<Option<Post>> {
-        match dir.ancestors().nth(2) {
-            Some(base) if base.is_dir() => {}
-            _ => return Ok(None),
-        }
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        is_private(dir)?;
-        let path = dir.join(format!("{job}.sock"));
-        // who connects between bind and listen is refused, and would take it for that of a dead process: it gets its
-        // name when it listens
-        let unnamed = dir.join(format!("{job}.new"));
-        let listener = UnixListener::bind(&unnamed)?;
-        fs::set_permissions(&unnamed, fs::Permissions::from_mode(0o600))?;
-        listener.set_nonblocking(true)?;
-        fs::rename(&unnamed, &path)?;
-        Ok(Some(Post { listener, path }))
+        Ok(listen_in(dir, &format!("{job}.sock"))?.map(|(listener, path)| Post { listener, path }))
     }
 
     /// Answers whoever has asked since.
@@ -102,6 +88,45 @@ impl Post {
     pub fn close(self) {
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// Listens at a socket of this name; `None`: there is no place for it.
+pub fn listen(name: &str) -> io::Result<Option<(UnixListener, PathBuf)>> {
+    place().map_or(Ok(None), |dir| listen_in(&dir, name))
+}
+
+fn listen_in(dir: &Path, name: &str) -> io::Result<Option<(UnixListener, PathBuf)>> {
+    match dir.ancestors().nth(2) {
+        Some(base) if base.is_dir() => {}
+        _ => return Ok(None),
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    is_private(dir)?;
+    let path = dir.join(name);
+    // who connects between bind and listen is refused, and would take it for that of a dead process: it gets its
+    // name when it listens
+    let unnamed = dir.join(format!("{name}.new"));
+    let listener = UnixListener::bind(&unnamed)?;
+    fs::set_permissions(&unnamed, fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    fs::rename(&unnamed, &path)?;
+    Ok(Some((listener, path)))
+}
+
+/// Sockets of jobs whose name ends like this.
+pub fn named(ending: &str) -> io::Result<Vec<(JobId, PathBuf)>> {
+    let Some(dir) = place() else { return Ok(Vec::new()) };
+    if !is_private(&dir)? {
+        return Ok(Vec::new());
+    }
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(OsStr::to_str).and_then(|n| n.strip_suffix(ending));
+        let id = name.and_then(|n| n.strip_suffix('.')).and_then(|n| n.parse().ok());
+        all.extend(id.filter(|_| is_socket(&path)).map(|id: JobId| (id, path)));
+    }
+    Ok(all)
 }
 
 /// How a job stands: what [`Post::answer`] sends.
@@ -213,7 +238,8 @@ fn ask(path: &Path) -> io::Result<Option<Found>> {
     Ok(serde_json::from_slice(&text).ok().and_then(|v: Value| found_of_json(&v)))
 }
 
-fn found_of_json(v: &Value) -> Option<Found> {
+/// Reads what [`report`] has made; `None`: it is of another version.
+pub fn found_of_json(v: &Value) -> Option<Found> {
     (v["version"] == VERSION).then_some(())?;
     Some(Found {
         job: job_of_json(&v["jobs"][0])?,

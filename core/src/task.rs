@@ -138,6 +138,14 @@ pub enum Work {
         /// As in `Look`.
         ticket: u64,
     },
+    /// For a mirror: names of this directory may have come and gone. What the source's has not is looked at; of what is
+    /// there nothing is.
+    Names {
+        /// The directory.
+        dir: RelPath,
+        /// As in `Look`.
+        ticket: u64,
+    },
 }
 
 /// How far the walk of a big directory has come: so many of its names were seen to, or given away, and are not to be
@@ -238,6 +246,7 @@ impl Work {
             Work::RemoveDir { .. } => "remove-dir",
             Work::Look { .. } => "look",
             Work::Move { .. } => "move",
+            Work::Names { .. } => "names",
         }
     }
 
@@ -260,6 +269,7 @@ impl Work {
             | Work::RemoveDir { path, .. }
             | Work::Move { to: path, .. } => path,
             Work::Files { dir, .. } | Work::RemoveNames { dir, .. } | Work::Look { dir, .. } => dir,
+            Work::Names { dir, .. } => dir,
             Work::Chunk { file, .. } | Work::Publish { file, .. } => &file.path,
         }
     }

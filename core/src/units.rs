@@ -9,7 +9,7 @@ pub enum BadQuantity {
     #[error("'{0}' is not a size: write a number with K, M, G, T or P (powers of 1024), e.g. 64M")]
     Size(String),
     /// Not a number with a known unit.
-    #[error("'{0}' is not a duration: write seconds, or a number with s, m, h, d or w, e.g. 12h")]
+    #[error("'{0}' is not a duration: write seconds, or a number with ms, s, m, h, d or w, e.g. 12h")]
     Duration(String),
 }
 
@@ -37,13 +37,15 @@ pub fn parse_size(s: &str) -> Result<u64, BadQuantity> {
     if v.is_finite() && v < u64::MAX as f64 { Ok(v as u64) } else { Err(bad()) }
 }
 
-/// Reads a duration: a number of seconds, or a number with s, m, h, d or w.
+/// Reads a duration: a number of seconds, or a number with ms, s, m, h, d or w.
 pub fn parse_duration(s: &str) -> Result<Duration, BadQuantity> {
     let bad = || BadQuantity::Duration(s.to_owned());
     let t = s.trim();
     let split = t.find(|c: char| !c.is_ascii_digit()).unwrap_or(t.len());
     let (number, unit) = t.split_at(split);
+    let number_of = |n: &str| n.parse::<u64>().map_err(|_| bad());
     let each = match unit {
+        "ms" => return Ok(Duration::from_millis(number_of(number)?)),
         "" | "s" => 1,
         "m" | "min" => 60,
         "h" => 3600,
@@ -51,7 +53,7 @@ pub fn parse_duration(s: &str) -> Result<Duration, BadQuantity> {
         "w" => 7 * 86_400,
         _ => return Err(bad()),
     };
-    number.parse::<u64>().ok().and_then(|n| n.checked_mul(each)).map(Duration::from_secs).ok_or_else(bad)
+    number_of(number)?.checked_mul(each).map(Duration::from_secs).ok_or_else(bad)
 }
 
 /// Shows a number of bytes with three digits and a binary unit.
@@ -96,6 +98,7 @@ mod tests {
             ("90s", 90),
             ("2m", 120),
             ("12h", 43_200),
+            ("90000ms", 90),
             ("1d", 86_400),
             ("2w", 1_209_600),
         ] {

@@ -33,6 +33,10 @@ pub enum MessageKind {
     Spec = 7,
     /// A [`Change`](crate::Change).
     Change = 8,
+    /// What those who detect and those who look tell whoever keeps a mirror.
+    MirrorNews = 9,
+    /// What is to be looked at for a mirror.
+    MirrorErrand = 10,
 }
 
 /// Why bytes are not a message of ours. Trying again never helps.

@@ -42,7 +42,8 @@ fn tasks() -> Vec<Task> {
         Work::RemoveNames { dir: dir.clone(), names: names.clone() },
         Work::RemoveDir { path: dir.clone(), above: 1000 },
         Work::Look { dir: dir.clone(), names, ticket: 1 << 33 },
-        Work::Move { from: dir, to: path(b"new"), ticket: 0 },
+        Work::Move { from: dir.clone(), to: path(b"new"), ticket: 0 },
+        Work::Names { dir, ticket: 1 << 40 },
     ];
     let of = |(i, work)| Task { id: TaskId(i as u64), join: Some(JoinId(300)), attempt: 1, tally: 9, work };
     works.into_iter().enumerate().map(of).collect()

@@ -52,9 +52,10 @@ fn strength(what: &What) -> u8 {
     match what {
         What::Open => 0,
         What::Attributes => 1,
-        What::Changed => 2,
-        What::Tree => 3,
-        What::Moved { .. } => 4,
+        What::Names => 2,
+        What::Changed => 3,
+        What::Tree => 4,
+        What::Moved { .. } => 5,
     }
 }
 

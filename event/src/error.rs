@@ -53,6 +53,14 @@ pub enum Error {
         /// What it returned.
         errno: Errno,
     },
+    /// The file through which programs tell of changes cannot be used.
+    #[error("the ring {} cannot be used: {why}", path.display())]
+    Ring {
+        /// Which file.
+        path: PathBuf,
+        /// Why not, and what helps.
+        why: String,
+    },
     /// The list of paths cannot be read.
     #[error("the list of paths cannot be read: {0}")]
     Input(std::io::Error),

@@ -27,6 +27,8 @@ mod fanotify;
 mod inotify;
 mod list;
 mod mounts;
+mod poll;
+mod shim;
 mod sys;
 mod wake;
 
@@ -34,6 +36,8 @@ pub use error::Error;
 pub use fanotify::{Fanotify, fanotify};
 pub use inotify::{Inotify, inotify};
 pub use list::{List, Separator, list};
+pub use poll::{Index, Poll, Polling, poll};
+pub use shim::{Shim, default_ring, shim};
 pub use wake::Waker;
 
 use std::ffi::CStr;
@@ -50,6 +54,9 @@ pub enum What {
     Open,
     /// Metadata of something changed (mode, owner, times, extended attributes); often followed by `Changed`.
     Attributes,
+    /// Metadata of a directory changed, and names in it may have come and gone without a word: what the target has and the
+    /// source has not is to be looked at.
+    Names,
     /// A directory entry that may be another directory than before (made, moved in, removed): look at it and at all
     /// below it.
     Tree,
@@ -95,6 +102,11 @@ pub trait Detector: Send {
 
     /// Whether it will tell nothing any more. Only what reads from something with an end comes to one.
     fn is_over(&self) -> bool {
+        false
+    }
+
+    /// Whether everything is to be looked at only after the first [`News::UpTo`]: it takes down what there is first.
+    fn needs_head_start(&self) -> bool {
         false
     }
 

@@ -3,6 +3,8 @@
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use std::ffi::CStr;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 /// Most bytes of a file handle (`MAX_HANDLE_SZ`).
 const HANDLE_BYTES: usize = 128;
@@ -70,4 +72,62 @@ pub(crate) fn open_by_handle(mount: BorrowedFd<'_>, kind: i32, handle: &[u8]) ->
     })?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A file that is mapped, to be read and written by all who map it.
+pub(crate) struct Mapping {
+    at: *mut libc::c_void,
+    bytes: usize,
+}
+
+// SAFETY: it is memory that belongs to nobody; all access is by atomics.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// mmap(2) of the first bytes of a file, which must be as long at least, and stay so.
+    pub(crate) fn new(file: BorrowedFd<'_>, bytes: usize) -> Result<Mapping, Errno> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: the kernel chooses a place where nothing is.
+        let at = unsafe {
+            libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
+        };
+        if at == libc::MAP_FAILED {
+            return Err(check(-1).err().unwrap_or(Errno::IO));
+        }
+        Ok(Mapping { at, bytes })
+    }
+
+    /// What is mapped.
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: so much is mapped while this lives, at the beginning of a page.
+        unsafe { std::slice::from_raw_parts(self.at.cast(), self.bytes / size_of::<AtomicU64>()) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped so, and what borrows from it is gone.
+        unsafe { libc::munmap(self.at, self.bytes) };
+    }
+}
+
+fn futex(word: &AtomicU64, operation: libc::c_int, value: u32, timeout: Option<&libc::timespec>) {
+    let low = word.as_ptr() as usize + if cfg!(target_endian = "big") { 4 } else { 0 };
+    let timeout = timeout.map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the word and the time live through the call. What it returns does not matter: the caller looks again.
+    unsafe { libc::syscall(libc::SYS_futex, low, operation, value, timeout) };
+}
+
+/// Waits while the low half of a shared word has a value, until somebody wakes us, or for no reason.
+pub(crate) fn futex_wait(word: &AtomicU64, value: u32, timeout: Duration) {
+    let tv_nsec = timeout.subsec_nanos().into();
+    let timeout = libc::timespec { tv_sec: timeout.as_secs().try_into().unwrap_or(1), tv_nsec };
+    futex(word, libc::FUTEX_WAIT, value, Some(&timeout));
+}
+
+/// Wakes who waits for a shared word.
+pub(crate) fn futex_wake(word: &AtomicU64) {
+    futex(word, libc::FUTEX_WAKE, i32::MAX as u32, None);
 }

@@ -51,7 +51,12 @@ fn a_full_queue_is_told_and_all_is_watched_again() {
         }
     });
     assert!(!told.is_lost());
-    told.expect("a/file", What::Changed).expect("b/file", What::Changed).expect("b/c/file", What::Changed);
+    for file in ["a/file", "b/file", "b/c/file"] {
+        // as in the storm: shortly after its watch went and came again the kernel may tell of a directory what comes and
+        // goes in it, and not yet what is done to that; who hears that a file is open looks at it later
+        let told_of = told.of(file);
+        assert!(told_of.iter().any(|w| matches!(w, What::Open | What::Changed)), "{file}: {told:?}");
+    }
 }
 
 /// What could not be read is watched once it may be; root may read everything.

@@ -50,6 +50,8 @@ impl Error {
     /// followed, not a directory, a directory, a socket or FIFO.
     pub fn is_other_kind(self) -> bool {
         matches!(self.errno, Errno::LOOP | Errno::NOTDIR | Errno::ISDIR | Errno::NXIO)
+            // what was a symlink is none any more
+            || (self.op == "readlinkat" && self.errno == Errno::INVAL)
     }
 
     /// Whether the entry was not there.

@@ -4,8 +4,10 @@
 mod arrivals;
 mod failing;
 mod latency;
+mod news;
 mod pending;
 
 pub use arrivals::Arrivals;
 pub use latency::Latency;
+pub use news::{Continuity, Errand, Finding, News, Said};
 pub use pending::{Batch, Below, Figures, Pending, Sign, Timing};

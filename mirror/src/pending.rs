@@ -20,12 +20,14 @@ use treeferry_core::{Names, RelPath};
 const BATCH_NAMES: usize = 64;
 
 /// What is known of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Sign {
     /// It is being written: to be looked at if nothing more is heard of it for a while.
     Open,
     /// Its metadata changed, and its content may be about to.
     Attributes,
+    /// The same of a directory, and names in it may have come and gone.
+    Names,
     /// To be looked at now.
     Now,
     /// The same, and what is below it may be something else too.
@@ -78,6 +80,13 @@ pub enum Batch {
         /// The new one.
         to: RelPath,
     },
+    /// A directory in which names may have come and gone.
+    Names {
+        /// As in `Look`.
+        ticket: u64,
+        /// The directory.
+        dir: RelPath,
+    },
 }
 
 /// A directory to be walked with all that is below.
@@ -120,6 +129,7 @@ struct Waiting {
     ripe: bool,
     due: Instant,
     below: bool,
+    names: bool,
     from: Option<RelPath>,
 }
 
@@ -180,6 +190,26 @@ impl Pending {
         };
         p.add_below(RelPath::root(), 0);
         p
+    }
+
+    /// Everything has been walked before, and the target was complete up to a moment (µs since 1970): what was not done
+    /// then is told again.
+    pub fn resumed(timing: Timing, complete_up_to: u64) -> Pending {
+        let mut p = Pending::new(timing);
+        p.below.clear();
+        p.births.clear();
+        p.told = complete_up_to;
+        p
+    }
+
+    /// Everything that was said when less than this was told (µs since 1970) is done, but for paths that fail.
+    pub fn done_before(&self) -> u64 {
+        self.earliest()
+    }
+
+    /// Changes have been told up to this (µs since 1970).
+    pub fn told_up_to(&self) -> u64 {
+        self.told
     }
 
     /// Something happened to a path.
@@ -302,6 +332,8 @@ impl Pending {
             let Some(w) = self.waiting.remove(&path) else { continue };
             self.begin(now, &path);
             match (&w.from, path.split()) {
+                // what is walked is compared in any case
+                (None, _) if w.names && !w.below => out.push(self.begin_names(path, w)),
                 (Some(from), Some(_)) => out.push(self.begin_move(from.clone(), path, &w)),
                 (_, None) => out.push(self.begin_look(RelPath::root(), vec![(path, w)])),
                 (None, Some((dir, _))) => {
@@ -409,10 +441,13 @@ impl Pending {
     fn add(&mut self, now: Instant, path: RelPath, sign: Sign, birth: u64, from: Option<RelPath>) {
         let delay = match sign {
             Sign::Now | Sign::Tree => Duration::ZERO,
-            Sign::Attributes => self.timing.attributes,
+            Sign::Attributes | Sign::Names => self.timing.attributes,
             Sign::Open => self.timing.open,
         };
-        self.put(now, path, delay, sign == Sign::Tree, birth, from);
+        self.put(now, path.clone(), delay, sign == Sign::Tree, birth, from);
+        if let Some(w) = self.waiting.get_mut(&path).filter(|_| sign == Sign::Names) {
+            w.names = true;
+        }
     }
 
     fn put(
@@ -431,6 +466,7 @@ impl Pending {
             due = due.max(*begun + self.timing.damp);
         }
         let (mut since, mut below, mut from, mut birth) = (now, below, from, birth);
+        let mut names = false;
         let (mut was_ripe, mut free) = (ripe, None);
         if let Some(old) = self.take_out(&path) {
             due = due.min(old.due);
@@ -439,6 +475,7 @@ impl Pending {
             }
             was_ripe |= old.ripe;
             below |= old.below;
+            names |= old.names;
             birth = birth.min(old.birth);
             match (&from, old.from) {
                 // two were renamed to this name, one after the other: the name of the first is free too
@@ -453,7 +490,7 @@ impl Pending {
             self.due.insert((due, path.clone()));
         }
         let is_free = free.filter(|f| *f != path);
-        self.waiting.insert(path, Waiting { birth, since, ripe: was_ripe, due, below, from });
+        self.waiting.insert(path, Waiting { birth, since, ripe: was_ripe, due, below, names, from });
         if let Some(first) = is_free {
             self.add(now, first, Sign::Tree, birth, None);
         }
@@ -506,7 +543,9 @@ impl Pending {
             let Ok(new) = RelPath::new(bytes) else { continue };
             let (due, from) = (w.due, w.from);
             self.let_go(now, &old);
-            self.add(due, new, if w.below { Sign::Tree } else { Sign::Now }, w.birth, from);
+            // of names that may be gone all are looked at
+            let all = w.below || w.names;
+            self.add(due, new, if all { Sign::Tree } else { Sign::Now }, w.birth, from);
         }
     }
 
@@ -554,6 +593,12 @@ impl Pending {
         let w = Waiting { from: None, ..*w };
         self.issue(ticket, vec![(to.clone(), w)]);
         Batch::Move { ticket, from, to }
+    }
+
+    fn begin_names(&mut self, dir: RelPath, w: Waiting) -> Batch {
+        let ticket = self.draw();
+        self.issue(ticket, vec![(dir.clone(), w)]);
+        Batch::Names { ticket, dir }
     }
 
     fn issue(&mut self, ticket: u64, all: Vec<(RelPath, Waiting)>) {

@@ -13,6 +13,7 @@ mod redis;
 
 pub use cluster::bundle::Lane;
 pub use cluster::checkup::{self, LedgerFacts, Trouble, TroubleKind, WorkerFacts};
+pub use cluster::mirrors;
 pub use cluster::{
     Collector, Control, Entry, EntryId, EventStream, JobRecord, JobRow, Node, NodeReport, Offer, QueueRow,
     Refusal, Reporting, RunningTask, Shutdown, Site, SiteError, Wanted, Which,

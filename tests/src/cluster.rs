@@ -16,12 +16,13 @@ pub struct Cluster {
     env: Vec<(String, String)>,
 }
 
-/// A worker or a hardlinker.
+/// A worker, a hardlinker or an agent.
 #[derive(Debug)]
 struct Daemon {
     kind: &'static str,
     name: String,
-    pool: usize,
+    /// What else it is called with.
+    words: Vec<String>,
     child: Child,
 }
 
@@ -51,15 +52,24 @@ impl Cluster {
 
     /// Starts a worker.
     pub fn worker(&mut self, name: &str, pool: usize) {
-        let mut command = self.command(["worker", "--name", name, "--pool", &pool.to_string()]);
-        let child = spawn(command.envs(self.env.iter().cloned()));
-        self.daemons.push(Daemon { kind: "worker", name: name.to_owned(), pool, child });
+        self.daemon("worker", name, &["--pool", &pool.to_string()]);
     }
 
     /// Starts a hardlinker.
     pub fn hardlinker(&mut self, name: &str) {
-        let child = spawn(self.command(["hardlinker", "--name", name]).envs(self.env.iter().cloned()));
-        self.daemons.push(Daemon { kind: "hardlinker", name: name.to_owned(), pool: 1, child });
+        self.daemon("hardlinker", name, &[]);
+    }
+
+    /// Starts an agent.
+    pub fn agent(&mut self, name: &str, words: &[&str]) {
+        self.daemon("agent", name, words);
+    }
+
+    fn daemon(&mut self, kind: &'static str, name: &str, words: &[&str]) {
+        let mut command = self.command([kind, "--name", name]);
+        let child = spawn(command.args(words).envs(self.env.iter().cloned()));
+        let words = words.iter().map(|w| (*w).to_owned()).collect();
+        self.daemons.push(Daemon { kind, name: name.to_owned(), words, child });
     }
 
     /// A call of the binary with the configuration of this cluster.
@@ -145,10 +155,8 @@ impl Cluster {
     pub fn start_again(&mut self, name: &str) {
         let i = self.daemons.iter().position(|d| d.name == name).expect("a daemon of this test");
         let d = self.daemons.swap_remove(i);
-        match d.kind {
-            "worker" => self.worker(name, d.pool),
-            _ => self.hardlinker(name),
-        }
+        let words: Vec<&str> = d.words.iter().map(String::as_str).collect();
+        self.daemon(d.kind, name, &words);
     }
 
     /// Whether a daemon still runs, or how it ended.

@@ -5,32 +5,20 @@
 
 mod checks;
 
+use checks::churn::{Churn, now_us, while_churning};
 use checks::{entries, is_root, leftovers};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use treeferry_kit::mounts::FsKind;
-use treeferry_kit::rng::Rng;
 use treeferry_kit::run::wait_until;
 use treeferry_tests::{Live, PATIENCE, Run, Scratch, command};
-
-/// How long SRC is changed in one round.
-fn churn_time() -> Duration {
-    let s = std::env::var("TREEFERRY_CHURN_S").map_or(2, |s| s.parse().expect("a number"));
-    Duration::from_secs(s)
-}
-
-fn now_us() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64
-}
 
 /// A mirror that is being kept.
 struct Mirror<'a> {
@@ -89,18 +77,37 @@ impl<'a> Mirror<'a> {
     }
 
     #[track_caller]
+    fn until_quiet(&self) {
+        let signs = || self.status().map_or(0, |m| m["signs"].as_u64().unwrap_or(0));
+        self.until("nothing is told any more", || {
+            let before = signs();
+            thread::sleep(Duration::from_millis(200));
+            signs() == before
+        });
+    }
+
+    #[track_caller]
     fn stop(self) -> Run {
+        if self.status().is_some_and(|m| m["detect"][0] == "poll") {
+            // what has changed lately is looked at again, walk after walk, and who is stopped meanwhile says so
+            self.until_quiet();
+        }
         self.live.signal(Signal::TERM);
         self.live.finish()
     }
 }
 
-/// Detectors that this user may use here.
-fn detectors() -> Vec<&'static str> {
+/// Detectors of events that this user may use here.
+fn of_events() -> Vec<&'static str> {
     match is_root() {
         true => vec!["inotify", "fanotify"],
         false => vec!["inotify"],
     }
+}
+
+/// All detectors that this user may use here, with their options.
+fn detectors() -> Vec<&'static str> {
+    [of_events(), vec!["poll --poll-every 20ms"]].concat()
 }
 
 #[test]
@@ -235,7 +242,7 @@ fn a_file_that_is_rewritten_all_the_time_is_copied_a_handful_of_times() {
 
 #[test]
 fn a_renamed_directory_is_renamed_and_not_copied() {
-    for detect in detectors() {
+    for detect in of_events() {
         let s = Scratch::disk();
         for i in 0..2000 {
             s.src().file(&format!("d/{}/f{i}", i % 20), "x");
@@ -307,6 +314,53 @@ fn paths_of_a_list_are_looked_at_and_nothing_else() {
     drop(list);
     assert!(child.wait().unwrap().success(), "it ends with its list");
     s.assert_same();
+}
+
+#[test]
+fn what_is_posted_is_looked_at_and_can_be_waited_for() {
+    let s = Scratch::disk();
+    s.src().file("a", "a").file("d/b", "b");
+    // a list that says nothing: nobody else tells what changes
+    let mut c = watch_command(&s, "--detect list");
+    let mut child = c.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let list = child.stdin.take().unwrap();
+    let dst = s.dst();
+    wait_until("the first walk is done", PATIENCE, || dst.has("a") && dst.has("d/b"));
+    let post = |dir: &str, words: &[&str]| {
+        let mut c = command(["post"]);
+        Run::of(c.env("TREEFERRY_RUNTIME_DIR", s.at("run")).current_dir(s.at(dir)).args(words))
+    };
+    s.src().file("a", "changed").file("d/b", "too").file("d/new", "new").file("e/f", "f").file("not", "x");
+    s.src().symlink("way", "e");
+    fs::remove_file(s.at("src/d/b")).unwrap();
+    post("src", &["a", "d"]).expect(0);
+    post("src/e", &["../way/f", "."]).expect(0);
+    post("src", &["d/b"]).expect(0);
+    wait_until("it arrives", PATIENCE, || {
+        dst.read("a") == "changed" && dst.has("d/new") && dst.has("e/f") && !dst.has("d/b")
+    });
+    assert!(!dst.has("not"));
+    let r = post("src", &["not", "../elsewhere", "/nonexistent"]).expect(23);
+    assert!(r.stderr.contains("/elsewhere is below the SRC of no mirror"), "{r}");
+    wait_until("and the one that is below", PATIENCE, || dst.has("not"));
+    fs::write(s.at("names"), "g\nh\0g2\0").unwrap();
+    s.src().file("g\nh", "x").file("g2", "x");
+    post("src", &["-0", "--from", "../names"]).expect(0);
+    wait_until("names of every kind", PATIENCE, || dst.has("g\nh") && dst.has("g2"));
+    drop(list);
+    assert!(child.wait().unwrap().success());
+
+    // whoever waits finds it there
+    let s = Scratch::disk();
+    let m = Mirror::start(&s, "--detect inotify");
+    m.catch_up();
+    for i in 0..10 {
+        s.src().file(&format!("w{i}"), "x");
+        let mut c = command(["post", "--wait"]);
+        Run::of(c.env("TREEFERRY_RUNTIME_DIR", s.at("run")).arg(s.at(&format!("src/w{i}")))).expect(0);
+        assert!(s.dst().has(&format!("w{i}")));
+    }
+    m.stop().expect(0);
 }
 
 #[test]
@@ -440,6 +494,49 @@ fn what_arrived_is_told_by_the_hour_also_of_earlier_mirrors_of_the_same_director
 }
 
 #[test]
+fn a_mirror_that_walks_its_source_goes_on_with_what_the_last_walk_has_seen() {
+    let s = Scratch::disk();
+    for i in 0..500 {
+        s.src().file(&format!("d{}/f{i}", i % 7), "x");
+    }
+    let start = |options: &str| {
+        let mut c = watch_command(&s, &format!("--detect poll --poll-every 20ms {options}"));
+        Mirror { s: &s, live: Live::of(c.env("TREEFERRY_LOG_DIR", s.at("log"))) }
+    };
+    let m = start("");
+    m.assert_same();
+    let index =
+        || entries(&s.at("log/mirrors")).into_keys().find(|p| p.to_string_lossy().ends_with(".index"));
+    m.until_quiet();
+    let quiet = SystemTime::now();
+    let kept = || fs::metadata(s.at("log/mirrors").join(index()?)).ok()?.modified().ok();
+    m.until("an index is kept", || kept().is_some_and(|t| t > quiet));
+    // killed, whatever it was at
+    drop(m);
+    s.src().file("d3/new", "new").file("d4/f4", "changed");
+    fs::remove_file(s.at("src/d5/f5")).unwrap();
+    fs::rename(s.at("src/d6"), s.at("src/e6")).unwrap();
+    let m = start("");
+    m.assert_same();
+    let r = m.stop().expect(0);
+    assert!(r.count("dirs") <= 2 && r.count("copied_files") >= 2, "only what has changed was walked: {r}");
+    // another wish is no reason to trust it, nor is a damaged one
+    s.src().file("d3/newer", "x");
+    let m = start("--no-xattrs");
+    m.catch_up();
+    assert!(m.stop().expect(0).count("dirs") >= 8);
+    let m = start("");
+    m.assert_same();
+    m.stop().expect(0);
+    fs::write(s.at("log/mirrors").join(index().unwrap()), "not an index").unwrap();
+    s.src().file("d3/newest", "x");
+    let m = start("");
+    m.assert_same();
+    let r = m.stop().expect(0);
+    assert!(r.count("dirs") >= 8 && r.stderr.contains("is left out"), "{r}");
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let s = Scratch::disk();
     for (options, word) in [
@@ -447,6 +544,8 @@ fn what_makes_no_sense_is_refused() {
         ("--reject (", "'('"),
         ("--detect smoke", "possible values"),
         ("-0", "--detect list"),
+        ("--poll-every 1s", "--detect poll"),
+        ("--agents a", "without a cluster"),
     ] {
         let r = Run::of(&mut watch_command(&s, options)).expect(1);
         assert!(r.stderr.contains(word), "{r}");
@@ -454,80 +553,6 @@ fn what_makes_no_sense_is_refused() {
     let mut c = command(["watch", "/nonexistent/src"]);
     Run::of(c.arg(s.at("dst"))).expect(3);
     assert!(!s.at("dst/x").exists());
-}
-
-/// How SRC is changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Churn {
-    /// Files and new directories.
-    Plain,
-    /// Hard links, and directories that are renamed and removed, too.
-    Wild,
-}
-
-/// What those who change SRC and those who look on have in common.
-#[derive(Default)]
-struct Churning {
-    over: AtomicBool,
-    /// How long everyone rests between two changes, in microseconds; at most.
-    rest_us: AtomicU64,
-    landmarks: Mutex<Vec<(u64, PathBuf)>>,
-}
-
-/// Changes SRC at random until it is told to stop. Files `landmark-*` are made once and never touched again: of each is
-/// told when it was there.
-fn churn(src: &Path, how: Churn, seed: u64, number: u64, all: &Churning) {
-    let mut rng = Rng::new(seed * 1000 + number);
-    let mut made = 0;
-    let dir = |rng: &mut Rng| -> PathBuf {
-        let mut p = src.to_owned();
-        for _ in 0..rng.below(4) {
-            p.push(format!("d{}", rng.below(4)));
-        }
-        p
-    };
-    while !all.over.load(Relaxed) {
-        let d = dir(&mut rng);
-        let f = d.join(format!("f{}", rng.below(6)));
-        let g = dir(&mut rng).join(format!("f{}", rng.below(6)));
-        // that many of these fail is in the nature of the thing
-        let wild = how == Churn::Wild;
-        let _ = match rng.below(22) {
-            0..=2 => fs::create_dir_all(&d),
-            3..=6 => fs::write(&f, vec![b'x'; rng.below(9000) as usize]),
-            7 | 8 => {
-                OpenOptions::new().append(true).create(true).open(&f).and_then(|mut f| f.write_all(b"more"))
-            }
-            9 | 10 => fs::rename(&f, &g),
-            11 if wild => fs::rename(&d, dir(&mut rng).join(format!("d{}", rng.below(4)))),
-            12 | 13 if wild => fs::hard_link(&f, &g),
-            14 => fs::set_permissions(&f, fs::Permissions::from_mode(0o600 + rng.below(64) as u32)),
-            15 if d != src => {
-                fs::set_permissions(&d, fs::Permissions::from_mode(0o700 + rng.below(64) as u32))
-            }
-            16 => rustix::fs::setxattr(
-                &f,
-                "user.k",
-                format!("{}", rng.below(99)).as_bytes(),
-                rustix::fs::XattrFlags::empty(),
-            )
-            .map_err(Into::into),
-            17 => fs::remove_file(&f),
-            18 if wild && d != src && rng.below(4) == 0 => fs::remove_dir_all(&d),
-            19 => std::os::unix::fs::symlink(&g, &f),
-            20 => {
-                // whole files by way of a temporary one, as editors do
-                let t = d.join(format!(".{number}.tmp"));
-                fs::write(&t, format!("{number} {}", rng.below(1 << 40))).and_then(|()| fs::rename(&t, &f))
-            }
-            _ => {
-                let p = src.join(format!("landmark-{number}-{made}"));
-                made += 1;
-                fs::write(&p, b"here").map(|()| all.landmarks.lock().unwrap().push((now_us(), p)))
-            }
-        };
-        thread::sleep(Duration::from_micros(rng.below(all.rest_us.load(Relaxed))));
-    }
 }
 
 #[test]
@@ -551,7 +576,7 @@ fn rounds(how: Churn) {
             let s = if seed % 2 == 0 { Scratch::memory() } else { Scratch::disk() };
             let m = Mirror::start(&s, &format!("--detect {detect} --pool {}", 1 + 3 * (seed % 2)));
             m.catch_up();
-            let promises = while_churning(&s, &m, how, seed);
+            let promises = while_churning(&s, how, seed, || m.complete_up_to());
             m.assert_same();
             eprintln!("{how:?}, {detect}: {promises} promises were kept while it went on");
             assert!(how == Churn::Wild || promises > 0, "nothing was promised while it went on");
@@ -559,46 +584,4 @@ fn rounds(how: Churn) {
             assert_eq!(r.count("failures"), 0, "{r}");
         }
     }
-}
-
-/// Changes SRC for a while, and holds the mirror to what it promises meanwhile. Returns how many files it has promised.
-fn while_churning(s: &Scratch, m: &Mirror<'_>, how: Churn, seed: u64) -> usize {
-    let (all, src) = (Churning::default(), s.at("src"));
-    all.rest_us.store(2000, Relaxed);
-    let mut promises = 0;
-    thread::scope(|scope| {
-        for n in 0..8 {
-            let (all, src) = (&all, &src);
-            scope.spawn(move || churn(src, how, seed, n, all));
-        }
-        let began = Instant::now();
-        let check = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            loop {
-                let promised = m.complete_up_to();
-                let due: Vec<PathBuf> = {
-                    let made = all.landmarks.lock().unwrap();
-                    made.iter().filter(|(at, _)| *at < promised).map(|(_, p)| p.clone()).collect()
-                };
-                promises += due.len();
-                for p in due {
-                    let there = s.at("dst").join(p.file_name().unwrap());
-                    let found = fs::read(&there).unwrap_or_else(|e| {
-                        panic!("{} is not there, and all is up to {promised}: {e}", there.display())
-                    });
-                    assert_eq!(found, b"here");
-                }
-                // a machine that cannot keep up with so many changes gets fewer, until it can promise something
-                let took = began.elapsed();
-                if took >= churn_time() {
-                    if how == Churn::Wild || promises > 0 || took > PATIENCE {
-                        break;
-                    }
-                    all.rest_us.fetch_max(100_000, Relaxed);
-                }
-            }
-        }));
-        all.over.store(true, Relaxed);
-        check.unwrap_or_else(|e| std::panic::resume_unwind(e));
-    });
-    promises
 }

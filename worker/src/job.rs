@@ -4,7 +4,7 @@
 use crate::bars::Bars;
 use crate::devices::Devices;
 use crate::limit::Limit;
-use crate::mirror::{Families, Mirror, Mirrored};
+use crate::mirror::{Mirror, Mirrored, NameBook};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -190,8 +190,8 @@ impl Job {
     }
 
     /// From now on this job is a mirror's: what has to be looked at again is told this listener. Once only.
-    pub fn mirror_for(&self, listener: Box<dyn Mirrored>) {
-        let _ = self.mirror.set(Mirror { listener, families: Families::default() });
+    pub fn mirror_for(&self, listener: Box<dyn Mirrored>, families: Box<dyn NameBook>) {
+        let _ = self.mirror.set(Mirror { listener, families });
     }
 
     /// What it has of a mirror, if it is one's.
@@ -203,6 +203,13 @@ impl Job {
     pub fn was_linked(&self, path: &RelPath) {
         if let Some(m) = self.mirror.get().filter(|m| m.listener.names_are_known()) {
             m.listener.again(path.clone(), false, path);
+        }
+    }
+
+    /// For a mirror: all is done that a ticket was for.
+    pub(crate) fn settled(&self, ticket: u64) {
+        if let Some(m) = self.mirror.get() {
+            m.listener.settled(ticket);
         }
     }
 

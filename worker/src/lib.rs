@@ -27,6 +27,6 @@ mod xattrs;
 
 pub use compare::kind as kind_of;
 pub use job::{Job, Member, OpenError};
-pub use mirror::Mirrored;
+pub use mirror::{Families, Mirrored, NameBook, Search};
 pub use node_pool::{Jobs, NodePool};
 pub use pool::{Context, Pool, PoolSize, Reporter, RunLinks};

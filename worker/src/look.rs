@@ -10,10 +10,13 @@ use crate::worker::Worker;
 use std::ffi::CStr;
 use treeferry_core::{Item, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work};
 use treeferry_fs::meta::{fstat, stat_if_there};
-use treeferry_fs::{AsFd, Kind, Meta, OwnedFd, attr, entry};
+use treeferry_fs::{AsFd, Kind, Meta, OwnedFd, Root, attr, entry};
 
 /// How often the times of a directory are set before somebody else is to look at it again.
 const MOST_ROUNDS: usize = 8;
+
+/// Names that are gone in one task.
+const GONE_NAMES: usize = 256;
 
 /// How an entry of the target stands to the other names of its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +75,54 @@ impl Worker {
                 self.settle(ticket);
             }
         }
+        Ok(())
+    }
+
+    /// Runs a task that looks at the names of a directory of the target which the source's has not.
+    pub(crate) fn compare_names(
+        &mut self,
+        task: &Task,
+        path: &RelPath,
+        ticket: u64,
+        out: &mut Outcome,
+    ) -> Res<()> {
+        let opened = |root: &Root| root.open_dir(path.as_bytes());
+        let lists = (self.job.dst.as_ref().map(opened).transpose(), opened(&self.job.src));
+        let mut gone: Vec<Names> = Vec::new();
+        // what is not there, on either side, is found out by looking at it
+        if let (Ok(Some(d)), Ok(s)) = lists {
+            let mut lister = std::mem::take(&mut self.dst_lister);
+            let mut failed = None;
+            let listed = lister.list(d.as_fd(), |name, _, _| {
+                match stat_if_there(s.as_fd(), name) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => {
+                        if gone.last().is_none_or(|n| n.len() >= GONE_NAMES) {
+                            gone.push(Names::default());
+                        }
+                        if let Some(n) = gone.last_mut() {
+                            n.push(name, treeferry_core::Kind::Unknown);
+                        }
+                    }
+                    Err(e) => failed = Some(e),
+                }
+                failed.is_none()
+            });
+            self.dst_lister = lister;
+            if let Some(e) = failed {
+                return Err(Trouble::Call(Side::Source, e));
+            }
+            listed.dst()?;
+        }
+        let join = self.job.new_join();
+        out.opened.push(join);
+        gone.push(Names::default());
+        for names in gone {
+            let work = Work::Look { dir: path.clone(), names, ticket: 0 };
+            out.children.push(NewTask::new(Some(join), work));
+        }
+        let last = Work::Look { dir: path.clone(), names: Names::default(), ticket };
+        out.seals.push(Seal { join, tally: 0, follow_up: NewTask::new(task.join, last) });
         Ok(())
     }
 
@@ -262,7 +313,22 @@ impl Worker {
             mirror.listener.again(path.clone(), false, &path);
             return Ok((Kin::Later, None));
         }
-        let _turn = mirror.families.turn();
+        let mut r = Ok((Kin::Wrong, None));
+        let key = job.group_of(&src.meta);
+        mirror.families.in_turn(key, &mut || r = self.kin_in_turn(dir, src, out, mirror, target));
+        r
+    }
+
+    fn kin_in_turn(
+        &mut self,
+        dir: &Dir,
+        src: &Source<'_>,
+        out: &mut Outcome,
+        mirror: &Mirror,
+        target: &Root,
+    ) -> Res<(Kin, Option<Meta>)> {
+        let job = std::sync::Arc::clone(&self.job);
+        let path = dir.child(src.name);
         let others = self.relatives(mirror, &path, &src.meta);
         if others.len() + 1 < src.meta.nlink as usize {
             match mirror.families.search(job.group_of(&src.meta), src.meta.nlink) {
@@ -383,11 +449,9 @@ impl Worker {
         }
     }
 
-    /// Says that all is done that a ticket was for.
-    pub(crate) fn settle(&self, ticket: u64) {
-        if let Some(m) = self.job.mirror().filter(|_| ticket != 0) {
-            m.listener.settled(ticket);
-        }
+    /// All is done that a ticket was for: that is said once the task is committed, after all else that it has to say.
+    pub(crate) fn settle(&mut self, ticket: u64) {
+        self.settled.extend(Some(ticket).filter(|t| *t != 0));
     }
 
     /// Whether a trouble only tells that things changed while they were looked at: then a mirror looks again, for as

@@ -27,10 +27,28 @@ pub trait Mirrored: Send + Sync {
     fn names_are_known(&self) -> bool;
 }
 
+/// Knows the names of files of the source that have several, as far as they were seen. Names that are wrong by now do no
+/// harm: each is looked at before it is believed. Called from worker threads.
+pub trait NameBook: Send + Sync {
+    /// Notes a name.
+    fn note(&self, key: GroupKey, path: RelPath);
+    /// Notes the name of a file that has no other.
+    fn note_single(&self, key: GroupKey, path: RelPath);
+    /// What is to be done about a file that has more names than are known. They are not searched for twice: what a walk
+    /// over everything has not found is not below SRC.
+    fn search(&self, key: GroupKey, nlink: u32) -> Search;
+    /// The names of a file but for one.
+    fn others(&self, key: GroupKey, but: &RelPath) -> Vec<RelPath>;
+    /// A name is not one of that file any more.
+    fn forget(&self, key: GroupKey, path: &RelPath);
+    /// Runs something for a file while nobody else does: two names of one file would else chase each other.
+    fn in_turn(&self, key: GroupKey, f: &mut dyn FnMut());
+}
+
 /// A mirror's part of a job.
 pub(crate) struct Mirror {
     pub listener: Box<dyn Mirrored>,
-    pub families: Families,
+    pub families: Box<dyn NameBook>,
 }
 
 impl std::fmt::Debug for Mirror {
@@ -39,10 +57,9 @@ impl std::fmt::Debug for Mirror {
     }
 }
 
-/// The names of files of the source that have several, as far as they were seen. Names that are wrong by now do no
-/// harm: each is looked at before it is believed.
+/// A [`NameBook`] of one process, in memory.
 #[derive(Default)]
-pub(crate) struct Families {
+pub struct Families {
     names: Mutex<HashMap<GroupKey, Family>>,
     /// Names of files that had one when they were last looked at, in two generations: of a file that was made lately the
     /// first name is known when it gets a second.
@@ -59,7 +76,7 @@ struct Family {
 
 /// Where further names of a file are searched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Search {
+pub enum Search {
     /// Among those that are told in a moment.
     Soon,
     /// By a walk over everything.
@@ -75,9 +92,20 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Families {
-    /// Notes a name.
-    pub fn note(&self, key: GroupKey, path: RelPath) {
+impl Search {
+    /// What comes after `last`, which is what was done when there were so many names: `None`, nothing yet.
+    pub fn next(last: Option<(u32, Search)>, nlink: u32) -> Search {
+        match last {
+            Some((n, _)) if n != nlink => Search::Soon,
+            None => Search::Soon,
+            Some((_, Search::Soon)) => Search::Everywhere,
+            Some(_) => Search::No,
+        }
+    }
+}
+
+impl NameBook for Families {
+    fn note(&self, key: GroupKey, path: RelPath) {
         let mut all = lock(&self.names);
         let names = &mut all.entry(key).or_default().names;
         if !names.contains(&path) {
@@ -85,8 +113,7 @@ impl Families {
         }
     }
 
-    /// Notes the name of a file that has no other.
-    pub fn note_single(&self, key: GroupKey, path: RelPath) {
+    fn note_single(&self, key: GroupKey, path: RelPath) {
         let mut recent = lock(&self.recent);
         recent[0].insert(key, path);
         if recent[0].len() >= RECENT {
@@ -94,23 +121,15 @@ impl Families {
         }
     }
 
-    /// What is to be done about a file that has more names than are known. They are not searched for twice: what a walk
-    /// over everything has not found is not below SRC.
-    pub fn search(&self, key: GroupKey, nlink: u32) -> Search {
+    fn search(&self, key: GroupKey, nlink: u32) -> Search {
         let mut all = lock(&self.names);
         let family = all.entry(key).or_default();
-        let next = match family.searched {
-            Some((n, _)) if n != nlink => Search::Soon,
-            None => Search::Soon,
-            Some((_, Search::Soon)) => Search::Everywhere,
-            Some(_) => Search::No,
-        };
+        let next = Search::next(family.searched, nlink);
         family.searched = Some((nlink, next));
         next
     }
 
-    /// The names of a file but for one.
-    pub fn others(&self, key: GroupKey, but: &RelPath) -> Vec<RelPath> {
+    fn others(&self, key: GroupKey, but: &RelPath) -> Vec<RelPath> {
         let mut names = lock(&self.names).get(&key).map_or_else(Vec::new, |f| f.names.clone());
         let recent = lock(&self.recent);
         names.extend(recent.iter().filter_map(|r| r.get(&key).cloned()));
@@ -120,8 +139,7 @@ impl Families {
         names
     }
 
-    /// A name is not one of that file any more.
-    pub fn forget(&self, key: GroupKey, path: &RelPath) {
+    fn forget(&self, key: GroupKey, path: &RelPath) {
         let mut all = lock(&self.names);
         if let Some(family) = all.get_mut(&key) {
             family.names.retain(|p| p != path);
@@ -138,9 +156,9 @@ impl Families {
         }
     }
 
-    /// Links are made by one thread at a time: two names of one file would else chase each other.
-    pub fn turn(&self) -> MutexGuard<'_, ()> {
-        lock(&self.turn)
+    fn in_turn(&self, _: GroupKey, f: &mut dyn FnMut()) {
+        let _turn = lock(&self.turn);
+        f();
     }
 }
 

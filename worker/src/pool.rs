@@ -285,6 +285,7 @@ pub(crate) fn run(s: &Context, seat: &mut Seat, workers: &mut Vec<Worker>, level
             tools.run(&task, &mut desk)
         }
     };
+    let settled = std::mem::take(&mut tools.settled);
     workers.push(tools);
     let took = began.elapsed();
     s.reporter.ran(&task.work, took);
@@ -305,6 +306,7 @@ pub(crate) fn run(s: &Context, seat: &mut Seat, workers: &mut Vec<Worker>, level
     for n in seat.commit(&task, out) {
         s.reporter.notice(n);
     }
+    settled.into_iter().for_each(|ticket| s.job.settled(ticket));
 }
 
 fn tell(s: &Context, work: &Work, out: &mut Outcome) {

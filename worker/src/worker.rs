@@ -43,6 +43,8 @@ pub(crate) struct Worker {
     pub follows: bool,
     /// What was last looked at in the source.
     pub looked: Option<Seen>,
+    /// Tickets of a mirror for which all is done.
+    pub settled: Vec<u64>,
 }
 
 impl Worker {
@@ -57,6 +59,7 @@ impl Worker {
             pace: None,
             follows,
             looked: None,
+            settled: Vec::new(),
         }
     }
 
@@ -79,6 +82,7 @@ impl Worker {
             Work::RemoveDir { path, above } => self.remove_dirs(path, *above, &mut out),
             Work::Look { dir, names, ticket } => self.look(task, dir, names, *ticket, &mut out),
             Work::Move { from, to, ticket } => self.move_entry(from, to, *ticket, &mut out),
+            Work::Names { dir, ticket } => self.compare_names(task, dir, *ticket, &mut out),
             Work::Link { .. } => Ok(()),
         };
         if let Err(t) = r {
@@ -210,7 +214,7 @@ impl Worker {
 /// What is told when a task of a mirror and all that it leads to is done.
 fn ticket_of(work: &Work) -> u64 {
     match work {
-        Work::Look { ticket, .. } | Work::Move { ticket, .. } => *ticket,
+        Work::Look { ticket, .. } | Work::Move { ticket, .. } | Work::Names { ticket, .. } => *ticket,
         _ => 0,
     }
 }

@@ -50,6 +50,27 @@ pub enum UsageError {
     /// It says how a list is read where there is none.
     #[error("--null has no effect without --detect list")]
     OnlyForLists,
+    /// It says how SRC is walked for changes where it is not.
+    #[error("--poll-every and --index have no effect without --detect poll")]
+    OnlyForPolling,
+    /// It is not this process that walks.
+    #[error("in a cluster it is agents that poll: give --poll-every to 'treeferry agent'")]
+    PollingInCluster,
+    /// It names a ring that nobody reads.
+    #[error("--ring has no effect without --detect shim")]
+    OnlyForShim,
+    /// A ring is that of a node.
+    #[error("--ring is for one process; in a cluster give it to 'treeferry agent'")]
+    RingInCluster,
+    /// A cluster reads no list.
+    #[error("--detect list is for one process; in a cluster give the paths to 'treeferry post --from -'")]
+    ListInCluster,
+    /// It says whose word counts where nobody else speaks.
+    #[error("--agents has no effect without a cluster")]
+    AgentsWithoutCluster,
+    /// Whoever keeps a mirror of the cluster hears of no changes of the target.
+    #[error("--itemize is not for mirrors of a cluster: see 'treeferry logs' with --log-level info")]
+    ItemizeFarMirror,
     /// An `--exclude-from` file.
     #[error("--exclude-from {}: {why}", escape::bytes(path.as_os_str().as_encoded_bytes()))]
     PatternFile {

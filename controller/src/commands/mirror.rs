@@ -1,9 +1,9 @@
 //! `treeferry mirror report`: how soon changes arrived, by the hour and the day.
 
-use super::status::explain;
-use crate::args::config_of;
-use crate::args::control::AskError;
+use super::status::{explain, told};
+use crate::args::control::{AskError, Reach, connect};
 use crate::args::log;
+use crate::args::{UsageError, config_of};
 use crate::output::{complain, grouped, put, took};
 use crate::report::moments::utc;
 use crate::watching::diary::{Page, documents, pages};
@@ -26,6 +26,24 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     Report(ReportArgs),
+    Forget(ForgetArgs),
+}
+
+/// Ends a mirror of the cluster for good
+///
+/// 'treeferry watch' leaves a mirror where it is when it ends: agents go on telling what changes, and whoever keeps it next
+/// goes on from there. This removes all that is kept of it in RabbitMQ and Redis, and agents and workers forget it. DST
+/// stays as it is. Refused while somebody keeps the mirror.
+#[derive(Debug, clap::Args)]
+struct ForgetArgs {
+    /// The directory that is mirrored
+    #[arg(value_hint = clap::ValueHint::DirPath)]
+    src: PathBuf,
+    /// The directory that was kept like it
+    #[arg(value_hint = clap::ValueHint::DirPath)]
+    dst: PathBuf,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 /// Tells how soon changes arrived at the target, by the hour and the day
@@ -68,17 +86,42 @@ struct ReportArgs {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Exit {
-    let What::Report(args) = &args.what;
-    match report(args) {
+    let done = match &args.what {
+        What::Report(args) => report(args),
+        What::Forget(args) => forget(args),
+    };
+    match done {
         Ok(()) => Exit::Done,
         Err(e) => explain("mirror", &e),
     }
 }
 
+fn forget(args: &ForgetArgs) -> Result<(), AskError> {
+    let site = args.reach.site()?.ok_or(UsageError::NoCluster)?;
+    let whole = |p: &PathBuf| std::path::absolute(p).unwrap_or_else(|_| p.clone());
+    let (src, dst) = (whole(&args.src), whole(&args.dst));
+    let control = connect(&site)?;
+    let all = told(control.mirrors())?;
+    let found = all.iter().find(|m| (&m.record.spec.src, &m.record.spec.dst) == (&src, &dst));
+    let Some(m) = found else {
+        let shown = |p: &Path| escape::bytes(p.as_os_str().as_encoded_bytes()).to_string();
+        return Err(AskError::Unknown(format!(
+            "the cluster has no mirror {} -> {}",
+            shown(&src),
+            shown(&dst)
+        )));
+    };
+    if let Some(who) = &m.kept_by {
+        return Err(AskError::Unknown(format!("{who} keeps this mirror: stop it first")));
+    }
+    let node = crate::cluster::connect(&site, "forget").map_err(|e| AskError::Unreachable(e.to_string()))?;
+    told(node.forget_mirror(m.id))
+}
+
 fn report(args: &ReportArgs) -> Result<(), AskError> {
     let config = config_of(args.config.as_deref())?;
     let Some(dir) = log::dir(args.log_dir.as_deref(), &config.log) else {
-        return Err(AskError::Usage(crate::args::UsageError::NoLogDir));
+        return Err(AskError::Usage(UsageError::NoLogDir));
     };
     let shown_dir = escape::bytes(dir.as_os_str().as_encoded_bytes()).to_string();
     let mut all = pages(&documents(&dir)).map_err(|e| AskError::Unknown(format!("{shown_dir}: {e}")))?;

@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub mod agent;
 pub mod audit;
 pub mod completions;
 pub mod control;
@@ -7,6 +8,7 @@ pub mod doctor;
 pub mod logs;
 pub mod man;
 pub mod mirror;
+pub mod post;
 pub mod report;
 pub mod status;
 pub mod sync;

@@ -20,6 +20,8 @@ use treeferry_service::Exit;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Jobs that have ended, and are shown all the same.
 const RECENT: usize = 5;
+/// An agent that says nothing for so long is named (ms).
+const SILENT_MS: u64 = 5000;
 /// Running tasks that are shown of each worker.
 const TASKS: usize = 4;
 
@@ -134,8 +136,21 @@ fn watch(args: &Args) -> Result<(), AskError> {
 }
 
 fn look(control: &Control, only: Option<JobId>) -> Result<Seen, AskError> {
-    let (all, nodes) = (told(control.jobs())?, told(control.nodes())?);
-    let view = View::new(all, nodes, Control::now_ms(), which(only));
+    let (mut all, nodes) = (told(control.jobs())?, told(control.nodes())?);
+    let mut mirrors = Vec::new();
+    for m in told(control.mirrors())? {
+        let report = serde_json::from_slice::<Value>(&m.report).ok();
+        let Some(mut found) = report.as_ref().and_then(nearby::found_of_json) else { continue };
+        if let Some(mut mirror) = found.mirror.take() {
+            mirror["kept_by"] = json!(m.kept_by);
+            mirrors.push((m.id, mirror));
+        }
+        all.insert(0, found.job);
+    }
+    let view = View {
+        mirrors: mirrors.into_iter().collect(),
+        ..View::new(all, nodes, Control::now_ms(), which(only))
+    };
     match only.filter(|_| view.jobs.is_empty()) {
         Some(id) => Err(AskError::Unknown(format!("there is no job {id}"))),
         None => Ok(Seen { view, queues: Some(control.queues()) }),
@@ -269,12 +284,27 @@ fn mirror_line(m: &Value, now_ms: u64) -> String {
     };
     let a = &m["arrivals"];
     let ms = |name: &str| a[name].as_f64().unwrap_or(0.0);
+    let kept = match &m["kept_by"] {
+        Value::Null if m.get("kept_by").is_some() => ", and nobody keeps it".to_owned(),
+        _ => String::new(),
+    };
+    let silent: Vec<&str> = m["agents"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|a| a["heard_ms_ago"].as_u64().is_none_or(|ms| ms > SILENT_MS))
+        .filter_map(|a| a["name"].as_str())
+        .collect();
+    let silent = match silent.is_empty() {
+        true => String::new(),
+        false => format!(", not heard of: {}", silent.join(", ")),
+    };
     let failing = match n("failing") {
         0 => String::new(),
         some => format!(", but for {some} that fail"),
     };
     format!(
-        "mirror: {complete}{failing}; {} wait, {} looked at; {} arrived within {:.1} ms (half), {:.1} ms (99 %)",
+        "mirror: {complete}{kept}{silent}{failing}; {} wait, {} looked at; {} arrived within {:.1} ms (half), {:.1} ms (99 %)",
         grouped(n("waiting")),
         grouped(n("busy")),
         grouped(a["count"].as_u64().unwrap_or(0)),

@@ -1,16 +1,22 @@
 //! `treeferry watch`: keeps DST like SRC while SRC changes.
 
-use crate::args::{Attributes, Entries, Limits, Log, Output, UsageError};
+use crate::args::log;
+use crate::args::{Attributes, Cluster, Entries, Limits, Log, Output, UsageError};
 use crate::cli;
 use crate::job::{self, Purpose, Request, Start};
 use crate::watching::Wish;
 use crate::watching::detect::How;
 use std::path::PathBuf;
+use std::time::Duration;
 use treeferry_core::config::Config;
+use treeferry_core::units::parse_duration;
 use treeferry_core::{JobSpec, PassSet};
 use treeferry_mirror::Timing;
 use treeferry_service::Exit;
 use treeferry_service::metrics::Settings;
+
+/// Between two walks of the source, where it is walked for changes: a minute's load for a minute's delay.
+pub const POLL_EVERY: Duration = Duration::from_secs(60);
 
 /// Keeps the inside of DST like the inside of SRC, within a moment, while SRC changes
 ///
@@ -38,11 +44,32 @@ pub struct Args {
     /// Several may run together. Default: fanotify if this process may use it, else inotify.
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', help_heading = "Detection")]
     detect: Vec<How>,
+    /// With `--detect shim`: the file through which programs tell what they change
+    ///
+    /// Those in whose environment LD_PRELOAD names libtreeferry_shim.so and TREEFERRY_SHIM names this file. It is made
+    /// if it is missing, and one process reads it at a time. Default: /run/treeferry/shim.ring for root, else
+    /// treeferry-shim.ring in $XDG_RUNTIME_DIR.
+    #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::FilePath, help_heading = "Detection")]
+    ring: Option<PathBuf>,
     /// With `--detect list`: paths end with NUL, as `find -print0` writes them
     ///
     /// Default: they end with a newline.
     #[arg(short = '0', long, help_heading = "Detection")]
     null: bool,
+    /// With `--detect poll`: wait for DUR from the end of one walk of SRC to the begin of the next
+    #[arg(long, value_name = "DUR", value_parser = parse_duration, help_heading = "Detection")]
+    poll_every: Option<Duration>,
+    /// With `--detect poll`: keep what a walk has seen in FILE
+    ///
+    /// Whoever mirrors the same directories next with the same options begins with it, and walks only SRC, not DST. Default: in
+    /// the directory of events, as ID.index in `mirrors/`; without that directory nowhere.
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Detection")]
+    index: Option<PathBuf>,
+    /// In a cluster: the agents whose word counts, separated by commas: those of the nodes on which SRC is changed
+    ///
+    /// The mirror is complete only as far as all of them say. Default: every agent that is heard.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Detection")]
+    agents: Vec<String>,
     /// Delete nothing from DST
     #[arg(long)]
     no_delete: bool,
@@ -53,6 +80,8 @@ pub struct Args {
     #[arg(short = 'i', long)]
     itemize: bool,
 
+    #[command(flatten)]
+    cluster: Cluster,
     #[command(flatten)]
     attributes: Attributes,
     #[command(flatten)]
@@ -82,15 +111,48 @@ impl Args {
         if self.null && !detect.contains(&How::List) {
             return Err(UsageError::OnlyForLists);
         }
+        if !detect.contains(&How::Poll) && (self.poll_every.is_some() || self.index.is_some()) {
+            return Err(UsageError::OnlyForPolling);
+        }
+        if self.ring.is_some() && !detect.contains(&How::Shim) {
+            return Err(UsageError::OnlyForShim);
+        }
+        let site = self.cluster.site(&config)?;
+        if site.is_some() && self.ring.is_some() {
+            return Err(UsageError::RingInCluster);
+        }
+        if site.is_some() && (self.poll_every.is_some() || self.index.is_some()) {
+            return Err(UsageError::PollingInCluster);
+        }
+        if site.is_some() && detect.contains(&How::List) {
+            return Err(UsageError::ListInCluster);
+        }
+        if site.is_some() && self.itemize {
+            return Err(UsageError::ItemizeFarMirror);
+        }
+        if site.is_none() && !self.agents.is_empty() {
+            return Err(UsageError::AgentsWithoutCluster);
+        }
+        let diary = log::dir(None, &config.log);
+        let telling = self.log.telling(&config.log, site.is_some())?;
         Ok(Request {
             spec: self.spec(&config)?,
             pool: self.limits.pool(&config),
-            site: None,
+            site,
             start: Start::Whole,
             detach: false,
-            telling: self.log.telling(&config.log, false)?,
+            telling,
             metrics: Settings::read(&config.metrics)?,
-            watch: Some(Wish { detect, zero: self.null, timing: Timing::default() }),
+            watch: Some(Wish {
+                detect,
+                ring: self.ring.clone(),
+                zero: self.null,
+                timing: Timing::default(),
+                agents: self.agents.clone(),
+                diary,
+                poll_every: self.poll_every.unwrap_or(POLL_EVERY),
+                index: self.index.clone(),
+            }),
         })
     }
 

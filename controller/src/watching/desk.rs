@@ -1,7 +1,7 @@
 //! Where everything that a mirror hears of comes together: signs of detectors, findings of workers, ends of walks.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use treeferry_core::event::micros;
@@ -17,6 +17,8 @@ pub struct Desk {
     pub walked_once: AtomicBool,
     /// Entries that were renamed at the target.
     pub moved: AtomicU64,
+    /// Detectors that take down what there is before anything may be walked.
+    awaited: AtomicUsize,
     /// Why the mirror cannot be kept any longer.
     aborted: Mutex<Option<String>>,
     /// The latest failure of each of some paths.
@@ -34,6 +36,7 @@ impl Desk {
             news: Condvar::new(),
             walked_once: AtomicBool::new(false),
             moved: AtomicU64::new(0),
+            awaited: AtomicUsize::new(0),
             aborted: Mutex::default(),
             failures: Mutex::default(),
         })
@@ -42,6 +45,22 @@ impl Desk {
     /// What is on it.
     pub fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many detectors are to have told something before anything is walked.
+    pub fn awaits(&self, detectors: usize) {
+        self.awaited.store(detectors, Relaxed);
+    }
+
+    /// One of them has.
+    pub fn awaits_one_less(&self) {
+        self.awaited.fetch_sub(1, Relaxed);
+        self.ring();
+    }
+
+    /// Whether walks may begin.
+    pub fn may_walk(&self) -> bool {
+        self.awaited.load(Relaxed) == 0
     }
 
     /// The mirror cannot be kept any longer. The first reason counts.

@@ -1,14 +1,16 @@
 //! Detectors, each in a thread of its own, and how what they tell gets to the desk.
 
+use super::Wish;
 use super::desk::Desk;
 use std::ffi::CStr;
 use std::io::Read;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 use treeferry_core::RelPath;
-use treeferry_event::{Detector, News, Separator, What};
+use treeferry_event::{Detector, Index, News, Polling, Separator, What};
 use treeferry_mirror::Sign;
 use treeferry_worker::{Job, OpenError};
 
@@ -19,8 +21,45 @@ pub enum How {
     Fanotify,
     /// inotify(7) on every directory: changes made on this node, by any user
     Inotify,
+    /// walks of the source, again and again, with an index on disk: changes made on any node
+    Poll,
     /// paths from standard input
     List,
+    /// what programs tell into which libtreeferry_shim.so is loaded
+    Shim,
+}
+
+/// What detectors are opened with.
+pub struct Means<'a> {
+    /// The source.
+    pub root: &'a Path,
+    /// What is not watched.
+    pub excluded: &'a dyn Fn() -> treeferry_event::Excluded,
+    /// How the source is walked, if it is.
+    pub polling: Polling,
+    /// The ring that the shim detector reads; none: the usual one.
+    pub ring: Option<&'a Path>,
+    /// Paths of a list end with NUL, not with a newline.
+    pub zero: bool,
+}
+
+/// Detectors that hear what happens from now on.
+#[derive(Default)]
+pub struct Opened {
+    /// All of them.
+    pub all: Vec<Box<dyn Detector>>,
+    /// What is kept of walks for the next process.
+    pub index: Option<Index>,
+    /// What has changed since then (µs since 1970) is told: an index of an earlier process was there.
+    pub resumes_from: Option<u64>,
+}
+
+impl How {
+    /// What it is called on the command line.
+    pub fn name(self) -> String {
+        use clap::ValueEnum;
+        self.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
+    }
 }
 
 /// How long a detector waits for something before it says that there is nothing.
@@ -35,21 +74,28 @@ pub struct Detectors {
 }
 
 /// Opens detectors for what a job is about. None asked for: what this process may use.
-pub fn open(
-    asked: &[How],
-    job: &Arc<Job>,
-    zero: bool,
-    input: impl FnOnce() -> Box<dyn Read + Send>,
-) -> Result<Vec<Box<dyn Detector>>, OpenError> {
-    let root = job.source().path();
+pub fn open(asked: &[How], job: &Arc<Job>, wish: &Wish, polling: Polling) -> Result<Opened, OpenError> {
     let excluded = || {
         let job = Arc::clone(job);
         Box::new(move |dir: &RelPath, name: &CStr, is_dir: bool| job.excludes(&dir.child(name), is_dir))
             as treeferry_event::Excluded
     };
+    let ring = wish.ring.as_deref();
+    let means = Means { root: job.source().path(), excluded: &excluded, polling, ring, zero: wish.zero };
+    open_at(asked, means, || Box::new(std::io::stdin()))
+}
+
+/// The same for a directory.
+pub fn open_at(
+    asked: &[How],
+    means: Means<'_>,
+    input: impl FnOnce() -> Box<dyn Read + Send>,
+) -> Result<Opened, OpenError> {
+    let Means { root, excluded, polling, ring, zero } = means;
     let fail = |e: treeferry_event::Error| OpenError::Unusable(e.to_string());
-    let mut all: Vec<Box<dyn Detector>> = Vec::new();
-    let mut input = Some(input);
+    let mut opened = Opened::default();
+    let all = &mut opened.all;
+    let (mut input, mut polling) = (Some(input), Some(polling));
     if asked.is_empty() {
         match treeferry_event::fanotify(root, excluded()) {
             Ok(d) => all.push(Box::new(d)),
@@ -63,6 +109,22 @@ pub fn open(
         match how {
             How::Fanotify => all.push(Box::new(treeferry_event::fanotify(root, excluded()).map_err(fail)?)),
             How::Inotify => all.push(Box::new(treeferry_event::inotify(root, excluded()).map_err(fail)?)),
+            How::Poll => {
+                if let Some(polling) = polling.take() {
+                    let poll = treeferry_event::poll(root, excluded(), polling).map_err(fail)?;
+                    opened.index = poll.index();
+                    opened.resumes_from = poll.resumes_from();
+                    all.push(Box::new(poll));
+                }
+            }
+            How::Shim => {
+                let Some(ring) = ring.map(Path::to_owned).or_else(treeferry_event::default_ring) else {
+                    return Err(OpenError::Unusable(
+                        "XDG_RUNTIME_DIR is not set: name a ring with --ring".to_owned(),
+                    ));
+                };
+                all.push(Box::new(treeferry_event::shim(&ring, root, excluded()).map_err(fail)?));
+            }
             How::List => {
                 let separator = if zero { Separator::Nul } else { Separator::Newline };
                 if let Some(input) = input.take() {
@@ -71,7 +133,7 @@ pub fn open(
             }
         }
     }
-    Ok(all)
+    Ok(opened)
 }
 
 /// Starts them. From now on what they tell gets to the desk.
@@ -79,6 +141,8 @@ pub fn start(all: Vec<Box<dyn Detector>>, desk: &Arc<Desk>) -> std::io::Result<D
     let over = Arc::new(AtomicBool::new(false));
     let left = Arc::new(AtomicU64::new(all.len() as u64));
     let names = all.iter().map(|d| d.name()).collect();
+    let behind = all.iter().filter(|d| d.needs_head_start()).count();
+    desk.awaits(behind);
     // up to when each has told all changes; what is complete is so for all
     let told: Arc<Mutex<Vec<u64>>> = Arc::new(Mutex::new(vec![0; all.len()]));
     let mut threads = Vec::new();
@@ -115,8 +179,13 @@ impl Detectors {
 
 fn follow(mut detector: Box<dyn Detector>, n: usize, desk: &Desk, over: &AtomicBool, told: &Mutex<Vec<u64>>) {
     let mut news = Vec::new();
+    let mut behind = detector.needs_head_start();
     while !over.load(Acquire) {
         let r = detector.read(PATIENCE, &mut |n| news.push(n));
+        if behind && news.iter().any(|n| matches!(n, News::UpTo(_))) {
+            behind = false;
+            desk.awaits_one_less();
+        }
         pass_on(news.drain(..), n, desk, told);
         match r {
             Ok(()) if detector.is_over() => return,
@@ -142,6 +211,7 @@ fn pass_on(news: impl Iterator<Item = News>, n: usize, desk: &Desk, told: &Mutex
                     What::Changed => pending.sign(now, hint.path, Sign::Now),
                     What::Open => pending.sign(now, hint.path, Sign::Open),
                     What::Attributes => pending.sign(now, hint.path, Sign::Attributes),
+                    What::Names => pending.sign(now, hint.path, Sign::Names),
                     What::Tree => pending.sign(now, hint.path, Sign::Tree),
                     What::Moved { from, dir } => pending.moved(now, from, hint.path, dir),
                 }

@@ -88,7 +88,12 @@ impl Diary {
             };
             (id, page)
         });
-        Diary { documents, id, first: Page { host: host(), ..page }, next: Instant::now() + EVERY }
+        Diary { documents, id, first: Page { host: host(), ..page }, next: Instant::now() }
+    }
+
+    /// A file beside the page of this mirror; `None`: it has none.
+    pub fn beside(&self, ending: &str) -> Option<PathBuf> {
+        self.documents.as_ref().map(|d| d.dir().join(format!("{}.{ending}", self.id)))
     }
 
     /// Called some times a second.

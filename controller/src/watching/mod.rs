@@ -4,12 +4,14 @@
 mod desk;
 pub mod detect;
 pub mod diary;
+pub mod far;
 mod walks;
 
 use crate::args::daemon::host;
 use crate::events::{self, Teller, Watched};
 use crate::job::Request;
 use crate::links::linker;
+use crate::mailbox::Mailbox;
 use crate::metering::{self, Counting, Tasks};
 use crate::nearby::{self, Post};
 use crate::output::{Console, End, Reading};
@@ -18,18 +20,24 @@ use desk::{Desk, Listener, Told, now_us};
 use detect::{Detectors, How};
 use diary::Diary;
 use serde_json::{Value, json};
+use std::hash::{DefaultHasher, Hasher};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use treeferry_core::job::JobState;
-use treeferry_core::{Counters, Event, JobId, NewTask, Stop, Work};
-use treeferry_mirror::{Batch, Figures, Pending, Timing};
+use treeferry_core::wire::{self, MessageKind};
+use treeferry_core::{Counters, Event, JobId, NewTask, Stop, Work, escape};
+use treeferry_event::{Index, Polling};
+use treeferry_mirror::{Batch, Figures, Pending, Sign, Timing};
 use treeferry_queue::{Control, Engine, JobRow, NodeReport, Status};
 use treeferry_service::metrics::{Meter, Metrics};
-use treeferry_worker::{Context, Job, OpenError, Pool, Reporter};
+use treeferry_worker::{Context, Families, Job, OpenError, Pool, Reporter};
 
 /// How often progress is drawn and the wish to stop is looked at; by eye.
 const TICK: Duration = Duration::from_millis(100);
+/// Between two times that an index of walks is kept.
+const KEEP: Duration = Duration::from_secs(1);
 /// Looks that are under way at once, for each thread: more would only wait elsewhere.
 const LOOKS: usize = 4;
 
@@ -38,10 +46,20 @@ const LOOKS: usize = 4;
 pub struct Wish {
     /// How changes are detected; none: by what this process may use.
     pub detect: Vec<How>,
+    /// The ring that the shim detector reads; none: the usual one.
+    pub ring: Option<PathBuf>,
     /// Paths of a list end with NUL, not with a newline.
     pub zero: bool,
     /// How long signs wait.
     pub timing: Timing,
+    /// From the end of one walk of the source to the begin of the next, where it is walked for changes.
+    pub poll_every: Duration,
+    /// Where the index of these walks is; `None`: with what is known of mirrors.
+    pub index: Option<PathBuf>,
+    /// In a cluster: the agents whose word counts; none: all that are heard.
+    pub agents: Vec<String>,
+    /// In a cluster: where it is kept how soon changes arrived, below this directory; `None`: nowhere.
+    pub diary: Option<PathBuf>,
 }
 
 /// Keeps the mirror until it is told to stop, or until a list is at its end and worked off.
@@ -54,16 +72,21 @@ pub fn run(
 ) -> Result<End, OpenError> {
     let began = Instant::now();
     let job = Job::open(request.spec.clone(), stop.clone())?;
-    let desk = Desk::new(Pending::new(wish.timing));
-    job.mirror_for(Box::new(Listener(Arc::clone(&desk))));
+    let mut diary = Diary::open(request.telling.dir.as_ref(), id, &request.spec);
     // first the detectors, then the walk: so there is no gap
-    let detectors = detect::open(&wish.detect, &job, wish.zero, || Box::new(std::io::stdin()))?;
+    let opened = detect::open(&wish.detect, &job, wish, polling(wish, request, &diary)?)?;
+    let desk = Desk::new(match opened.resumes_from {
+        None => Pending::new(wish.timing),
+        Some(then) => Pending::resumed(wish.timing, then),
+    });
+    desk.walked_once.store(opened.resumes_from.is_some(), Relaxed);
+    job.mirror_for(Box::new(Listener(Arc::clone(&desk))), Box::<Families>::default());
+    let (detectors, index, resumed) = (opened.all, opened.index, opened.resumes_from.is_some());
     let thread = |e: std::io::Error| OpenError::Unusable(format!("cannot start a thread: {e}"));
     let detectors = detect::start(detectors, &desk).map_err(thread)?;
     let engine = Engine::memory();
     engine.keep_open();
     let mut journal = Journal::begin(request.telling.dir.clone(), id, &request.spec, job.root_inodes().0);
-    let mut diary = Diary::open(request.telling.dir.as_ref(), id, &request.spec);
     let log = events::log(&request.telling, id);
     let teller = log.as_ref().map(|l| Teller::new(l.outbox(), id, &request.spec));
     log.iter().for_each(|l| events::put(l.outbox(), events::job_began(id, &request.spec)));
@@ -77,7 +100,8 @@ pub fn run(
     let (e, j, r) = (engine.clone(), Arc::clone(&job), Arc::clone(&reporter));
     let context = Context { engine: e, links: linker(&job), job: j, reporter: r, follows: true };
     let pool = Pool::of(context, request.pool);
-    let walks = walks::start(&desk, &job, &reporter, request.pool, stop).map_err(thread)?;
+    let walks =
+        walks::start(walks::Ground::Here, &desk, &job, &reporter, request.pool, stop).map_err(thread)?;
     let meter = metrics.map(|m| {
         let (e, counted, stand) = (engine.clone(), walks.counting(), Arc::clone(&desk));
         let status = move || {
@@ -94,9 +118,21 @@ pub fn run(
         tracing::info!("nobody can watch this job: {e}");
         None
     });
+    let posted = Arc::clone(&desk);
+    let mailbox = Mailbox::open(id, job.source().path(), move |paths| {
+        let (mut pending, now) = (posted.pending(), Instant::now());
+        paths.into_iter().for_each(|p| pending.sign(now, p, Sign::Tree));
+        drop(pending);
+        posted.ring();
+    });
+    let mailbox = mailbox.unwrap_or_else(|e| {
+        tracing::info!("nobody can post to this mirror: {e}");
+        None
+    });
     let watch = Watch { id, request, engine, pool, desk, walks, detectors, job, began_ms: Control::now_ms() };
-    tracing::info!(detectors = watch.detectors.names().join(","), "mirror begun");
+    tracing::info!(detectors = watch.detectors.names().join(","), resumed, "mirror begun");
     let mut next = Instant::now();
+    let mut kept = Instant::now();
     while !stop.is_set() && !watch.is_over() && watch.desk.aborted().is_none() {
         watch.dispatch();
         if Instant::now() < next {
@@ -108,6 +144,10 @@ pub fn run(
         }
         journal.tick(|| (&watch.engine, watch.pool.running(id)));
         diary.tick(|| watch.desk.pending());
+        if let Some(i) = index.as_ref().filter(|_| kept.elapsed() >= KEEP) {
+            kept = Instant::now();
+            keep_index(i, &watch.desk);
+        }
         console.tick(|| Reading {
             entries: watch.job.live_entries(),
             bytes: watch.job.live_bytes(),
@@ -119,6 +159,8 @@ pub fn run(
     if let Some(p) = post {
         p.close();
     }
+    index.iter().for_each(|i| keep_index(i, &watch.desk));
+    mailbox.into_iter().for_each(Mailbox::close);
     meter.into_iter().for_each(Meter::stop);
     diary.end(&watch.desk.pending());
     let end = watch.end(stop);
@@ -132,6 +174,43 @@ pub fn run(
         log.finish();
     }
     Ok(end)
+}
+
+/// How the source is walked, if it is.
+fn polling(wish: &Wish, request: &Request, diary: &Diary) -> Result<Polling, OpenError> {
+    let mut polling = Polling::every(wish.poll_every);
+    polling.index =
+        wish.index.clone().or_else(|| diary.beside("index")).filter(|_| wish.detect.contains(&How::Poll));
+    // another wish needs a walk over everything
+    let mut tag = DefaultHasher::new();
+    tag.write(&wire::encode(MessageKind::Spec, &request.spec));
+    polling.tag = tag.finish();
+    let Some(index) = &polling.index else { return Ok(polling) };
+    let dir = index.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let unusable = |e: std::io::Error| {
+        OpenError::Unusable(format!("{}: {e}", escape::bytes(dir.as_os_str().as_encoded_bytes())))
+    };
+    if wish.index.is_none() {
+        std::fs::create_dir_all(dir).map_err(unusable)?;
+    }
+    let dir = dir.canonicalize().map_err(unusable)?;
+    for tree in [&request.spec.src, &request.spec.dst] {
+        if tree.canonicalize().is_ok_and(|t| dir.starts_with(t)) {
+            let why = "the index must be neither in SRC nor in DST: name a file elsewhere with --index";
+            return Err(OpenError::Usage(why.to_owned()));
+        }
+    }
+    Ok(polling)
+}
+
+/// Keeps the index of walks for the next process, if what they have told is on the target.
+fn keep_index(index: &Index, desk: &Desk) {
+    let f = desk.pending().figures();
+    // what fails would have to be told again
+    let Some(complete) = f.complete_up_to.filter(|_| f.failing == 0) else { return };
+    if let Err(e) = index.keep(complete) {
+        tracing::warn!("the index of walks cannot be kept: {e}");
+    }
 }
 
 /// A mirror that is being kept.
@@ -165,6 +244,7 @@ impl Watch<'_> {
             let work = match batch {
                 Batch::Look { ticket, dir, names } => Work::Look { dir, names, ticket },
                 Batch::Move { ticket, from, to } => Work::Move { from, to, ticket },
+                Batch::Names { ticket, dir } => Work::Names { dir, ticket },
             };
             self.engine.begin(NewTask::new(None, work));
         }
@@ -246,42 +326,37 @@ impl Watch<'_> {
     }
 
     fn mirror_json(&self) -> Value {
-        let pending = self.desk.pending();
-        let (f, l) = (pending.figures(), pending.latency().clone());
-        let failing = pending.failing(20);
-        drop(pending);
-        let ms = |share| l.quantile(share).as_secs_f64() * 1000.0;
-        let Figures {
-            complete_up_to,
-            told_up_to,
-            waiting,
-            busy,
-            walks,
-            failing: fails,
-            signs,
-            looks,
-            resyncs,
-        } = f;
-        json!({
-            "detect": self.detectors.names(),
-            "complete_up_to_us": complete_up_to,
-            "told_up_to_us": told_up_to,
-            "waiting": waiting,
-            "busy": busy,
-            "walks": walks,
-            "failing": fails,
-            "failing_paths": failing.iter().map(|(p, why)| json!({"path": p.to_string(), "error": why})).collect::<Vec<_>>(),
-            "signs": signs,
-            "looks": looks,
-            "moved": self.desk.moved.load(Relaxed),
-            "resyncs": resyncs,
-            "arrivals": {
-                "count": l.total(),
-                "p50_ms": ms(0.5), "p90_ms": ms(0.9), "p99_ms": ms(0.99),
-                "max_ms": l.most().as_secs_f64() * 1000.0,
-                "over_300_s": l.above(Duration::from_secs(300)),
-                "over_600_s": l.above(Duration::from_secs(600)),
-            },
-        })
+        let mut v = of_pending(&self.desk.pending(), self.desk.moved.load(Relaxed));
+        v["detect"] = json!(self.detectors.names());
+        v
     }
+}
+
+/// How a mirror stands, for `status`.
+fn of_pending(pending: &Pending, moved: u64) -> Value {
+    let (f, l) = (pending.figures(), pending.latency());
+    let failing = pending.failing(20);
+    let ms = |share| l.quantile(share).as_secs_f64() * 1000.0;
+    let Figures { complete_up_to, told_up_to, waiting, busy, walks, failing: fails, signs, looks, resyncs } =
+        f;
+    json!({
+        "complete_up_to_us": complete_up_to,
+        "told_up_to_us": told_up_to,
+        "waiting": waiting,
+        "busy": busy,
+        "walks": walks,
+        "failing": fails,
+        "failing_paths": failing.iter().map(|(p, why)| json!({"path": p.to_string(), "error": why})).collect::<Vec<_>>(),
+        "signs": signs,
+        "looks": looks,
+        "moved": moved,
+        "resyncs": resyncs,
+        "arrivals": {
+            "count": l.total(),
+            "p50_ms": ms(0.5), "p90_ms": ms(0.9), "p99_ms": ms(0.99),
+            "max_ms": l.most().as_secs_f64() * 1000.0,
+            "over_300_s": l.above(Duration::from_secs(300)),
+            "over_600_s": l.above(Duration::from_secs(600)),
+        },
+    })
 }

@@ -3,19 +3,37 @@
 
 use super::desk::{Desk, now_us};
 use crate::links::linker;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use treeferry_core::job::JobState;
-use treeferry_core::{Counters, Fresh, NewTask, RelPath, Stop, Work};
-use treeferry_queue::Engine;
+use treeferry_core::{Counters, Fresh, JobId, NewTask, RelPath, Stop, Work};
+use treeferry_queue::{Control, Engine, JobRecord, Node};
 use treeferry_worker::{Job, Pool, PoolSize, Reporter};
 
 /// How often the wish to stop is looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// Failures that are read at once.
+const FAILURES: usize = 10_000;
 /// After a walk that did not come to its end.
 const REST: Duration = Duration::from_secs(1);
+
+/// Who walks.
+pub enum Ground {
+    /// This process.
+    Here,
+    /// The workers of a cluster: each walk is a job of it.
+    Cluster {
+        /// Our place in it.
+        node: Arc<Node>,
+        /// For which mirror.
+        mirror: JobId,
+        /// What a walk is to do.
+        record: Box<JobRecord>,
+    },
+}
 
 /// The thread that walks.
 pub struct Walks {
@@ -46,6 +64,7 @@ fn lock(m: &Mutex<State>) -> MutexGuard<'_, State> {
 
 /// Starts the thread.
 pub fn start(
+    ground: Ground,
     desk: &Arc<Desk>,
     job: &Arc<Job>,
     reporter: &Arc<dyn Reporter>,
@@ -54,6 +73,7 @@ pub fn start(
 ) -> std::io::Result<Walks> {
     let (state, over): (Arc<Mutex<State>>, Arc<AtomicBool>) = Default::default();
     let walker = Walker {
+        ground,
         desk: Arc::clone(desk),
         job: Arc::clone(job),
         reporter: Arc::clone(reporter),
@@ -93,6 +113,7 @@ impl Walks {
 }
 
 struct Walker {
+    ground: Ground,
     desk: Arc<Desk>,
     job: Arc<Job>,
     reporter: Arc<dyn Reporter>,
@@ -106,7 +127,8 @@ impl Walker {
     fn run(&self) {
         while !self.stop.is_set() && !self.over.load(Relaxed) {
             let mut pending = self.desk.pending();
-            let Some(next) = pending.take_below() else {
+            let next = if self.desk.may_walk() { pending.take_below() } else { None };
+            let Some(next) = next else {
                 self.desk.wait(pending, TICK);
                 continue;
             };
@@ -125,22 +147,72 @@ impl Walker {
 
     /// Walks a directory with all that is below. Whether it came to its end; what failed is named then.
     fn walk(&self, path: &RelPath) -> bool {
-        let engine = Engine::memory();
         let first = path.is_root() && !self.desk.walked_once.load(Relaxed);
-        engine.begin(match first {
+        let task = match first {
             true => self.job.first_task(),
             false => NewTask::new(None, Work::Walk { path: path.clone(), fresh: Fresh::No, resume: None }),
-        });
+        };
+        match &self.ground {
+            Ground::Here => self.walk_here(task),
+            Ground::Cluster { node, mirror, record } => {
+                let made_target = first && self.job.made_target();
+                let created_ms = Control::now_ms();
+                let record = JobRecord { made_target, created_ms, ..(**record).clone() };
+                self.walk_far(node, *mirror, &record, task)
+            }
+        }
+    }
+
+    fn walk_here(&self, task: NewTask) -> bool {
+        let engine = Engine::memory();
+        engine.begin(task);
         lock(&self.state).now = Some(engine.clone());
         let reporter = Arc::clone(&self.reporter);
         let pool = Pool::start(&engine, &self.job, linker(&self.job), reporter, self.pool);
+        self.wait(&engine);
+        pool.join();
+        self.over(&engine)
+    }
+
+    fn walk_far(&self, node: &Arc<Node>, mirror: JobId, record: &JobRecord, task: NewTask) -> bool {
+        let walk = JobId(RandomState::new().hash_one(mirror));
+        if let Err(e) = node.note_walk(walk, Some(mirror)) {
+            tracing::warn!("a walk cannot begin: {e}");
+            return false;
+        }
+        tracing::info!(job = %walk, "walk begun");
+        node.create_job(walk, record, task);
+        let engine = Engine::cluster(node, walk);
+        lock(&self.state).now = Some(engine.clone());
+        self.wait(&engine);
+        let mut failures = engine.status().failures;
+        while failures.len() < engine.status().counters.failures as usize {
+            let more = node.failures(walk, failures.len(), FAILURES);
+            if more.is_empty() {
+                break;
+            }
+            failures.extend(more);
+        }
+        failures.iter().for_each(|f| self.reporter.failure(f, None));
+        node.notices(walk).into_iter().for_each(|n| self.reporter.notice(n));
+        let complete = self.over(&engine);
+        if let Err(e) = node.note_walk(walk, None) {
+            tracing::warn!("{e}");
+        }
+        complete
+    }
+
+    fn wait(&self, engine: &Engine) {
         while !engine.wait(TICK) {
             if self.stop.is_set() {
                 engine.cancel();
                 break;
             }
         }
-        pool.join();
+    }
+
+    /// Whether it came to its end.
+    fn over(&self, engine: &Engine) -> bool {
         let end = engine.status();
         let mut s = lock(&self.state);
         s.now = None;

@@ -273,7 +273,11 @@ impl Event {
 /// The pass of which a piece of work is; `None`: of several at once.
 pub fn pass_of(work: &Work) -> Option<Pass> {
     match work {
-        Work::Walk { .. } | Work::FinishDir { .. } | Work::Look { .. } | Work::Move { .. } => None,
+        Work::Walk { .. }
+        | Work::FinishDir { .. }
+        | Work::Look { .. }
+        | Work::Move { .. }
+        | Work::Names { .. } => None,
         Work::Files { .. } | Work::Chunk { .. } | Work::Publish { .. } | Work::Link { .. } => {
             Some(Pass::Copy)
         }

@@ -116,7 +116,7 @@ impl Told {
         let wanted = rel(&path);
         let found = self.hints().any(|h| match &h.what {
             What::Tree => h.path.covers(&wanted),
-            What::Changed | What::Attributes => h.path == wanted,
+            What::Changed | What::Attributes | What::Names => h.path == wanted,
             What::Moved { from, .. } => h.path == wanted || *from == wanted,
             What::Open => false,
         });

@@ -71,7 +71,12 @@ impl Model {
             }
             News::UpTo(moment) => self.recent.retain(|_, looked| *looked >= moment),
             News::Hint(Hint { path, what: What::Moved { from, dir } }) => self.moved(from, path, dir),
-            News::Hint(Hint { path, what }) => self.look(path, what == What::Tree),
+            News::Hint(Hint { path, what }) => {
+                if what == What::Names {
+                    self.forget_gone(&path);
+                }
+                self.look(path, what == What::Tree);
+            }
         }
     }
 
@@ -94,6 +99,18 @@ impl Model {
             Some(_) => {}
             None => self.remove(&path),
         }
+    }
+
+    /// Forgets what is known of a directory and is not there.
+    fn forget_gone(&mut self, dir: &RelPath) {
+        let known: Vec<RelPath> = self
+            .entries
+            .keys()
+            .filter(|p| p.split().is_some_and(|(above, _)| above == *dir))
+            .filter(|p| entry(&join(&self.source, p)).is_none())
+            .cloned()
+            .collect();
+        known.iter().for_each(|p| self.remove(p));
     }
 
     fn moved(&mut self, from: RelPath, to: RelPath, dir: bool) {

@@ -136,6 +136,12 @@ pub fn up_to_keeps_its_word(start: Start) {
         writers.into_iter().for_each(|w| w.join().unwrap());
         assert!(moments.is_sorted());
         for (path, time) in log.lock().unwrap().iter() {
+            // who walks sees nothing of what came and went between two walks
+            let brief =
+                || fs::symlink_metadata(s.source.join(std::ffi::OsStr::from_bytes(path.as_bytes()))).is_err();
+            if s.detector.name() == "poll" && !path.is_root() && brief() {
+                continue;
+            }
             let first = trees.iter().filter(|(p, _)| p.covers(path)).map(|(_, at)| *at).min();
             let first = first.into_iter().chain(told.get(path).copied()).min().unwrap_or(usize::MAX);
             let passed = moments.iter().find(|(t, _)| t >= time).unwrap();

@@ -27,7 +27,7 @@ fn walked(timing: Timing) -> (Pending, Instant) {
 
 fn ticket(b: &Batch) -> u64 {
     match b {
-        Batch::Look { ticket, .. } | Batch::Move { ticket, .. } => *ticket,
+        Batch::Look { ticket, .. } | Batch::Move { ticket, .. } | Batch::Names { ticket, .. } => *ticket,
     }
 }
 
@@ -37,12 +37,39 @@ fn looks(all: &[Batch]) -> Vec<(String, Vec<String>)> {
         .map(|b| match b {
             Batch::Look { dir, names, .. } => (dir.to_string(), names.iter().map(name).collect()),
             Batch::Move { from, to, .. } => (from.to_string(), vec![format!("-> {to}")]),
+            Batch::Names { dir, .. } => (dir.to_string(), vec!["names".to_owned()]),
         })
         .collect()
 }
 
 fn look(dir: &str, names: &[&str]) -> (String, Vec<String>) {
     (dir.to_owned(), names.iter().map(|n| (*n).to_owned()).collect())
+}
+
+#[test]
+fn names_that_may_be_gone_are_compared_unless_all_is_walked() {
+    let (mut p, mut now) = walked(Timing::default());
+    for (s, sign) in
+        [("d", Sign::Names), ("d", Sign::Now), ("e", Sign::Names), ("e", Sign::Tree), ("f", Sign::Now)]
+    {
+        p.sign(now, path(s), sign);
+    }
+    p.sign(now, RelPath::root(), Sign::Names);
+    now += Timing::default().damp;
+    let root = RelPath::root().to_string();
+    let all = p.take(now, 10);
+    assert_eq!(looks(&all), [look("d", &["names"]), look(&root, &["names"]), look(&root, &["e/", "f"])]);
+    // once
+    all.iter().for_each(|b| p.settled(now, 200, ticket(b)));
+    p.told(300);
+    p.sign(now + Timing::default().damp, path("d"), Sign::Now);
+    let later = p.take(now + 2 * Timing::default().damp, 10);
+    assert_eq!(looks(&later), [look(&root, &["d"])]);
+    // it has another name by the time that it is looked at
+    p.sign(now, path("g"), Sign::Names);
+    p.moved(now, path("g"), path("h"), true);
+    let now = now + 3 * Timing::default().damp;
+    assert!(looks(&p.take(now, 10)).contains(&look("g", &["-> h"])));
 }
 
 #[test]
@@ -285,7 +312,7 @@ fn nothing_is_promised_too_early_in_random_schedules() {
                 Batch::Look { names, .. } => {
                     names.iter().map(|n| n.0.to_str().unwrap().parse().unwrap()).collect()
                 }
-                Batch::Move { .. } => unreachable!(),
+                Batch::Move { .. } | Batch::Names { .. } => unreachable!(),
             }
         };
         for step in 0..1500 {

@@ -11,6 +11,7 @@ pub mod checkup;
 mod control;
 mod events;
 mod figures;
+pub mod mirrors;
 #[cfg(test)]
 mod model;
 mod node;

@@ -143,6 +143,8 @@ pub(super) struct Shared {
     pub node: String,
     pub ledger: Ledger,
     pub broker: Broker,
+    /// Of the broker.
+    pub url: String,
     /// From a place drawn at random, so that no two processes meet.
     pub next_token: AtomicU64,
     pub idle: AtomicUsize,
@@ -202,6 +204,7 @@ impl Node {
             node: name.to_owned(),
             ledger,
             broker,
+            url: site.broker.clone(),
             next_token: AtomicU64::new(RandomState::new().build_hasher().finish()),
             idle: AtomicUsize::new(0),
             shares: AtomicBool::new(false),
@@ -287,6 +290,11 @@ impl Node {
     /// A number that nobody has drawn or will draw.
     pub(super) fn draw_token(&self) -> u64 {
         self.shared.next_token.fetch_add(1, Relaxed)
+    }
+
+    /// After so long a message is acknowledged before what it asks for is done; see [`Site`].
+    pub fn acknowledge_after(&self) -> Duration {
+        self.shared.acknowledge_after
     }
 
     /// NAME-PID, which no other process has.

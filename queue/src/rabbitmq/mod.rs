@@ -3,6 +3,7 @@
 //! Publishing and consuming have a connection each, for one that publishes is blocked as a whole while the broker is
 //! short of memory or disk, acknowledgements included. Both are made again, for ever, when they break.
 
+pub mod lines;
 pub mod survey;
 
 use crate::cluster::bundle::Lane;

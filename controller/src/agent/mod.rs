@@ -1,0 +1,448 @@
+//! `treeferry agent`: detects, on one node, what changes in the sources of all mirrors of the cluster, and tells those who
+//! keep them. It reads no content and touches no target.
+//!
+//! Each mirror has a *basket*, into which its detectors put what they hear, and a thread that sends it, in numbered
+//! messages. While the broker takes nothing, messages go to a file with a cap, and nobody who changes the source waits for
+//! anything.
+
+mod spool;
+
+use crate::args::Daemon;
+use crate::args::daemon::host;
+use crate::cluster::connect;
+use crate::output::complain;
+use crate::watching::detect::{self, How, Means};
+use crate::watching::far::{DETECT, TICK};
+use spool::Spool;
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::hash::{BuildHasher, RandomState};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+use treeferry_core::filter::Filter;
+use treeferry_core::wire::{self, MessageKind};
+use treeferry_core::{JobId, RelPath, Stop};
+use treeferry_event::{Detector, Hint, News as Heard, Polling, Waker, What};
+use treeferry_mirror::{News, Said, Sign};
+use treeferry_queue::mirrors::{self, Outgoing};
+use treeferry_queue::{Control, JobRecord, Node, NodeReport, Refusal, Site};
+use treeferry_service::{Exit, logging, signals};
+
+/// How often it is looked which mirrors there are.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a detector waits for something.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// How often the keeper's clock is read.
+const TICKS: Duration = Duration::from_millis(50);
+/// Of one message.
+const MOST_SAID: usize = 4096;
+/// With so much unsent, further messages go to the spool.
+const MOST_UNSENT: usize = 1 << 20;
+/// With more than this unsent nothing is sent that says nothing but a moment.
+const SOME_UNSENT: usize = 64 << 10;
+/// A mirror that cannot be looked after is tried again after this.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// What an agent is to be.
+pub struct Plan {
+    /// Its cluster.
+    pub site: Site,
+    /// What it detects changes with, whatever whoever keeps a mirror has asked for.
+    pub detect: Vec<How>,
+    /// From the end of one walk of a source to the begin of the next, where it is walked for changes.
+    pub poll_every: Duration,
+    /// The ring that the shim detector reads; none: the usual one.
+    pub ring: Option<PathBuf>,
+    /// Where messages go that the broker does not take.
+    pub spool: PathBuf,
+    /// How much of them, in bytes.
+    pub spool_bytes: u64,
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs until a signal.
+pub fn run(plan: &Plan, args: &Daemon) -> Exit {
+    let sink = |line: &[u8]| {
+        use std::io::Write;
+        let _ = std::io::stderr().write_all(line);
+    };
+    if let Err(e) = logging::start(logging::level(false, args.verbose), sink) {
+        complain(&e.to_string());
+        return Exit::Usage;
+    }
+    let stop = Stop::default();
+    if let Err(e) = signals::watch(&stop, || complain(signals::STOPPING)) {
+        tracing::warn!("signals end this process at once: {e}");
+    }
+    let node = match connect(&plan.site, &args.name()) {
+        Ok(n) => n,
+        Err(e) => {
+            complain(&e.to_string());
+            return Exit::Unreachable;
+        }
+    };
+    node.tell(&host(), 1000, 1);
+    let agent = Arc::new(Agent {
+        outgoing: Arc::new(node.outgoing()),
+        name: args.name(),
+        refused: Mutex::default(),
+        node,
+    });
+    agent.report();
+    let mut followed: BTreeMap<JobId, Result<Following, Instant>> = BTreeMap::new();
+    complain("agent is ready");
+    while !stop.is_set() {
+        agent.look(plan, &mut followed);
+        let until = Instant::now() + LOOK;
+        while Instant::now() < until && !stop.is_set() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    followed.into_values().filter_map(Result::ok).for_each(Following::stop);
+    agent.node.close();
+    Exit::Done
+}
+
+struct Agent {
+    node: Arc<Node>,
+    outgoing: Arc<Outgoing>,
+    name: String,
+    refused: Mutex<BTreeMap<JobId, String>>,
+}
+
+impl Agent {
+    /// Follows the mirrors that there are.
+    fn look(self: &Arc<Agent>, plan: &Plan, followed: &mut BTreeMap<JobId, Result<Following, Instant>>) {
+        // while the ledger is away what is followed is followed on
+        let Ok(all) = self.node.mirrors_now() else { return };
+        for id in &all {
+            let again = match followed.get(id) {
+                None => true,
+                Some(Err(at)) => at.elapsed() > AGAIN,
+                // also when something else is asked for now
+                Some(Ok(f)) => {
+                    let wish = self.node.mirror_wish(*id);
+                    f.is_over() || wish.is_ok_and(|w| w.is_some_and(|w| w != f.wish))
+                }
+            };
+            if !again {
+                continue;
+            }
+            if let Some(Ok(f)) = followed.remove(id) {
+                f.stop();
+            }
+            let begun = self.follow(*id, plan);
+            let mut refused = lock(&self.refused);
+            match &begun {
+                Ok(_) => drop(refused.remove(id)),
+                Err(why) => {
+                    if refused.insert(*id, why.clone()).as_ref() != Some(why) {
+                        tracing::warn!("mirror {id} is not followed on this node: {why}");
+                    }
+                }
+            }
+            drop(refused);
+            followed.insert(*id, begun.map_err(|_| Instant::now()));
+        }
+        let gone: Vec<JobId> = followed.keys().filter(|id| !all.contains(id)).copied().collect();
+        for id in gone {
+            lock(&self.refused).remove(&id);
+            if let Some(Ok(f)) = followed.remove(&id) {
+                f.stop();
+                tracing::info!("mirror {id} is no more");
+            }
+        }
+    }
+
+    fn follow(self: &Arc<Agent>, id: JobId, plan: &Plan) -> Result<Following, String> {
+        let record =
+            self.node.mirror(id).map_err(|e| e.to_string())?.ok_or("the ledger has no such mirror")?;
+        let there = std::fs::metadata(&record.spec.src).map_err(|e| format!("SRC: {e}"))?;
+        if there.ino() != record.roots.0 {
+            return Err("SRC is another directory on this node: is its file system mounted?".to_owned());
+        }
+        let asked = self.node.mirror_field(id, DETECT).map_err(|e| e.to_string())?.unwrap_or_default();
+        let asked: Vec<String> = serde_json::from_slice(&asked).unwrap_or_default();
+        let asked = asked.iter().filter_map(|n| <How as clap::ValueEnum>::from_str(n, false).ok());
+        let detect = if plan.detect.is_empty() { asked.collect() } else { plan.detect.clone() };
+        Following::start(self, id, &record, &detect, plan)
+    }
+
+    /// What others may see of this process.
+    fn report(self: &Arc<Agent>) {
+        let agent = Arc::downgrade(self);
+        let started_ms = Control::now_ms();
+        self.node.report(Box::new(move || {
+            let Some(a) = agent.upgrade() else { return NodeReport::default() };
+            let refusal = |(id, why): (&JobId, &String)| Refusal { job: id.to_string(), why: why.clone() };
+            let refused = lock(&a.refused).iter().map(refusal).collect();
+            NodeReport {
+                worker: a.node.worker().to_owned(),
+                node: a.node.name().to_owned(),
+                kind: "agent".to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                started_ms,
+                seen_ms: Control::now_ms(),
+                refused,
+                ..NodeReport::default()
+            }
+        }));
+    }
+}
+
+/// What detectors of one mirror have heard and nobody has sent.
+#[derive(Default)]
+struct Basket {
+    said: Vec<Said>,
+    /// For each detector, the latest of the keeper's moments up to which it has told all.
+    told: Vec<u64>,
+    /// Detectors that take down what there is before anything may be walked.
+    behind: usize,
+}
+
+struct Shared {
+    basket: Mutex<Basket>,
+    news: Condvar,
+    /// The keeper's clock, as it was last read (µs since 1970).
+    tick: AtomicU64,
+    over: AtomicBool,
+    /// A detector hears nothing any more.
+    deaf: AtomicBool,
+}
+
+/// A mirror whose source is being watched.
+struct Following {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    wakers: Vec<Waker>,
+    /// What was asked for, as [`JobRecord::created_ms`].
+    wish: u64,
+}
+
+impl Following {
+    fn start(
+        agent: &Arc<Agent>,
+        id: JobId,
+        r: &JobRecord,
+        detect: &[How],
+        plan: &Plan,
+    ) -> Result<Following, String> {
+        let filter = Arc::new(Filter::new(&r.spec.rules).map_err(|e| e.to_string())?);
+        let excluded = || {
+            let filter = Arc::clone(&filter);
+            Box::new(move |dir: &RelPath, name: &CStr, is_dir: bool| {
+                !filter.is_empty() && filter.excludes_deep(&dir.child(name), is_dir)
+            }) as treeferry_event::Excluded
+        };
+        let polling = Polling::every(plan.poll_every);
+        let ring = plan.ring.as_deref();
+        let means = Means { root: &r.spec.src, excluded: &excluded, polling, ring, zero: false };
+        let detectors = detect::open_at(detect, means, || Box::new(std::io::empty()));
+        let detectors = detectors.map_err(|e| e.to_string())?.all;
+        let spool = Spool::new(&plan.spool, id, plan.spool_bytes);
+        let behind = detectors.iter().filter(|d| d.needs_head_start()).count();
+        let basket = Basket { said: Vec::new(), told: vec![0; detectors.len()], behind };
+        let shared = Arc::new(Shared {
+            basket: Mutex::new(basket),
+            news: Condvar::new(),
+            tick: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+            deaf: AtomicBool::new(false),
+        });
+        let wakers = detectors.iter().map(|d| d.waker()).collect();
+        let names: Vec<_> = detectors.iter().map(|d| d.name()).collect();
+        tracing::info!(mirror = %id, detectors = names.join(","), "mirror followed");
+        let mut f =
+            Following { shared: Arc::clone(&shared), threads: Vec::new(), wakers, wish: r.created_ms };
+        let mut spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
+            let t = std::thread::Builder::new().name(name).spawn(run).map_err(|e| e.to_string())?;
+            f.threads.push(t);
+            Ok::<_, String>(())
+        };
+        for (n, d) in detectors.into_iter().enumerate() {
+            let shared = Arc::clone(&shared);
+            spawn(format!("tf-{}", d.name()), Box::new(move || listen(d, n, &shared)))?;
+        }
+        let (a, s) = (Arc::clone(agent), Arc::clone(&shared));
+        spawn("tf-ticks".to_owned(), Box::new(move || read_ticks(&a.node, id, &s)))?;
+        let post = Sending {
+            agent: Arc::clone(agent),
+            wish: r.created_ms,
+            // what happened before is not known: each beginning is a life
+            life: RandomState::new().hash_one(id),
+            line: mirrors::line(id),
+            shared,
+            spool,
+            number: 0,
+            told: 0,
+        };
+        spawn("tf-sending".to_owned(), Box::new(move || post.run()))?;
+        Ok(f)
+    }
+
+    fn is_over(&self) -> bool {
+        self.shared.deaf.load(Acquire)
+    }
+
+    fn stop(self) {
+        self.shared.over.store(true, Release);
+        self.shared.news.notify_all();
+        self.wakers.iter().for_each(Waker::wake);
+        self.threads.into_iter().for_each(|t| drop(t.join()));
+    }
+}
+
+/// Puts what a detector tells into the basket.
+fn listen(mut detector: Box<dyn Detector>, n: usize, s: &Shared) {
+    let mut news = Vec::new();
+    let mut behind = detector.needs_head_start();
+    while !s.over.load(Acquire) {
+        let (tick, began) = (s.tick.load(Acquire), SystemTime::now());
+        let r = detector.read(PATIENCE, &mut |n| news.push(n));
+        let mut basket = lock(&s.basket);
+        for heard in news.drain(..) {
+            if matches!(heard, Heard::UpTo(_)) && std::mem::take(&mut behind) {
+                basket.behind -= 1;
+            }
+            match heard {
+                Heard::Hint(Hint { path, what }) => basket.said.push(match what {
+                    What::Changed => Said::Path(path, Sign::Now),
+                    What::Open => Said::Path(path, Sign::Open),
+                    What::Attributes => Said::Path(path, Sign::Attributes),
+                    What::Names => Said::Path(path, Sign::Names),
+                    What::Tree => Said::Path(path, Sign::Tree),
+                    What::Moved { from, dir } => Said::Moved(from, path, dir),
+                }),
+                Heard::Lost(why) => basket.said.push(Said::Lost(why)),
+                // it has told all that had happened when the tick was read
+                Heard::UpTo(time) if time >= began => {
+                    if let Some(t) = basket.told.get_mut(n) {
+                        *t = (*t).max(tick);
+                    }
+                }
+                Heard::UpTo(_) => {}
+            }
+        }
+        if let Err(e) = r {
+            tracing::error!("changes are not detected any more: {}: {e}", detector.name());
+            basket.said.push(Said::Lost(e.to_string()));
+            s.deaf.store(true, Release);
+            s.news.notify_all();
+            return;
+        }
+        drop(basket);
+        s.news.notify_all();
+    }
+}
+
+/// Reads the keeper's clock.
+fn read_ticks(node: &Node, id: JobId, s: &Shared) {
+    while !s.over.load(Acquire) {
+        if let Ok(Some(tick)) = node.mirror_field(id, TICK) {
+            let tick = std::str::from_utf8(&tick).ok().and_then(|t| t.parse().ok()).unwrap_or(0);
+            s.tick.fetch_max(tick, AcqRel);
+        }
+        std::thread::sleep(TICKS);
+    }
+}
+
+/// Sends what is in the basket of a mirror.
+struct Sending {
+    agent: Arc<Agent>,
+    wish: u64,
+    life: u64,
+    line: String,
+    shared: Arc<Shared>,
+    spool: Spool,
+    number: u64,
+    told: u64,
+}
+
+impl Sending {
+    fn run(mut self) {
+        loop {
+            let over = self.shared.over.load(Acquire);
+            let mut basket = lock(&self.shared.basket);
+            let told = |b: &Basket| b.told.iter().copied().min().unwrap_or(0);
+            if basket.said.is_empty() && told(&basket) <= self.told && !over {
+                basket =
+                    self.shared.news.wait_timeout(basket, PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            if basket.behind > 0 && !over {
+                // once it is heard of, whoever keeps the mirror may walk
+                drop(basket);
+                std::thread::sleep(TICKS);
+                continue;
+            }
+            let said = std::mem::take(&mut basket.said);
+            let moment = told(&basket);
+            drop(basket);
+            self.send(said, moment);
+            self.unspool();
+            if over {
+                // what is on its way to the broker has a moment; what is not is missed by its number
+                return;
+            }
+        }
+    }
+
+    fn send(&mut self, mut said: Vec<Said>, moment: u64) {
+        while said.len() > MOST_SAID {
+            let rest = said.split_off(MOST_SAID);
+            self.send_one(said, None);
+            said = rest;
+        }
+        let busy = !self.spool.is_empty() || self.agent.outgoing.unsent() > SOME_UNSENT;
+        let new = moment > self.told && !busy;
+        if !said.is_empty() || new {
+            self.told = self.told.max(moment);
+            self.send_one(said, Some(moment).filter(|m| *m > 0));
+        }
+    }
+
+    fn send_one(&mut self, said: Vec<Said>, told: Option<u64>) {
+        let lasts = !said.is_empty();
+        self.number += u64::from(lasts);
+        let (agent, life) = (self.agent.name.clone(), self.life);
+        let (wish, number) = (self.wish, self.number);
+        let news = News::Signs { agent, wish, life, number, said, told };
+        let body = wire::encode(MessageKind::MirrorNews, &news);
+        if self.spool.is_empty() && self.agent.outgoing.unsent() < MOST_UNSENT {
+            drop(self.agent.outgoing.send(&self.line, body, lasts));
+            return;
+        }
+        // in order: once something is in the spool all goes there
+        if let Err(e) = self.spool.put(&body) {
+            tracing::warn!("the broker is away, and what changes cannot be kept for it: {e}");
+            self.number += 1;
+            let (agent, life) = (self.agent.name.clone(), self.life);
+            let said = vec![Said::Lost(format!("the broker was away: {e}"))];
+            let (wish, number) = (self.wish, self.number);
+            let news = News::Signs { agent, wish, life, number, said, told: None };
+            let body = wire::encode(MessageKind::MirrorNews, &news);
+            self.spool.clear();
+            drop(self.agent.outgoing.send(&self.line, body, true));
+        }
+    }
+
+    fn unspool(&mut self) {
+        while !self.spool.is_empty() && self.agent.outgoing.unsent() < MOST_UNSENT / 2 {
+            match self.spool.take() {
+                Ok(Some(body)) => drop(self.agent.outgoing.send(&self.line, body, true)),
+                Ok(None) => {}
+                // it is missed by its number
+                Err(e) => {
+                    tracing::error!("what was kept for the broker cannot be read: {e}");
+                    self.spool.clear();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! `treeferry post`: says that paths are to be looked at.
+
+use super::status::{explain, told};
+use crate::args::control::{AskError, Reach};
+use crate::cluster::connect;
+use crate::mailbox::{self, below};
+use crate::nearby;
+use crate::output::complain;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use treeferry_core::event::micros;
+use treeferry_core::wire::{self, MessageKind};
+use treeferry_core::{JobId, RelPath, escape};
+use treeferry_mirror::News;
+use treeferry_queue::Site;
+use treeferry_queue::mirrors::line;
+use treeferry_service::Exit;
+
+/// Between two looks at how far a mirror is.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long the broker may take.
+const WITHIN: Duration = Duration::from_secs(30);
+/// Paths in one message.
+const AT_ONCE: usize = 4096;
+
+/// Tells the mirrors that paths are to be looked at
+///
+/// For programs and jobs that know when they have finished a file, on nodes on which nothing else detects changes: each path
+/// is looked at, with all that is below it if it is a directory, and the target is made what the source is then. It may
+/// be gone, too. With a cluster it is told by RabbitMQ; without, the mirrors of the same user on this machine are told.
+///
+/// A path that is below the SRC of no mirror is named, and the exit code is 23 then.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What is to be looked at
+    #[arg(value_name = "PATH", required_unless_present = "from", value_hint = clap::ValueHint::AnyPath)]
+    paths: Vec<PathBuf>,
+    /// Read more paths from FILE, each ended by a newline; - is standard input
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    from: Option<OsString>,
+    /// With --from: paths end with NUL, as `find -print0` writes them
+    #[arg(short = '0', long, requires = "from")]
+    null: bool,
+    /// Wait until they are on the targets, with all else that has changed by now
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Exit {
+    match post(args) {
+        Ok(exit) => exit,
+        Err(e) => explain("post", &e),
+    }
+}
+
+fn post(args: &Args) -> Result<Exit, AskError> {
+    let paths = paths(args)?;
+    let began = micros(std::time::SystemTime::now());
+    let site = args.reach.site()?;
+    let mirrors = match &site {
+        Some(site) => post_far(site, &paths)?,
+        None => mailbox::post(&paths).map_err(|e| AskError::Unknown(e.to_string()))?,
+    };
+    let taken: BTreeSet<usize> = mirrors.iter().flat_map(|(_, numbers)| numbers).copied().collect();
+    let mut exit = Exit::Done;
+    for (i, p) in paths.iter().enumerate() {
+        if !taken.contains(&i) {
+            exit = Exit::Failures;
+            complain(&format!("{} is below the SRC of no mirror", escape::bytes(p)));
+        }
+    }
+    if args.wait {
+        let concerned =
+            mirrors.iter().filter(|(_, numbers)| !numbers.is_empty()).map(|(id, _)| *id).collect();
+        wait(site.as_ref(), concerned, began)?;
+    }
+    Ok(exit)
+}
+
+/// Absolute, clean, with no symlink but perhaps the last name.
+fn paths(args: &Args) -> Result<Vec<Vec<u8>>, AskError> {
+    let mut all: Vec<PathBuf> = args.paths.clone();
+    if let Some(file) = &args.from {
+        let mut bytes = Vec::new();
+        let read = match file.as_bytes() {
+            b"-" => std::io::stdin().lock().read_to_end(&mut bytes).map(drop),
+            _ => std::fs::read(file).map(|b| bytes = b),
+        };
+        let shown = || escape::bytes(file.as_bytes()).to_string();
+        read.map_err(|e| AskError::Unknown(format!("{}: {e}", shown())))?;
+        let end = if args.null { 0 } else { b'\n' };
+        let lines = bytes.split(|b| *b == end).filter(|l| !l.is_empty());
+        all.extend(lines.map(|l| PathBuf::from(std::ffi::OsStr::from_bytes(l))));
+    }
+    Ok(all.iter().map(|p| clean(p)).collect())
+}
+
+fn clean(path: &Path) -> Vec<u8> {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    // what is above it may be gone as well: as much as is there is made real
+    let mut rest: Vec<&std::ffi::OsStr> = Vec::new();
+    let mut at: &Path = &whole;
+    while let (Some(dir), Some(name)) = (at.parent(), at.file_name()) {
+        rest.push(name);
+        if let Ok(mut real) = dir.canonicalize() {
+            real.extend(rest.iter().rev());
+            return real.as_os_str().as_bytes().to_vec();
+        }
+        at = dir;
+    }
+    whole.as_os_str().as_bytes().to_vec()
+}
+
+fn post_far(site: &Site, paths: &[Vec<u8>]) -> Result<Vec<(JobId, Vec<usize>)>, AskError> {
+    let control = crate::args::control::connect(site)?;
+    let rows = told(control.mirrors())?;
+    let mut all = Vec::new();
+    for row in rows {
+        let Ok(root) = row.record.spec.src.canonicalize() else { continue };
+        let ours = paths.iter().enumerate().filter_map(|(i, p)| Some((i, below(&root, p)?)));
+        let (numbers, below): (Vec<usize>, Vec<RelPath>) = ours.unzip();
+        if !numbers.is_empty() {
+            all.push((row.id, numbers, below));
+        }
+    }
+    if all.is_empty() {
+        return Ok(Vec::new());
+    }
+    let host = crate::args::daemon::host();
+    let node = connect(site, &format!("post-{host}")).map_err(|e| AskError::Unreachable(e.to_string()))?;
+    let outgoing = node.outgoing();
+    let mut taken = Vec::new();
+    for (id, numbers, below) in all {
+        for some in below.chunks(AT_ONCE) {
+            let news = News::Posted { by: node.worker().to_owned(), paths: some.to_vec() };
+            let sent = outgoing.send(&line(id), wire::encode(MessageKind::MirrorNews, &news), true);
+            if !sent.wait(WITHIN) {
+                return Err(AskError::Unreachable("RabbitMQ does not take it".to_owned()));
+            }
+        }
+        taken.push((id, numbers));
+    }
+    Ok(taken)
+}
+
+/// Waits until these mirrors are complete up to a moment (µs since 1970).
+fn wait(site: Option<&Site>, mut mirrors: BTreeSet<JobId>, moment: u64) -> Result<(), AskError> {
+    let control = site.map(crate::args::control::connect).transpose()?;
+    let mut said = Instant::now();
+    while !mirrors.is_empty() {
+        let complete = |m: &Value| m["complete_up_to_us"].as_u64().unwrap_or(0);
+        let now: BTreeMap<JobId, u64> = match &control {
+            Some(c) => {
+                let rows = told(c.mirrors())?.into_iter();
+                let report = |b: &[u8]| serde_json::from_slice::<Value>(b).unwrap_or_default();
+                rows.map(|r| (r.id, complete(&report(&r.report)["jobs"][0]["mirror"]))).collect()
+            }
+            None => {
+                let near = nearby::look().map_err(|e| AskError::Unknown(e.to_string()))?;
+                near.found.iter().map(|f| (f.job.id, f.mirror.as_ref().map_or(0, complete))).collect()
+            }
+        };
+        for id in mirrors.clone() {
+            match now.get(&id) {
+                Some(at) if *at > moment => drop(mirrors.remove(&id)),
+                Some(_) => {}
+                None => return Err(AskError::Unknown(format!("mirror {id} has ended"))),
+            }
+        }
+        if said.elapsed() > Duration::from_secs(60) {
+            said = Instant::now();
+            complain(&format!("still waiting for {} mirrors", mirrors.len()));
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}

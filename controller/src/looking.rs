@@ -1,0 +1,420 @@
+//! A worker's part in the mirrors of the cluster: it takes what is to be looked at from a line, looks, with threads and an
+//! embedded engine for each mirror, and tells whoever keeps the mirror what it has found.
+//!
+//! An errand is acknowledged when the broker has what was found, so one that is being worked on by a process that dies is
+//! somebody else's next. Nothing is lost by that: whoever looks makes the target what the source is then.
+
+use crate::events::{self, Teller};
+use crate::links::linker;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use treeferry_core::event::EventKind;
+use treeferry_core::wire::{self, MessageKind};
+use treeferry_core::{
+    Change, Counters, Event, Failure, GroupKey, JobId, NewTask, Notice, Pass, RelPath, Stop, Work,
+};
+use treeferry_fs::Limits;
+use treeferry_mirror::{Errand, Finding, News};
+use treeferry_queue::mirrors::{self, Letter, Names, Outgoing, Sent};
+use treeferry_queue::{Engine, Node, Refusal};
+use treeferry_worker::{Context, Job, Member, Mirrored, NameBook, Pool, PoolSize, Reporter, Search};
+
+/// How long an errand is waited for before it is looked around.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Between two times that what takes long is told, and what was counted.
+const TELL: Duration = Duration::from_secs(1);
+/// An errand that nobody here can do is somebody else's after this.
+const ELSEWHERE: Duration = Duration::from_secs(1);
+/// A mirror that could not be opened here is tried again after this.
+const OPEN_AGAIN: Duration = Duration::from_secs(5);
+/// Whether a mirror is still one is asked so often.
+const ASK: Duration = Duration::from_secs(30);
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says things to whoever keeps a mirror.
+pub struct Voice {
+    outgoing: Arc<Outgoing>,
+    line: String,
+    worker: String,
+}
+
+impl Voice {
+    /// For a mirror.
+    pub fn new(node: &Node, outgoing: &Arc<Outgoing>, mirror: JobId) -> Voice {
+        let (line, worker) = (mirrors::line(mirror), node.worker().to_owned());
+        Voice { outgoing: Arc::clone(outgoing), line, worker }
+    }
+
+    fn say(&self, found: Vec<Finding>, lasts: bool) -> Sent {
+        let news = News::Found { worker: self.worker.clone(), found };
+        self.outgoing.send(&self.line, wire::encode(MessageKind::MirrorNews, &news), lasts)
+    }
+}
+
+/// What is said to those who look by whoever walks for a mirror. What a walk finds must have been heard before the walk is
+/// over, which the ledger decides: so each word is waited for.
+pub struct Walker {
+    voice: Voice,
+    known: AtomicBool,
+}
+
+impl Walker {
+    /// For a mirror. `known`: the whole source has been walked once.
+    pub fn new(voice: Voice, known: bool) -> Walker {
+        Walker { voice, known: AtomicBool::new(known) }
+    }
+}
+
+impl Mirrored for Walker {
+    fn again(&self, path: RelPath, below: bool, owed: &RelPath) {
+        self.voice.say(vec![Finding::Again(path, below, owed.clone())], true).wait_for_ever();
+    }
+
+    fn later(&self, path: RelPath, wait: Duration, owed: &RelPath) {
+        self.voice.say(vec![Finding::Later(path, wait, owed.clone())], true).wait_for_ever();
+    }
+
+    fn settled(&self, _: u64) {}
+    fn moved(&self, _: &RelPath) {}
+
+    fn names_are_known(&self) -> bool {
+        self.known.load(Relaxed)
+    }
+}
+
+/// The names of files of a mirror, in the ledger.
+pub struct Book(pub Names);
+
+impl NameBook for Book {
+    fn note(&self, key: GroupKey, path: RelPath) {
+        self.0.note(key, path, false);
+    }
+
+    fn note_single(&self, key: GroupKey, path: RelPath) {
+        self.0.note(key, path, true);
+    }
+
+    fn search(&self, key: GroupKey, nlink: u32) -> Search {
+        let next = std::cell::Cell::new(Search::No);
+        let last = |word: Option<&str>| {
+            let (n, what) = word?.split_once(':')?;
+            let what = match what {
+                "soon" => Search::Soon,
+                "everywhere" => Search::Everywhere,
+                _ => Search::No,
+            };
+            Some((n.parse().ok()?, what))
+        };
+        self.0.mark(key, |word| {
+            next.set(Search::next(last(word), nlink));
+            let what = match next.get() {
+                Search::Soon => "soon",
+                Search::Everywhere => "everywhere",
+                Search::No => "no",
+            };
+            format!("{nlink}:{what}")
+        });
+        next.get()
+    }
+
+    fn others(&self, key: GroupKey, but: &RelPath) -> Vec<RelPath> {
+        let mut names = self.0.of(key);
+        names.sort();
+        names.dedup();
+        names.retain(|p| p != but);
+        names
+    }
+
+    fn forget(&self, key: GroupKey, path: &RelPath) {
+        self.0.forget(key, path);
+    }
+
+    fn in_turn(&self, key: GroupKey, f: &mut dyn FnMut()) {
+        self.0.in_turn(key, f);
+    }
+}
+
+/// What is being done for one mirror, and for whom.
+struct Hands {
+    voice: Voice,
+    /// By our ticket.
+    doing: Mutex<BTreeMap<u64, Doing>>,
+    known: AtomicBool,
+}
+
+struct Doing {
+    life: u64,
+    ticket: u64,
+    /// `None`: it was acknowledged before its end.
+    letter: Option<Letter>,
+    since: Instant,
+}
+
+/// What workers say.
+struct Ear(Arc<Hands>);
+
+impl Mirrored for Ear {
+    fn again(&self, path: RelPath, below: bool, owed: &RelPath) {
+        // in order: heard before the end of the errand
+        drop(self.0.voice.say(vec![Finding::Again(path, below, owed.clone())], true));
+    }
+
+    fn later(&self, path: RelPath, wait: Duration, owed: &RelPath) {
+        drop(self.0.voice.say(vec![Finding::Later(path, wait, owed.clone())], true));
+    }
+
+    fn settled(&self, ticket: u64) {
+        let Some(d) = lock(&self.0.doing).remove(&ticket) else { return };
+        let found = vec![Finding::Settled { life: d.life, ticket: d.ticket }];
+        let sent = self.0.voice.say(found, true);
+        if let Some(letter) = d.letter {
+            sent.then(letter);
+        }
+    }
+
+    fn moved(&self, _: &RelPath) {
+        drop(self.0.voice.say(vec![Finding::Moved], false));
+    }
+
+    fn names_are_known(&self) -> bool {
+        self.0.known.load(Relaxed)
+    }
+}
+
+/// Tells whoever keeps the mirror of failures, and those who watch of all.
+struct Told {
+    hands: Arc<Hands>,
+    mirror: JobId,
+    teller: Teller,
+}
+
+impl Reporter for Told {
+    fn changes(&self, _: &[Change]) {}
+
+    fn events(&self, events: Vec<Event>) {
+        self.teller.events(events);
+    }
+
+    fn failure(&self, f: &Failure, _: Option<Pass>) {
+        tracing::info!("mirror {}: {f}", self.mirror);
+        drop(self.hands.voice.say(vec![Finding::Failed(f.clone())], true));
+    }
+
+    fn notice(&self, n: Notice) {
+        self.teller.notice(n);
+    }
+
+    fn ran(&self, work: &Work, took: Duration) {
+        self.teller.ran(work, took);
+    }
+}
+
+/// A mirror that is open on this node.
+struct Open {
+    engine: Engine,
+    pool: Option<Pool>,
+    hands: Arc<Hands>,
+    job: Arc<Job>,
+    told: Counters,
+    /// As in [`Errand`].
+    wish: u64,
+}
+
+impl Open {
+    fn end(mut self) {
+        self.job.stop();
+        self.engine.cancel();
+        self.pool.take().into_iter().for_each(Pool::join);
+    }
+}
+
+/// The thread that takes errands.
+pub struct Looks {
+    thread: JoinHandle<()>,
+    over: Arc<AtomicBool>,
+    refused: Arc<Mutex<BTreeMap<JobId, String>>>,
+}
+
+impl Looks {
+    /// Starts it; each mirror gets so many threads.
+    pub fn start(node: &Arc<Node>, threads: usize) -> std::io::Result<Looks> {
+        let (over, refused): (Arc<AtomicBool>, Arc<Mutex<_>>) = Default::default();
+        let mut service = Service {
+            node: Arc::clone(node),
+            outgoing: Arc::new(node.outgoing()),
+            threads,
+            acknowledge_after: node.acknowledge_after(),
+            mirrors: HashMap::new(),
+            next: AtomicU64::new(1),
+            over: Arc::clone(&over),
+            refused: Arc::clone(&refused),
+        };
+        let thread = std::thread::Builder::new().name("tf-looks".to_owned()).spawn(move || service.run())?;
+        Ok(Looks { thread, over, refused })
+    }
+
+    /// Mirrors that are not looked after here, and why.
+    pub fn refused(&self) -> impl Fn() -> Vec<Refusal> + Send + Sync + use<> {
+        let refused = Arc::clone(&self.refused);
+        move || {
+            lock(&refused).iter().map(|(id, why)| Refusal { job: id.to_string(), why: why.clone() }).collect()
+        }
+    }
+
+    /// Ends it: what is under way is cut short, and done by others.
+    pub fn stop(self) {
+        self.over.store(true, Relaxed);
+        let _ = self.thread.join();
+    }
+}
+
+struct Service {
+    node: Arc<Node>,
+    outgoing: Arc<Outgoing>,
+    threads: usize,
+    /// What takes longer is acknowledged before its end.
+    acknowledge_after: Duration,
+    mirrors: HashMap<JobId, (Instant, Result<Open, String>)>,
+    next: AtomicU64,
+    over: Arc<AtomicBool>,
+    refused: Arc<Mutex<BTreeMap<JobId, String>>>,
+}
+
+impl Service {
+    fn run(&mut self) {
+        let prefetch = u16::try_from(2 * self.threads).unwrap_or(u16::MAX);
+        let inbox = self.node.inbox(mirrors::LOOKS, prefetch);
+        let (mut told, mut asked) = (Instant::now(), Instant::now());
+        while !self.over.load(Relaxed) {
+            if let Some(letter) = inbox.next(PATIENCE) {
+                self.take(letter);
+            }
+            if told.elapsed() >= TELL {
+                told = Instant::now();
+                self.tell();
+            }
+            if asked.elapsed() >= ASK {
+                asked = Instant::now();
+                self.forget();
+            }
+        }
+        drop(inbox);
+        self.mirrors.drain().filter_map(|(_, (_, m))| m.ok()).for_each(Open::end);
+    }
+
+    fn take(&mut self, letter: Letter) {
+        let errand = match wire::decode::<Errand>(MessageKind::MirrorErrand, &letter.body) {
+            Ok(e) => e,
+            Err(e) => {
+                // whoever keeps the mirror asks again
+                tracing::warn!("an errand of a mirror that cannot be read is left out: {e}");
+                return letter.done();
+            }
+        };
+        let stale = |(at, m): &(Instant, Result<Open, String>)| match m {
+            Ok(open) => open.wish < errand.wish,
+            Err(_) => at.elapsed() > OPEN_AGAIN,
+        };
+        if self.mirrors.get(&errand.mirror).is_none_or(stale) {
+            if let Some((_, Ok(old))) = self.mirrors.remove(&errand.mirror) {
+                old.end();
+            }
+            let opened = self.open(errand.mirror);
+            let mut refused = lock(&self.refused);
+            match &opened {
+                Ok(_) => drop(refused.remove(&errand.mirror)),
+                Err(why) => {
+                    if refused.insert(errand.mirror, why.clone()).as_ref() != Some(why) {
+                        tracing::error!("mirror {} is refused on this node: {why}", errand.mirror);
+                        let refused = Event::new(EventKind::JobRefused).text(why.clone()).of(errand.mirror);
+                        events::put(self.node.outbox(), refused);
+                    }
+                }
+            }
+            drop(refused);
+            self.mirrors.insert(errand.mirror, (Instant::now(), opened));
+        }
+        let Some((_, Ok(open))) = self.mirrors.get(&errand.mirror) else {
+            return letter.give_back(ELSEWHERE);
+        };
+        let ours = self.next.fetch_add(1, Relaxed);
+        let Errand { life, ticket, names_are_known, work, .. } = errand;
+        let work = match work {
+            Work::Look { dir, names, .. } => Work::Look { dir, names, ticket: ours },
+            Work::Move { from, to, .. } => Work::Move { from, to, ticket: ours },
+            Work::Names { dir, .. } => Work::Names { dir, ticket: ours },
+            _ => return letter.done(),
+        };
+        open.hands.known.store(names_are_known, Relaxed);
+        let doing = Doing { life, ticket, letter: Some(letter), since: Instant::now() };
+        lock(&open.hands.doing).insert(ours, doing);
+        open.engine.begin(NewTask::new(None, work));
+    }
+
+    fn open(&self, id: JobId) -> Result<Open, String> {
+        let record =
+            self.node.mirror(id).map_err(|e| e.to_string())?.ok_or("the ledger has no such mirror")?;
+        let limits = Limits::from_text(&record.limits).ok_or("the ledger has a strange word on DST")?;
+        let wish = record.created_ms;
+        let began = Duration::from_millis(wish);
+        let member = Member { made_target: record.made_target, roots: record.roots, limits, began };
+        let job = Job::join(record.spec, Stop::default(), &member).map_err(|e| e.to_string())?;
+        let hands = Arc::new(Hands {
+            voice: Voice::new(&self.node, &self.outgoing, id),
+            doing: Mutex::default(),
+            known: AtomicBool::new(false),
+        });
+        job.mirror_for(Box::new(Ear(Arc::clone(&hands))), Box::new(Book(self.node.names_of_mirror(id))));
+        let engine = Engine::memory();
+        engine.keep_open();
+        let teller = Teller::new(self.node.outbox(), id, job.spec());
+        let reporter = Arc::new(Told { hands: Arc::clone(&hands), mirror: id, teller });
+        let (e, links, j) = (engine.clone(), linker(&job), Arc::clone(&job));
+        let context = Context { engine: e, links, job: j, reporter, follows: true };
+        let pool = Pool::of(context, PoolSize::Fixed(self.threads));
+        Ok(Open { engine, pool: Some(pool), hands, job, told: Counters::default(), wish })
+    }
+
+    /// Tells of errands that take long, so that nobody else is sent, and what was counted.
+    fn tell(&mut self) {
+        for (_, m) in self.mirrors.values_mut() {
+            let Ok(open) = m else { continue };
+            let mut found = Vec::new();
+            let mut long: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+            for d in lock(&open.hands.doing).values_mut().filter(|d| d.since.elapsed() > TELL) {
+                long.entry(d.life).or_default().push(d.ticket);
+                if d.since.elapsed() > self.acknowledge_after {
+                    // before the broker takes us for dead: whoever keeps the mirror sends it again if we fall silent
+                    d.letter.take().into_iter().for_each(Letter::done);
+                }
+            }
+            found.extend(long.into_iter().map(|(life, tickets)| Finding::Busy { life, tickets }));
+            let counted = open.engine.status().counters;
+            if counted != open.told {
+                open.told = counted.clone();
+                found.push(Finding::Counted(Box::new(counted)));
+            }
+            if !found.is_empty() {
+                drop(open.hands.voice.say(found, false));
+            }
+        }
+    }
+
+    /// Closes mirrors that are not kept any more.
+    fn forget(&mut self) {
+        let Ok(all) = self.node.mirrors() else { return };
+        let gone: Vec<JobId> = self.mirrors.keys().filter(|id| !all.contains(id)).copied().collect();
+        for id in gone {
+            lock(&self.refused).remove(&id);
+            if let Some((_, Ok(open))) = self.mirrors.remove(&id) {
+                open.end();
+            }
+        }
+    }
+}

@@ -1,0 +1,564 @@
+//! `treeferry watch` in a cluster: this process, the *keeper* of the mirror, detects nothing and copies nothing. Agents on
+//! the nodes where SRC is changed tell it what may have changed, by a line of the broker; workers look; walks are jobs of
+//! the cluster. It remembers what is to be looked at, and so up to what moment the target is complete.
+//!
+//! What an agent has said is acknowledged when it is done, so whoever keeps the mirror next is told it again, and begins
+//! where this one ended. Agents number what they say; a gap is a loss, and everything is walked then.
+//!
+//! Nobody's clock matters but the keeper's: it writes the time into the ledger, a *tick*; an agent that has told all that
+//! had happened when it read the tick says so.
+
+mod book;
+
+use super::desk::{Desk, Told, now_us};
+use super::diary::Diary;
+use super::walks::{self, Ground};
+use super::{Wish, of_pending};
+use crate::args::daemon::host;
+use crate::cluster::{absolute, connect};
+use crate::events::{self, Teller, Watched};
+use crate::job::Request;
+use crate::metering;
+use crate::nearby;
+use crate::output::{Console, End, Reading};
+use book::{Book, Kept};
+use serde_json::json;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use treeferry_core::job::JobState;
+use treeferry_core::wire::{self, MessageKind};
+use treeferry_core::{Event, JobId, JobSpec, Stop, Work};
+use treeferry_mirror::{Batch, Errand, Finding, News, Pending, Said};
+use treeferry_queue::mirrors::{self, Inbox, Letter, Outgoing};
+use treeferry_queue::{Control, JobRecord, JobRow, LedgerError, Node, NodeReport, Site, Status};
+use treeferry_service::metrics::{Meter, Metrics};
+use treeferry_worker::{Job, OpenError, Reporter};
+
+/// The field of a mirror that says whether all of the source has been walked once.
+pub const WALKED: &str = "walked";
+/// The field with the keeper's clock.
+pub const TICK: &str = "tick";
+/// The field with the detectors that agents are to use.
+pub const DETECT: &str = "detect";
+/// The field with what `status` shows.
+pub const REPORT: &str = "report";
+
+/// How often progress is drawn and the wish to stop is looked at; by eye.
+const ROUND: Duration = Duration::from_millis(100);
+/// Errands that are under way at once.
+const FLIGHT: usize = 64;
+/// Letters that are read before others have their turn.
+const LETTERS: usize = 1000;
+/// Between two ticks while something happens, and while nothing does.
+const TICKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
+/// Between two times that all is written.
+const WRITE: Duration = Duration::from_millis(500);
+/// An errand of which nothing was heard for so long is sent again, if it is not waiting at the broker.
+const SILENCE: Duration = Duration::from_secs(20);
+/// After this it is said what is being waited for.
+const SAY: Duration = Duration::from_secs(5);
+
+fn unreachable(e: &LedgerError) -> OpenError {
+    OpenError::Unreachable(e.to_string())
+}
+
+/// Keeps the mirror until it is told to stop.
+pub fn run(
+    site: &Site,
+    request: &Request,
+    wish: &Wish,
+    stop: &Stop,
+    console: &Arc<Console>,
+) -> Result<End, OpenError> {
+    let began = Instant::now();
+    let node = connect(site, &format!("watch-{}", host()))?;
+    node.tell(&host(), request.telling.keep.buffer, request.telling.stream_length);
+    let spec = absolute(&request.spec);
+    let job = Job::open(spec.clone(), stop.clone())?;
+    let id = find(&node, &spec).map_err(|e| unreachable(&e))?;
+    let life = RandomState::new().hash_one(id);
+    let who = node.worker().to_owned();
+    if !take_over(&node, id, &who, stop, console) {
+        let (counters, failures, aborted) = Default::default();
+        return Ok(End { state: JobState::Interrupted, counters, failures, aborted });
+    }
+    let mut record = JobRecord {
+        spec: spec.clone(),
+        made_target: false,
+        roots: job.root_inodes(),
+        limits: job.limits().to_text(),
+        created_ms: Control::now_ms(),
+    };
+    let kept = Kept::read(&node, id, &record).map_err(|e| unreachable(&e))?;
+    // the same wish: those who work for it go on
+    record.created_ms = kept.wish().unwrap_or(record.created_ms);
+    // what a keeper before us has begun and cannot hear the end of
+    for walk in node.walks_of_mirror(id).map_err(|e| unreachable(&e))? {
+        treeferry_queue::Engine::cluster(&node, walk).cancel();
+        node.note_walk(walk, None).map_err(|e| unreachable(&e))?;
+    }
+    let detect: Vec<String> = wish.detect.iter().map(|h| h.name().to_owned()).collect();
+    let again = kept.is_whole();
+    let fields = [
+        (WALKED.to_owned(), if again { b"1".to_vec() } else { b"0".to_vec() }),
+        (DETECT.to_owned(), serde_json::to_vec(&detect).unwrap_or_default()),
+    ];
+    node.put_mirror(id, &record).and_then(|()| node.note_mirror(id, &fields)).map_err(|e| unreachable(&e))?;
+
+    let pending = match again {
+        true => Pending::resumed(wish.timing, kept.complete_up_to),
+        false => Pending::new(wish.timing),
+    };
+    let desk = Desk::new(pending);
+    desk.walked_once.store(again, Relaxed);
+    let book = Arc::new(Book::new(life, wish.agents.clone(), &kept, again));
+    let inbox = node.inbox(&mirrors::line(id), 0);
+    let outgoing = Arc::new(node.outgoing());
+    let teller = Some(Teller::new(node.outbox(), id, &spec));
+    let watched: Arc<dyn Reporter> = Arc::new(Watched { console: Arc::clone(console), teller });
+    let reporter: Arc<dyn Reporter> = Arc::new(Told::new(&desk, watched));
+    events::put(node.outbox(), events::job_began(id, &spec));
+    if again {
+        let mut pending = desk.pending();
+        for path in &kept.failing {
+            // tried at once, and named again if it still fails
+            pending.sign(Instant::now(), path.clone(), treeferry_mirror::Sign::Tree);
+        }
+        if kept.lost() {
+            pending.lost();
+        }
+    }
+    tracing::info!(mirror = %id, resumed = again, "mirror begun");
+    let mut diary = Diary::open(wish.diary.as_ref(), id, &spec);
+    let mut keeper = Keeper {
+        id,
+        who,
+        spec,
+        node: Arc::clone(&node),
+        desk,
+        book,
+        outgoing,
+        reporter,
+        job,
+        began_ms: Control::now_ms(),
+        walks: None,
+        record,
+        stop: stop.clone(),
+        request,
+    };
+    let clerk = keeper.clerk()?;
+    let meter = request.metrics.clone().map(|settings| {
+        let metrics = Arc::new(Metrics::start(settings));
+        let (book, desk, stand) =
+            (Arc::clone(&keeper.book), Arc::clone(&keeper.desk), Arc::clone(&keeper.desk));
+        let status = move || {
+            let f = desk.pending().figures();
+            let outstanding = (f.waiting + f.busy) as u64;
+            let (state, counters) = (JobState::Running, book.counters());
+            Status { state, outstanding, counters, failures: Vec::new(), aborted: None }
+        };
+        // walks are jobs of their own, and workers tell of their tasks
+        let more = move || metering::of_mirror(id, &stand.pending().figures(), now_us());
+        metering::local::start(&metrics, id, request.spec.passes, status, &Arc::default(), || (0, 0), more)
+    });
+    let (mut next, mut said) = (Instant::now(), false);
+    while !stop.is_set() && keeper.desk.aborted().is_none() {
+        keeper.round(&inbox);
+        if Instant::now() < next {
+            continue;
+        }
+        next = Instant::now() + ROUND;
+        if keeper.walks.is_none() && (again || keeper.book.is_ready()) {
+            keeper.begin_walks()?;
+        }
+        if keeper.walks.is_none() && !said && began.elapsed() > SAY {
+            said = true;
+            console.say(&format!("waiting for {}", keeper.book.awaited()));
+        }
+        diary.tick(|| keeper.desk.pending());
+        let c = keeper.counters();
+        console.tick(|| Reading {
+            entries: c.files + c.dirs,
+            bytes: c.copied_bytes,
+            outstanding: keeper.outstanding(),
+            failures: keeper.desk.pending().figures().failing as u64,
+            elapsed: began.elapsed(),
+        });
+    }
+    meter.into_iter().for_each(Meter::stop);
+    diary.end(&keeper.desk.pending());
+    let end = keeper.end(clerk, inbox);
+    let why = end.aborted.as_deref().unwrap_or_default();
+    events::put(node.outbox(), Event::job_ended(id, end.state, &end.counters, began.elapsed(), why));
+    node.close();
+    Ok(end)
+}
+
+/// The mirror of these two directories, if there is one; else a new name for it.
+fn find(node: &Node, spec: &JobSpec) -> Result<JobId, LedgerError> {
+    for id in node.mirrors()? {
+        if node.mirror(id)?.is_some_and(|r| (&r.spec.src, &r.spec.dst) == (&spec.src, &spec.dst)) {
+            return Ok(id);
+        }
+    }
+    Ok(JobId(RandomState::new().hash_one(0)))
+}
+
+/// Waits until nobody else keeps the mirror. `false`: we are to stop.
+fn take_over(node: &Node, id: JobId, who: &str, stop: &Stop, console: &Console) -> bool {
+    let (mut said, mut away) = (false, false);
+    while !stop.is_set() {
+        match node.keep_mirror(id, who) {
+            Ok(None) => return true,
+            Ok(Some(other)) if !said => {
+                said = true;
+                console.say(&format!("{other} keeps this mirror: waiting until it does not"));
+            }
+            Ok(Some(_)) => {}
+            Err(e) if !away => {
+                away = true;
+                tracing::warn!("{e}");
+            }
+            Err(_) => {}
+        }
+        std::thread::sleep(ROUND);
+    }
+    false
+}
+
+struct Keeper<'a> {
+    id: JobId,
+    who: String,
+    spec: JobSpec,
+    node: Arc<Node>,
+    desk: Arc<Desk>,
+    book: Arc<Book>,
+    outgoing: Arc<Outgoing>,
+    reporter: Arc<dyn Reporter>,
+    job: Arc<Job>,
+    began_ms: u64,
+    walks: Option<walks::Walks>,
+    record: JobRecord,
+    stop: Stop,
+    request: &'a Request,
+}
+
+impl Keeper<'_> {
+    /// Reads what has come, and sends what is due.
+    fn round(&self, inbox: &Inbox) {
+        let due = self.desk.pending().next_due().map(|at| at.saturating_duration_since(Instant::now()));
+        let free = self.book.in_flight() < FLIGHT;
+        let patience = due.filter(|_| free).unwrap_or(ROUND).min(ROUND);
+        let mut next = inbox.next(patience);
+        for _ in 0..LETTERS {
+            let Some(letter) = next else { break };
+            self.hear(letter);
+            next = inbox.next(Duration::ZERO);
+        }
+        if let Some(letter) = next {
+            self.hear(letter);
+        }
+        let batches = self.desk.pending().take(Instant::now(), FLIGHT);
+        for batch in batches {
+            let (ticket, work) = match batch {
+                Batch::Look { ticket, dir, names } => (ticket, Work::Look { dir, names, ticket: 0 }),
+                Batch::Move { ticket, from, to } => (ticket, Work::Move { from, to, ticket: 0 }),
+                Batch::Names { ticket, dir } => (ticket, Work::Names { dir, ticket: 0 }),
+            };
+            self.book.sent(ticket, &work);
+            self.send(ticket, work);
+        }
+    }
+
+    fn send(&self, ticket: u64, work: Work) {
+        let names_are_known = self.desk.walked_once.load(Relaxed);
+        let (mirror, wish, life) = (self.id, self.record.created_ms, self.book.life);
+        let errand = Errand { mirror, wish, life, ticket, names_are_known, work };
+        drop(self.outgoing.send(mirrors::LOOKS, wire::encode(MessageKind::MirrorErrand, &errand), true));
+    }
+
+    fn hear(&self, letter: Letter) {
+        let news = match wire::decode::<News>(MessageKind::MirrorNews, &letter.body) {
+            Ok(n) => n,
+            Err(e) => {
+                // an agent's would be missed by its number
+                tracing::warn!("a message to this mirror that cannot be read is left out: {e}");
+                return letter.done();
+            }
+        };
+        let now = Instant::now();
+        let birth = self.desk.pending().told_up_to();
+        let lasts = match news {
+            News::Signs { agent, wish, life, number, said, told } => {
+                // who was asked for something else hears of other paths, and asks anew in a moment
+                if !self.book.counts(&agent) || wish != self.record.created_ms {
+                    return letter.done();
+                }
+                let mut pending = self.desk.pending();
+                let something = !said.is_empty();
+                let mut lost = None;
+                if !self.book.heard(&agent, life, number, something) {
+                    lost = Some(format!("not all that {agent} has said has come"));
+                }
+                for s in said {
+                    match s {
+                        Said::Path(path, sign) => pending.sign(now, path, sign),
+                        Said::Moved(from, to, dir) => pending.moved(now, from, to, dir),
+                        Said::Lost(why) => lost = Some(why),
+                    }
+                }
+                // before the first walk has begun it is the walk that finds it
+                if let Some(why) = lost.filter(|_| self.walks.is_some()) {
+                    tracing::warn!("changes were missed ({agent}: {why}): everything is looked at");
+                    self.book.lost(birth);
+                    pending.lost();
+                }
+                if let Some(least) = told.and_then(|t| self.book.told(&agent, t)) {
+                    pending.told(least);
+                }
+                something
+            }
+            News::Posted { by, paths } => {
+                tracing::debug!(by, paths = paths.len(), "posted");
+                let mut pending = self.desk.pending();
+                paths.into_iter().for_each(|p| pending.sign(now, p, treeferry_mirror::Sign::Tree));
+                true
+            }
+            News::Found { worker, found } => {
+                let mut lasts = false;
+                for f in found {
+                    lasts |= self.found(&worker, now, f);
+                }
+                lasts
+            }
+        };
+        match lasts {
+            true => self.book.keep(birth, letter),
+            false => letter.done(),
+        }
+    }
+
+    /// Whether it is to be heard again by the next keeper, should it not be done by then.
+    fn found(&self, worker: &str, now: Instant, f: Finding) -> bool {
+        match f {
+            Finding::Again(path, below, owed) => self.desk.pending().again(now, path, below, &owed),
+            Finding::Later(path, wait, owed) => self.desk.pending().later(now, path, wait, &owed),
+            Finding::Failed(f) => self.reporter.failure(&f, None),
+            Finding::Moved => {
+                self.desk.moved.fetch_add(1, Relaxed);
+                return false;
+            }
+            Finding::Settled { life, ticket } => {
+                if life == self.book.life {
+                    self.book.settled(ticket);
+                    self.desk.pending().settled(now, now_us(), ticket);
+                }
+                return false;
+            }
+            Finding::Busy { life, tickets } => {
+                if life == self.book.life {
+                    self.book.busy(&tickets);
+                }
+                return false;
+            }
+            Finding::Counted(c) => {
+                self.book.counted(worker, *c);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// From now on walks are made, the first of them over everything if that was never done.
+    fn begin_walks(&mut self) -> Result<(), OpenError> {
+        let ground = Ground::Cluster {
+            node: Arc::clone(&self.node),
+            mirror: self.id,
+            record: Box::new(self.record.clone()),
+        };
+        let pool = self.request.pool;
+        let started = walks::start(ground, &self.desk, &self.job, &self.reporter, pool, &self.stop);
+        let walks = started.map_err(|e| OpenError::Unusable(format!("cannot start a thread: {e}")))?;
+        self.book.report_walks(walks.counting());
+        self.walks = Some(walks);
+        Ok(())
+    }
+
+    fn counters(&self) -> treeferry_core::Counters {
+        let mut all = self.book.counters();
+        self.walks.iter().for_each(|w| all.add(&w.counters()));
+        all
+    }
+
+    fn outstanding(&self) -> u64 {
+        let f = self.desk.pending().figures();
+        (f.waiting + f.busy) as u64 + self.walks.as_ref().map_or(0, walks::Walks::outstanding)
+    }
+
+    /// The thread that writes into the ledger.
+    fn clerk(&self) -> Result<JoinHandle<()>, OpenError> {
+        let clerk = Clerk {
+            id: self.id,
+            who: self.who.clone(),
+            spec: self.spec.clone(),
+            node: Arc::clone(&self.node),
+            desk: Arc::clone(&self.desk),
+            book: Arc::clone(&self.book),
+            outgoing: Arc::clone(&self.outgoing),
+            began_ms: self.began_ms,
+            wish: self.record.created_ms,
+            stop: self.stop.clone(),
+        };
+        std::thread::Builder::new()
+            .name("tf-clerk".to_owned())
+            .spawn(move || clerk.run())
+            .map_err(|e| OpenError::Unusable(format!("cannot start a thread: {e}")))
+    }
+
+    fn end(self, clerk: JoinHandle<()>, inbox: Inbox) -> End {
+        let aborted = self.desk.aborted();
+        let interrupted = !self.desk.pending().is_idle() || aborted.is_some();
+        self.stop.set();
+        let mut counters = self.book.counters();
+        let mut walk_aborted = None;
+        if let Some(w) = self.walks {
+            let (walked, why) = w.end();
+            counters.add(&walked);
+            walk_aborted = why;
+        }
+        // the last page is written, and what is done acknowledged
+        let _ = clerk.join();
+        drop(inbox);
+        self.node.release_mirror(self.id, &self.who);
+        let failures = self.desk.failures();
+        let failing = self.desk.pending().figures().failing;
+        counters.failures = failing as u64;
+        counters.vanished = 0;
+        let aborted = aborted.or(walk_aborted);
+        let state = match (&aborted, interrupted, failing) {
+            (Some(_), ..) => JobState::Aborted,
+            (None, true, _) => JobState::Interrupted,
+            (None, false, 0) => JobState::Done,
+            _ => JobState::Failed,
+        };
+        End { state, counters, failures, aborted }
+    }
+}
+
+/// Writes ticks, and how the mirror stands, into the ledger, and acknowledges what is done.
+struct Clerk {
+    id: JobId,
+    who: String,
+    spec: JobSpec,
+    node: Arc<Node>,
+    desk: Arc<Desk>,
+    book: Arc<Book>,
+    outgoing: Arc<Outgoing>,
+    began_ms: u64,
+    wish: u64,
+    stop: Stop,
+}
+
+impl Clerk {
+    fn run(&self) {
+        let (mut wrote, mut away) = (None::<Instant>, false);
+        loop {
+            let last = self.stop.is_set();
+            let idle = self.desk.pending().is_idle();
+            let mut fields = vec![(TICK.to_owned(), now_us().to_string().into_bytes())];
+            let all = last || wrote.is_none_or(|at| at.elapsed() >= WRITE);
+            let mut done_before = 0;
+            if all {
+                let pending = self.desk.pending();
+                done_before = pending.done_before();
+                let failing = pending.failing(usize::MAX);
+                drop(pending);
+                let walked = self.desk.walked_once.load(Relaxed);
+                fields.extend(self.book.fields(done_before, walked, failing.into_iter().map(|(p, _)| p)));
+                fields.push((REPORT.to_owned(), self.report().to_string().into_bytes()));
+            }
+            match self.node.note_mirror(self.id, &fields) {
+                Ok(()) => {
+                    if std::mem::take(&mut away) {
+                        tracing::warn!("the ledger is back");
+                    }
+                    if all {
+                        wrote = Some(Instant::now());
+                        self.book.done(done_before);
+                    }
+                }
+                Err(e) if !away => {
+                    away = true;
+                    tracing::warn!("how this mirror stands cannot be written: {e}");
+                }
+                Err(_) => {}
+            }
+            if all {
+                if let Ok(Some(other)) = self.node.keep_mirror(self.id, &self.who) {
+                    self.desk.abort(&format!("{other} keeps this mirror now"));
+                }
+                self.send_again();
+            }
+            if last {
+                return;
+            }
+            std::thread::sleep(if idle { TICKS.1 } else { TICKS.0 });
+        }
+    }
+
+    /// Sends errands again of which nothing was heard for long.
+    fn send_again(&self) {
+        let silent = self.book.silent(SILENCE);
+        // they may simply wait for somebody
+        if silent.is_empty() || self.node.waiting_in(mirrors::LOOKS) != Some(0) {
+            return;
+        }
+        tracing::info!(errands = silent.len(), "nothing was heard of errands: they are sent again");
+        for (ticket, work) in silent {
+            let names_are_known = self.desk.walked_once.load(Relaxed);
+            let (mirror, wish, life) = (self.id, self.wish, self.book.life);
+            let errand = Errand { mirror, wish, life, ticket, names_are_known, work };
+            drop(self.outgoing.send(mirrors::LOOKS, wire::encode(MessageKind::MirrorErrand, &errand), true));
+        }
+    }
+
+    /// What others may see of it.
+    fn report(&self) -> serde_json::Value {
+        let pending = self.desk.pending();
+        let f = pending.figures();
+        let mut mirror = of_pending(&pending, self.desk.moved.load(Relaxed));
+        drop(pending);
+        mirror["agents"] = self.book.agents_json();
+        mirror["kept_by"] = json!(self.who);
+        mirror["detect"] = json!(self.book.detectors());
+        let mut counters = self.book.counters();
+        counters.add(&self.book.walked());
+        counters.failures = f.failing as u64;
+        let job = JobRow {
+            id: self.id,
+            spec: self.spec.clone(),
+            state: JobState::Running,
+            paused: false,
+            why: String::new(),
+            created_ms: self.began_ms,
+            ended_ms: None,
+            outstanding: (f.waiting + f.busy + f.walks) as u64,
+            counters,
+        };
+        let process = NodeReport {
+            worker: self.who.clone(),
+            node: self.node.name().to_owned(),
+            kind: "watch".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_ms: self.began_ms,
+            seen_ms: Control::now_ms(),
+            ..NodeReport::default()
+        };
+        let mut v = nearby::report(&job, &process, &self.desk.failures());
+        v["jobs"][0]["mirror"] = mirror;
+        v
+    }
+}

@@ -1,0 +1,241 @@
+//! A ring has one reader, and a process may watch several directories: this is what their detectors share. Each goes
+//! through the ring by itself; what all of them have handed over is free again.
+
+use super::file::{Came, File, namespace};
+use crate::sys::{futex_wait, futex_wake};
+use crate::{Error, Waker};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use treeferry_ring::{Figures, Root};
+
+/// After somebody was woken, nobody is for so long: a burst of records costs a wake-up now and then, and not each.
+const PAUSE: Duration = Duration::from_micros(500);
+/// How long the thread sleeps at most. Nothing depends on it.
+const SLEEP: Duration = Duration::from_secs(60);
+
+static HUBS: Mutex<Vec<(PathBuf, Weak<Hub>)>> = Mutex::new(Vec::new());
+
+/// A detector that reads the ring.
+struct Reader {
+    id: u64,
+    root: Vec<u8>,
+    device: u64,
+    /// What it has handed over.
+    done: u64,
+    told: Figures,
+    waker: Waker,
+}
+
+/// The ring at a path as it is now.
+#[derive(Clone)]
+pub(crate) struct Current {
+    pub(crate) file: Arc<File>,
+    /// Counts up when another file takes its place.
+    pub(crate) number: u64,
+    /// Why changes were missed when this one came.
+    pub(crate) lost: Option<String>,
+}
+
+struct State {
+    current: Current,
+    readers: Vec<Reader>,
+    next: u64,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    over: AtomicBool,
+}
+
+/// What the detectors of one ring share.
+pub(crate) struct Hub {
+    inner: Arc<Inner>,
+    thread: Option<JoinHandle<()>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Hub {
+    /// That of a path: there is one in a process.
+    pub(crate) fn of(path: &Path) -> Result<Arc<Hub>, Error> {
+        let failed = |e: std::io::Error| Error::Ring { path: path.to_owned(), why: e.to_string() };
+        let path = std::path::absolute(path).map_err(failed)?;
+        let mut hubs = lock(&HUBS);
+        hubs.retain(|(_, hub)| hub.strong_count() > 0);
+        if let Some(hub) = hubs.iter().find(|(p, _)| *p == path).and_then(|(_, hub)| hub.upgrade()) {
+            return Ok(hub);
+        }
+        let current = open(&path, 0)?;
+        let state = Mutex::new(State { current, readers: Vec::new(), next: 0 });
+        let inner = Arc::new(Inner { state, over: AtomicBool::new(false) });
+        let shared = Arc::clone(&inner);
+        let thread = std::thread::Builder::new().name("tf-ring".to_owned()).spawn(move || pump(&shared));
+        let hub = Arc::new(Hub { inner, thread: Some(thread.map_err(failed)?) });
+        hubs.push((path, Arc::downgrade(&hub)));
+        Ok(hub)
+    }
+
+    /// The ring.
+    pub(crate) fn current(&self) -> Current {
+        lock(&self.inner.state).current.clone()
+    }
+
+    /// Adds a detector of a directory: its number, where it begins, and what was told before.
+    pub(crate) fn join(&self, root: Vec<u8>, device: u64, waker: Waker) -> Result<Place, Error> {
+        let mut state = lock(&self.inner.state);
+        let (done, told) = beginning(&state.current);
+        let id = state.next;
+        state.next += 1;
+        state.readers.push(Reader { id, root, device, done, told, waker });
+        state.set_roots().inspect_err(|_| state.readers.retain(|r| r.id != id))?;
+        Ok(Place { id, at: done, told })
+    }
+
+    /// The directory of a detector is somewhere else, or not on one device any more.
+    pub(crate) fn change(&self, id: u64, root: Vec<u8>, device: u64) -> Result<(), Error> {
+        let mut state = lock(&self.inner.state);
+        if let Some(r) = state.readers.iter_mut().find(|r| r.id == id) {
+            (r.root, r.device) = (root, device);
+        }
+        state.set_roots()
+    }
+
+    /// A detector has handed over all before a position of this ring.
+    pub(crate) fn handed_over(&self, id: u64, number: u64, at: u64, told: Figures) {
+        let mut state = lock(&self.inner.state);
+        if state.current.number != number {
+            return;
+        }
+        if let Some(r) = state.readers.iter_mut().find(|r| r.id == id) {
+            (r.done, r.told) = (at, told);
+        }
+        state.free();
+    }
+
+    /// Sees to it that there is a ring under its name: programs that begin look for it there.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let mut state = lock(&self.inner.state);
+        if state.current.file.is_there() {
+            return Ok(());
+        }
+        let old = state.current.clone();
+        let mut new = open(old.file.path(), old.number + 1)?;
+        new.lost.get_or_insert_with(|| format!("{} was removed", old.file.path().display()));
+        state.current = new;
+        let (done, told) = beginning(&state.current);
+        state.readers.iter_mut().for_each(|r| (r.done, r.told) = (done, told));
+        state.set_roots()?;
+        if let Some(ring) = old.file.ring() {
+            ring.replace();
+            ring.wake_up();
+            futex_wake(ring.sleeper());
+        }
+        state.readers.iter().for_each(|r| r.waker.wake());
+        Ok(())
+    }
+
+    /// A detector ends. Its directory stays in the table while nobody else reads the ring: what programs tell
+    /// meanwhile is for whoever comes next.
+    pub(crate) fn leave(&self, id: u64) {
+        let mut state = lock(&self.inner.state);
+        if state.readers.len() > 1 {
+            state.readers.retain(|r| r.id != id);
+            // fewer directories than were taken before
+            let _ = state.set_roots();
+            state.free();
+        }
+    }
+}
+
+/// Where a detector begins.
+pub(crate) struct Place {
+    pub(crate) id: u64,
+    pub(crate) at: u64,
+    pub(crate) told: Figures,
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.inner.over.store(true, Release);
+        let current = self.current();
+        if let Some(ring) = current.file.ring() {
+            ring.wake_up();
+            futex_wake(ring.sleeper());
+        }
+        if let Some(thread) = self.thread.take() {
+            // it does nothing that could fail
+            let _ = thread.join();
+        }
+    }
+}
+
+impl State {
+    fn set_roots(&self) -> Result<(), Error> {
+        let roots = self.readers.iter().map(|r| Root { path: &r.root, device: r.device });
+        match self.current.file.ring() {
+            Some(ring) if ring.set_roots(roots) => Ok(()),
+            _ => Err(Error::Ring {
+                path: self.current.file.path().to_owned(),
+                why: format!(
+                    "it has room for {} directories, with paths of up to 4095 bytes",
+                    treeferry_ring::MAX_ROOTS
+                ),
+            }),
+        }
+    }
+
+    /// What everybody has handed over may be used again.
+    fn free(&self) {
+        let Some(ring) = self.current.file.ring() else { return };
+        let tail = ring.tail();
+        // nearest to the tail; positions may wrap
+        let nearest = self.readers.iter().map(|r| r.done).min_by_key(|at| at.wrapping_sub(tail));
+        let least = |of: fn(&Figures) -> u64| self.readers.iter().map(|r| of(&r.told)).min();
+        if let (Some(at), Some(lost), Some(unnamed)) = (nearest, least(|f| f.lost), least(|f| f.unnamed)) {
+            ring.set_figures_told(Figures { lost, unnamed });
+            ring.set_tail(at);
+        }
+    }
+}
+
+fn open(path: &Path, number: u64) -> Result<Current, Error> {
+    let (file, came) = File::open(path)?;
+    if let Some(ring) = file.ring() {
+        ring.set_namespace(namespace());
+        ring.wake_up();
+    }
+    let lost = match came {
+        Came::Found | Came::Made => None,
+        Came::Replaced(why) => Some(format!("{} was made anew: {why}", path.display())),
+    };
+    Ok(Current { file: Arc::new(file), number, lost })
+}
+
+fn beginning(current: &Current) -> (u64, Figures) {
+    current.file.ring().map_or((0, Figures::default()), |ring| (ring.tail(), ring.figures_told()))
+}
+
+/// Waits for writers, and passes that on to the detectors, which wait for other things too.
+fn pump(inner: &Inner) {
+    let mut seen = None;
+    while !inner.over.load(Acquire) {
+        let current = lock(&inner.state).current.clone();
+        let Some(ring) = current.file.ring() else { return };
+        ring.fall_asleep();
+        let now = || Some((current.number, ring.head(), ring.figures()));
+        if now() == seen && !inner.over.load(Acquire) {
+            futex_wait(ring.sleeper(), 1, SLEEP);
+        }
+        ring.wake_up();
+        if now() != seen {
+            seen = now();
+            lock(&inner.state).readers.iter().for_each(|r| r.waker.wake());
+            std::thread::sleep(PAUSE);
+        }
+    }
+}

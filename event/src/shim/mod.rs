@@ -1,0 +1,375 @@
+//! What programs tell themselves: those into which the library `libtreeferry_shim.so` is loaded put what they change into
+//! a ring in shared memory ([`treeferry_ring`]). Needs no privilege.
+
+mod file;
+mod held;
+mod hub;
+#[cfg(test)]
+mod tests;
+
+pub use file::default_ring;
+
+use crate::batch::Batch;
+use crate::beneath::{Root, path_of};
+use crate::error::{Call, Error};
+use crate::mounts::{Mounts, relative};
+use crate::{Detector, Excluded, News, Waker, What};
+use held::{Held, is_gone};
+use hub::{Current, Hub};
+use rustix::event::PollFlags;
+use std::collections::{HashMap, VecDeque};
+use std::ffi::CString;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use treeferry_core::path::RelPath;
+use treeferry_ring::{Buffer, Cursor, Figures, Kind, Next, Record};
+
+/// After so many records the caller has its turn, even if there are more.
+const RECORDS: usize = 1 << 14;
+/// How often it is looked after what says nothing by itself: the name of the ring, open files, mounts.
+const TICK: Duration = Duration::from_secs(1);
+/// How long to wait for a record that is being written.
+const SOON: Duration = Duration::from_millis(1);
+/// A program finds out where something is, and says so a moment later. If a directory above it was renamed in between,
+/// what it says comes after the rename. So for this long after a rename what is told under the old name is told under
+/// the new one too.
+const ECHO: Duration = Duration::from_secs(2);
+/// Most renames that are remembered for that.
+const ECHOES: usize = 64;
+/// Most open files that are remembered.
+const MOST_HELD: usize = 1 << 20;
+/// Directories of which it is remembered whether they are excluded.
+const REMEMBERED: usize = 4096;
+
+/// Detects what programs tell themselves.
+///
+/// Limits: programs that do not load the library, because they are static or change the user (setuid), and what is done
+/// by other system calls than those of the C library's functions (raw ones, io_uring, mappings), are not seen. A file
+/// that is open for writing is looked at once a second; it is finished when it is closed, or its process is gone.
+pub struct Shim {
+    root: Root,
+    top: Vec<u8>,
+    device: u64,
+    mounts: Mounts,
+    excluded: Excluded,
+    known: HashMap<RelPath, bool>,
+    hub: Arc<Hub>,
+    id: u64,
+    current: Current,
+    cursor: Cursor,
+    told: Figures,
+    buffer: Buffer,
+    batch: Batch,
+    held: Held,
+    moves: VecDeque<(Instant, RelPath, RelPath)>,
+    waker: Waker,
+    began: Instant,
+    ticked: Instant,
+    more: bool,
+    pending: bool,
+    gone: bool,
+}
+
+/// Reads the ring at a path, which is made if there is none. When this returns, no change will be missed that a program
+/// with the library makes below `root`. If a reader was there before, what was told since it ended comes first.
+pub fn shim(ring: &Path, root: &Path, excluded: Excluded) -> Result<Shim, Error> {
+    let root = Root::open(root)?;
+    let mounts = Mounts::new(&root)?;
+    let top = path_of(root.fd()).call("readlink")?;
+    let device = device(&root, &mounts)?;
+    let hub = Hub::of(ring)?;
+    let waker = Waker::new()?;
+    let held = Held::new()?;
+    let place = hub.join(top.clone(), device, waker.clone())?;
+    let now = Instant::now();
+    let current = hub.current();
+    Ok(Shim {
+        root,
+        top,
+        device,
+        mounts,
+        excluded,
+        known: HashMap::new(),
+        hub,
+        id: place.id,
+        current,
+        cursor: Cursor::new(place.at),
+        told: place.told,
+        buffer: Buffer::default(),
+        batch: Batch::default(),
+        held,
+        moves: VecDeque::new(),
+        waker,
+        began: now,
+        ticked: now,
+        more: true,
+        pending: false,
+        gone: false,
+    })
+}
+
+/// The device of all that is below a directory; 0: it may be on several.
+fn device(root: &Root, mounts: &Mounts) -> Result<u64, Error> {
+    /// File systems of which every file has the device of the root (`f_type`, statfs(2)): ext2 to ext4, XFS, tmpfs,
+    /// Lustre, GPFS, NFS. Others are not trusted to: overlayfs and btrfs do not.
+    const ONE_DEVICE: [u64; 6] = [0xef53, 0x5846_5342, 0x0102_1994, 0x0bd0_0bd0, 0x4750_4653, 0x6969];
+    let kind = rustix::fs::fstatfs(root.fd()).call("fstatfs")?.f_type as u64;
+    if !ONE_DEVICE.contains(&kind) || !mounts.points().is_empty() {
+        return Ok(0);
+    }
+    Ok(rustix::fs::fstat(root.fd()).call("fstat")?.st_dev)
+}
+
+impl Drop for Shim {
+    fn drop(&mut self) {
+        self.hub.leave(self.id);
+    }
+}
+
+impl Shim {
+    /// What says nothing by itself.
+    fn tick(&mut self, tell: &mut dyn FnMut(News)) -> Result<(), Error> {
+        self.ticked = Instant::now();
+        self.hub.check()?;
+        match path_of(self.root.fd()) {
+            Ok(top) if top == self.top => {}
+            Ok(top) => {
+                self.top = top;
+                self.hub.change(self.id, self.top.clone(), self.device)?;
+                tell(News::Lost("the source directory was renamed".to_owned()));
+            }
+            Err(_) if self.root.is_removed() => {
+                self.gone = true;
+                tell(News::Lost("the source directory was removed or unmounted".to_owned()));
+            }
+            Err(errno) => return Err(errno).call("readlink"),
+        }
+        let (top, mut changed) = (self.top.clone(), Vec::new());
+        self.held.look(&mut |path| changed.extend(relative(path, &top)));
+        changed.into_iter().for_each(|path| self.hint(path, What::Open));
+        Ok(())
+    }
+
+    fn mounted(&mut self) -> Result<(), Error> {
+        let points = self.mounts.changes(&self.root)?;
+        if points.is_empty() {
+            return Ok(());
+        }
+        points.into_iter().for_each(|point| self.hint(point, What::Tree));
+        self.device = device(&self.root, &self.mounts)?;
+        self.hub.change(self.id, self.top.clone(), self.device)
+    }
+
+    /// Takes the ring that is current, and says what went missing with it and before.
+    fn follow(&mut self, tell: &mut dyn FnMut(News)) {
+        let now = self.hub.current();
+        if now.number != self.current.number {
+            let place = now.file.ring().map_or((0, Figures::default()), |r| (r.tail(), r.figures_told()));
+            (self.cursor, self.told) = (Cursor::new(place.0), place.1);
+            self.current = now;
+        }
+        if let Some(why) = self.current.lost.take() {
+            tell(News::Lost(why));
+        }
+        let figures = self.current.file.ring().map(|r| r.figures()).unwrap_or_default();
+        // a count that goes back is nonsense, and something happened in any case
+        if figures.lost != self.told.lost {
+            let n = figures.lost.wrapping_sub(self.told.lost);
+            tell(News::Lost(format!("the ring was full, and {n} changes were not told")));
+        }
+        if figures.unnamed != self.told.unnamed {
+            let n = figures.unnamed.wrapping_sub(self.told.unnamed);
+            tell(News::Lost(format!("of {n} changes programs could not find out the path")));
+        }
+        self.told = figures;
+    }
+
+    /// Reads records. Whether all that there were have been read.
+    fn drain(&mut self, tell: &mut dyn FnMut(News)) -> Result<bool, Error> {
+        let file = Arc::clone(&self.current.file);
+        let Some(ring) = file.ring() else { return Ok(true) };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut skipped = 0_u64;
+        let mut end = false;
+        (self.more, self.pending) = (true, false);
+        for _ in 0..RECORDS {
+            match self.cursor.next(&ring, &mut buffer, self.began.elapsed(), &is_gone) {
+                Next::Record(record) => self.take(&record),
+                Next::Skipped => skipped += 1,
+                Next::Waiting => {
+                    (self.more, self.pending) = (false, true);
+                    break;
+                }
+                Next::Nothing => {
+                    (self.more, end) = (false, true);
+                    break;
+                }
+            }
+        }
+        self.buffer = buffer;
+        if skipped > 0 {
+            tell(News::Lost(format!(
+                "{skipped} records of the ring are no records: a program ended in the midst, or wrote nonsense"
+            )));
+        }
+        if self.held.len() > MOST_HELD {
+            self.held = Held::new()?;
+            tell(News::Lost("too many files are open for writing".to_owned()));
+        }
+        Ok(end)
+    }
+
+    fn take(&mut self, record: &Record<'_>) {
+        let path = relative(record.path, &self.top);
+        let is_move = matches!(record.kind, Kind::Moved | Kind::MovedDir);
+        if is_move {
+            let from = relative(record.other, &self.top);
+            return self.renamed(record, from, path);
+        }
+        let Some(path) = path else { return };
+        let whole = |what| if record.cut { What::Tree } else { what };
+        let what = match record.kind {
+            Kind::Open => {
+                self.held.open(record.pid, record.path, record.cut);
+                whole(What::Open)
+            }
+            Kind::Left if self.held.has(record.pid, record.path) => whole(What::Changed),
+            Kind::Left => whole(What::Open),
+            Kind::Closed => {
+                self.held.closed(record.pid, record.path);
+                whole(What::Changed)
+            }
+            Kind::Changed => whole(What::Changed),
+            Kind::Attributes => whole(What::Attributes),
+            Kind::Tree | Kind::Moved | Kind::MovedDir => What::Tree,
+        };
+        self.hint(path, what);
+    }
+
+    fn renamed(&mut self, record: &Record<'_>, from: Option<RelPath>, to: Option<RelPath>) {
+        let dir = record.kind == Kind::MovedDir;
+        self.held.moved(record.other, record.path, dir);
+        let excludes =
+            |shim: &mut Shim, path: &RelPath| shim.excludes(path, &What::Moved { from: path.clone(), dir });
+        let from = from.filter(|p| !excludes(self, p));
+        let to = to.filter(|p| !excludes(self, p));
+        match (from, to) {
+            (Some(from), Some(to)) if !record.cut && !from.is_root() && !to.is_root() => {
+                if dir {
+                    if self.moves.len() >= ECHOES {
+                        self.moves.pop_front();
+                    }
+                    self.moves.push_back((Instant::now(), from.clone(), to.clone()));
+                }
+                self.batch.add(to, What::Moved { from, dir });
+            }
+            // across the border: what is there now, and what is below it
+            (from, to) => {
+                from.into_iter().for_each(|p| self.batch.add(p, What::Tree));
+                to.into_iter().for_each(|p| self.batch.add(p, What::Tree));
+            }
+        }
+    }
+
+    /// Says something of a path, and of what the path has become lately.
+    fn hint(&mut self, path: RelPath, what: What) {
+        let mut name = path.clone();
+        let now = Instant::now();
+        while self.moves.front().is_some_and(|(at, ..)| now.saturating_duration_since(*at) > ECHO) {
+            self.moves.pop_front();
+        }
+        let mut more = Vec::new();
+        for (_, from, to) in &self.moves {
+            if let Some(new) = below(&name, from, to) {
+                more.push(new.clone());
+                name = new;
+            }
+        }
+        for path in std::iter::once(path).chain(more) {
+            if !self.excludes(&path, &what) {
+                self.batch.add(path, what.clone());
+            }
+        }
+    }
+
+    /// Whether nobody wants to hear of a path. What it is is not always known; then it is not excluded if it may be
+    /// something that is not.
+    fn excludes(&mut self, path: &RelPath, what: &What) -> bool {
+        let Some((dir, name)) = path.split() else { return false };
+        if self.excludes_below(&dir) {
+            return true;
+        }
+        let Ok(name) = CString::new(name) else { return false };
+        let excluded = |is_dir| (self.excluded)(&dir, &name, is_dir);
+        match what {
+            What::Changed | What::Open => excluded(false),
+            What::Moved { dir, .. } => excluded(*dir),
+            What::Attributes | What::Names | What::Tree => excluded(false) && excluded(true),
+        }
+    }
+
+    /// Whether a directory, or one above it, is excluded.
+    fn excludes_below(&mut self, dir: &RelPath) -> bool {
+        let Some((parent, name)) = dir.split() else { return false };
+        if let Some(known) = self.known.get(dir) {
+            return *known;
+        }
+        let is = self.excludes_below(&parent)
+            || CString::new(name).is_ok_and(|name| (self.excluded)(&parent, &name, true));
+        if self.known.len() >= REMEMBERED {
+            self.known.clear();
+        }
+        self.known.insert(dir.clone(), is);
+        is
+    }
+}
+
+/// What a path below `from` has become when that was renamed.
+fn below(path: &RelPath, from: &RelPath, to: &RelPath) -> Option<RelPath> {
+    if !from.covers(path) {
+        return None;
+    }
+    RelPath::new([to.as_bytes(), path.as_bytes().get(from.as_bytes().len()..)?].concat()).ok()
+}
+
+impl Detector for Shim {
+    fn name(&self) -> &'static str {
+        "shim"
+    }
+
+    fn read(&mut self, timeout: Duration, tell: &mut dyn FnMut(News)) -> Result<(), Error> {
+        if self.gone {
+            return Err(Error::Gone(self.root.path().to_owned()));
+        }
+        if !self.more {
+            let timeout = if self.pending { timeout.min(SOON) } else { timeout };
+            let fds = [(self.held.fd(), PollFlags::IN), (self.mounts.fd(), Mounts::CHANGED)];
+            self.waker.wait(&fds, timeout)?;
+        }
+        if self.ticked.elapsed() >= TICK {
+            self.tick(tell)?;
+        }
+        self.mounted()?;
+        let before = SystemTime::now();
+        self.follow(tell);
+        let end = self.drain(tell)?;
+        let (top, mut gone) = (self.top.clone(), Vec::new());
+        self.held.settle(&mut |path, cut| gone.extend(relative(path, &top).map(|p| (p, cut))))?;
+        for (path, cut) in gone {
+            self.hint(path, if cut { What::Tree } else { What::Changed });
+        }
+        self.batch.tell(tell);
+        // what went missing while this was read
+        self.follow(tell);
+        self.hub.handed_over(self.id, self.current.number, self.cursor.at(), self.told);
+        if end {
+            tell(News::UpTo(before));
+        }
+        Ok(())
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+}

@@ -1,0 +1,171 @@
+//! The detector, told by the test itself what programs would tell.
+
+use super::*;
+use crate::Hint;
+use std::fs;
+use treeferry_ring::Ring;
+
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        Place { dir }
+    }
+
+    fn shim(&self, root: &str) -> Shim {
+        let excluded: Excluded = Box::new(|_, name, is_dir| {
+            name.to_bytes().ends_with(b".tmp") && !is_dir || name == c"hidden" && is_dir
+        });
+        shim(&self.dir.path().join("ring"), &self.dir.path().join(root), excluded).unwrap()
+    }
+
+    fn path(&self, name: &str) -> Vec<u8> {
+        self.dir.path().canonicalize().unwrap().join(name).into_os_string().into_encoded_bytes()
+    }
+
+    fn tell(&self, shim: &Shim, kind: Kind, pid: u32, path: &str, other: &str) {
+        let other = if other.is_empty() { Vec::new() } else { self.path(other) };
+        let record = Record { kind, cut: false, pid, path: &self.path(path), other: &other };
+        ring(shim).push(&record);
+    }
+}
+
+fn ring(shim: &Shim) -> Ring<'_> {
+    shim.current.file.ring().unwrap()
+}
+
+/// What is told up to the first `UpTo`, without that.
+fn news(shim: &mut Shim) -> Vec<News> {
+    let mut all = Vec::new();
+    while !matches!(all.last(), Some(News::UpTo(_))) {
+        shim.read(Duration::from_millis(50), &mut |n| all.push(n)).unwrap();
+    }
+    all.pop();
+    all
+}
+
+fn p(path: &str) -> RelPath {
+    RelPath::new(path).unwrap()
+}
+
+fn hint(path: &str, what: What) -> News {
+    News::Hint(Hint { path: p(path), what })
+}
+
+#[test]
+fn each_detector_of_a_ring_tells_what_is_its_own_and_nobody_loses_what_another_has_read() {
+    let place = Place::new();
+    let (mut a, mut b) = (place.shim("a"), place.shim("b"));
+    assert!(news(&mut a).is_empty() && news(&mut b).is_empty());
+    place.tell(&a, Kind::Closed, 1, "a/x", "");
+    place.tell(&a, Kind::Closed, 1, "b/y", "");
+    place.tell(&a, Kind::Closed, 1, "ab/z", "");
+    place.tell(&a, Kind::Moved, 1, "b/to", "a/from");
+    assert_eq!(news(&mut a), [hint("x", What::Changed), hint("from", What::Tree)]);
+    assert_ne!(ring(&a).tail(), ring(&a).head(), "the other has not read it");
+    assert_eq!(news(&mut b), [hint("y", What::Changed), hint("to", What::Tree)]);
+    assert_eq!(ring(&a).tail(), ring(&a).head());
+    assert!(ring(&a).holds(&place.path("a/x")) && ring(&a).holds(&place.path("b/y")));
+    drop(b);
+    assert!(!ring(&a).holds(&place.path("b/y")));
+    assert!(
+        shim(&place.dir.path().join("ring"), &place.dir.path().join("none"), Box::new(|_, _, _| false))
+            .is_err()
+    );
+}
+
+#[test]
+fn what_is_excluded_is_not_told_and_renames_across_that_border_are() {
+    let place = Place::new();
+    let mut a = place.shim("a");
+    for (kind, path, other) in [
+        (Kind::Closed, "a/x.tmp", ""),
+        (Kind::Tree, "a/d.tmp", ""),
+        (Kind::Changed, "a/hidden/deep/x", ""),
+        (Kind::Moved, "a/x", "a/x.tmp"),
+        (Kind::Moved, "a/y.tmp", "a/y"),
+        (Kind::Moved, "a/2.tmp", "a/1.tmp"),
+        (Kind::Moved, "a/n", "a/o"),
+    ] {
+        place.tell(&a, kind, 1, path, other);
+    }
+    let moved = What::Moved { from: p("o"), dir: false };
+    assert_eq!(
+        news(&mut a),
+        [hint("d.tmp", What::Tree), hint("x", What::Tree), hint("y", What::Tree), hint("n", moved)]
+    );
+}
+
+#[test]
+fn what_comes_late_after_a_rename_is_told_under_both_names() {
+    let place = Place::new();
+    let mut a = place.shim("a");
+    place.tell(&a, Kind::MovedDir, 1, "a/e", "a/d");
+    place.tell(&a, Kind::MovedDir, 1, "a/g/h", "a/e");
+    place.tell(&a, Kind::Changed, 1, "a/d/f", "");
+    let moved = |from| What::Moved { from: p(from), dir: true };
+    assert_eq!(
+        news(&mut a),
+        [
+            hint("e", moved("d")),
+            hint("g/h", moved("e")),
+            hint("d/f", What::Changed),
+            hint("e/f", What::Changed),
+            hint("g/h/f", What::Changed)
+        ]
+    );
+}
+
+#[test]
+fn files_of_a_process_that_is_gone_are_finished() {
+    let place = Place::new();
+    let mut a = place.shim("a");
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = child.id();
+    place.tell(&a, Kind::Open, pid, "a/d/f", "");
+    place.tell(&a, Kind::Open, pid, "a/g", "");
+    place.tell(&a, Kind::Closed, pid, "a/g", "");
+    assert_eq!(news(&mut a), [hint("d/f", What::Open), hint("g", What::Changed)]);
+    place.tell(&a, Kind::Left, pid, "a/d/f", "");
+    place.tell(&a, Kind::Left, pid, "a/other", "");
+    assert_eq!(news(&mut a), [hint("d/f", What::Changed), hint("other", What::Open)]);
+    // a rename above it while it is open
+    place.tell(&a, Kind::MovedDir, 1, "a/e", "a/d");
+    assert_eq!(news(&mut a), [hint("e", What::Moved { from: p("d"), dir: true })]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(news(&mut a), [hint("e/f", What::Changed)]);
+    assert_eq!(a.held.len(), 0);
+    // one that was gone before anybody looked
+    place.tell(&a, Kind::Open, pid, "a/late", "");
+    assert_eq!(news(&mut a), [hint("late", What::Changed)]);
+}
+
+#[test]
+fn what_went_missing_is_said_once_and_also_to_the_next_reader() {
+    let place = Place::new();
+    let mut a = place.shim("a");
+    assert!(news(&mut a).is_empty());
+    ring(&a).add_unnamed();
+    assert!(
+        matches!(news(&mut a).as_slice(), [News::Lost(why)] if why.contains("could not find out the path"))
+    );
+    assert!(news(&mut a).is_empty());
+    for _ in 0..ring(&a).slots() + 3 {
+        place.tell(&a, Kind::Changed, 1, "a/x", "");
+    }
+    // who reads it ends before it has read anything
+    drop(a);
+    let mut a = place.shim("a");
+    let told = news(&mut a);
+    assert!(matches!(told.first(), Some(News::Lost(why)) if why.contains("3 changes")), "{:?}", told.first());
+    assert!(told.contains(&hint("x", What::Changed)));
+    drop(a);
+    assert!(news(&mut place.shim("a")).is_empty());
+}

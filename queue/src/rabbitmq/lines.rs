@@ -1,0 +1,203 @@
+//! Lines: durable queues for messages that the ledger does not know of. What is sent by one process to one line arrives in
+//! that order, at least once for as long as the process lives, and everything that was not confirmed is sent again when
+//! the broker is back.
+
+use super::{ANSWER_WITHIN, FIRST_PATIENCE, LOOK_AFTER, OUTSTANDING, Slip, open_at_last};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use lapin::options::{
+    BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Confirmation};
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// How long a confirm may take before the connection is taken for dead.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
+/// A line holds so many bytes; what is older goes then, and is missed by its number.
+const MOST_BYTES: i64 = 4 << 30;
+
+/// A message on its way.
+struct Letter {
+    line: String,
+    body: Vec<u8>,
+    /// It is to survive a restart of the broker.
+    lasts: bool,
+    confirmed: Option<oneshot::Sender<()>>,
+}
+
+/// Sends to lines, in order.
+pub struct Sender {
+    to: mpsc::UnboundedSender<Letter>,
+    unsent: Arc<AtomicUsize>,
+}
+
+/// A message that has come by a line.
+#[derive(Debug)]
+pub struct Delivery {
+    /// What it says.
+    pub body: Vec<u8>,
+    /// It has been somewhere before.
+    pub redelivered: bool,
+    /// Settles it.
+    pub slip: Slip,
+}
+
+impl Sender {
+    /// Must be called within the runtime.
+    pub fn new(url: &str) -> Sender {
+        let (to, letters) = mpsc::unbounded_channel();
+        let unsent = Arc::new(AtomicUsize::new(0));
+        tokio::spawn(send(url.to_owned(), letters, Arc::clone(&unsent)));
+        Sender { to, unsent }
+    }
+
+    /// Sends; what comes back is told when the broker has it, and never if this process ends before.
+    pub fn send(&self, line: &str, body: Vec<u8>, lasts: bool) -> oneshot::Receiver<()> {
+        let (confirmed, answer) = oneshot::channel();
+        self.unsent.fetch_add(body.len(), Relaxed);
+        // the other end lives as long as the runtime
+        let _ = self.to.send(Letter { line: line.to_owned(), body, lasts, confirmed: Some(confirmed) });
+        answer
+    }
+
+    /// Bytes that were given to it and that the broker has not confirmed.
+    pub fn unsent(&self) -> usize {
+        self.unsent.load(Relaxed)
+    }
+}
+
+async fn declare(ch: &Channel, line: &str) -> lapin::Result<()> {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length-bytes".into(), AMQPValue::LongLongInt(MOST_BYTES));
+    ch.queue_declare(line.into(), QueueDeclareOptions::durable(), arguments).await?;
+    Ok(())
+}
+
+async fn send(url: String, mut letters: mpsc::UnboundedReceiver<Letter>, unsent: Arc<AtomicUsize>) {
+    // what the broker has not confirmed, in order; the first `published` of them are on their way
+    let mut waiting: VecDeque<Letter> = VecDeque::new();
+    loop {
+        let (conn, ch) = open_at_last(&url, "lines").await;
+        let began = tokio::time::timeout(ANSWER_WITHIN, ch.confirm_select(ConfirmSelectOptions::default()));
+        if !matches!(began.await, Ok(Ok(()))) {
+            tokio::time::sleep(FIRST_PATIENCE).await;
+            continue;
+        }
+        let (mut published, mut known) = (0, HashSet::new());
+        let mut confirms = FuturesOrdered::new();
+        loop {
+            if published < waiting.len() && confirms.len() < OUTSTANDING {
+                let l = &waiting[published];
+                if !known.contains(&l.line) {
+                    let declared = tokio::time::timeout(ANSWER_WITHIN, declare(&ch, &l.line)).await;
+                    match declared {
+                        Ok(Ok(())) => drop(known.insert(l.line.clone())),
+                        _ => break,
+                    }
+                }
+                let mode = if l.lasts { 2 } else { 1 };
+                let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+                let properties = BasicProperties::default().with_delivery_mode(mode);
+                let sent = ch.basic_publish("".into(), l.line.as_str().into(), options, &l.body, properties);
+                match sent.await {
+                    Ok(confirm) => confirms.push_back(tokio::time::timeout(CONFIRM_WITHIN, confirm)),
+                    Err(_) => break,
+                }
+                published += 1;
+                continue;
+            }
+            tokio::select! {
+                Some(r) = confirms.next(), if !confirms.is_empty() => match r {
+                    Ok(Ok(Confirmation::Ack(None))) => {
+                        published -= 1;
+                        if let Some(mut l) = waiting.pop_front() {
+                            unsent.fetch_sub(l.body.len(), Relaxed);
+                            l.confirmed.take().map(|c| c.send(()));
+                        }
+                    }
+                    // refused, or the line is gone: from the beginning
+                    _ => break,
+                },
+                next = letters.recv() => match next {
+                    Some(l) => waiting.push_back(l),
+                    None => return,
+                },
+                () = tokio::time::sleep(LOOK_AFTER) => {
+                    if !conn.status().connected() {
+                        break;
+                    }
+                }
+            }
+        }
+        drop(conn);
+        tokio::time::sleep(FIRST_PATIENCE).await;
+    }
+}
+
+/// Brings what comes by a line, for ever, as long as somebody takes it; at most `prefetch` unsettled ones at a time, 0: all.
+pub fn listen(url: &str, line: &str, prefetch: u16) -> mpsc::UnboundedReceiver<Delivery> {
+    let (to, deliveries) = mpsc::unbounded_channel();
+    tokio::spawn(consume(url.to_owned(), line.to_owned(), prefetch, to));
+    deliveries
+}
+
+async fn consume(url: String, line: String, prefetch: u16, to: mpsc::UnboundedSender<Delivery>) {
+    while !to.is_closed() {
+        let (conn, ch) = open_at_last(&url, &line).await;
+        let began = async {
+            declare(&ch, &line).await?;
+            ch.basic_qos(prefetch, BasicQosOptions::default()).await?;
+            let (queue, tag) = (line.as_str().into(), "".into());
+            ch.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default()).await
+        };
+        if let Ok(Ok(mut consumer)) = tokio::time::timeout(ANSWER_WITHIN, began).await {
+            loop {
+                tokio::select! {
+                    next = consumer.next() => match next {
+                        Some(Ok(d)) if d.acker.usable() => {
+                            let (redelivered, slip) = (d.redelivered, Slip(Some(d.acker)));
+                            if to.send(Delivery { body: d.data, redelivered, slip }).is_err() {
+                                break;
+                            }
+                        }
+                        _ => break,
+                    },
+                    () = to.closed() => break,
+                }
+            }
+        }
+        if to.is_closed() {
+            // what was brought and not settled comes back to the line at once
+            let _ = tokio::time::timeout(ANSWER_WITHIN, conn.close(200, "done".into())).await;
+            return;
+        }
+        drop(conn);
+        tokio::time::sleep(FIRST_PATIENCE).await;
+    }
+}
+
+/// Messages of a line that wait, and its consumers; `None`: there is no such line.
+pub async fn depth(url: &str, line: &str) -> lapin::Result<Option<(u32, u32)>> {
+    let (conn, ch) = super::open(url, "look").await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+    let answer = match ch.queue_declare(line.into(), passive, FieldTable::default()).await {
+        Ok(q) => Some((q.message_count(), q.consumer_count())),
+        Err(e) if matches!(e.kind(), lapin::ErrorKind::ProtocolError(_)) => None,
+        Err(e) => return Err(e),
+    };
+    let _ = conn.close(200, "done".into()).await;
+    Ok(answer)
+}
+
+/// Removes a line with all that is in it.
+pub async fn remove(url: &str, line: &str) -> lapin::Result<()> {
+    let (conn, ch) = super::open(url, "remove").await?;
+    ch.queue_delete(line.into(), QueueDeleteOptions::default()).await?;
+    conn.close(200, "done".into()).await
+}

@@ -1,0 +1,3 @@
+-- KEYS: two generations of names of files that have no other; ARGV: how many make a generation, then file, name, ...
+for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[1]) then redis.call('RENAME', KEYS[1], KEYS[2]) end

@@ -1,0 +1,238 @@
+//! What is where in the file.
+
+use core::sync::atomic::{AtomicU64, Ordering::*};
+
+/// Version of the layout. Another one is another ring.
+pub const VERSION: u64 = 1;
+/// Bytes of a slot.
+pub const SLOT_BYTES: usize = SLOT_WORDS * 8;
+/// Fewest slots of a ring: the longest record fits into it three times.
+pub const MIN_SLOTS: usize = 64;
+/// Most slots: 4 GiB.
+const MAX_SLOTS: usize = 1 << 24;
+
+pub(crate) const SLOT_WORDS: usize = 32;
+
+const MAGIC_WORD: u64 = u64::from_le_bytes(*b"TFshring");
+
+// Words of the header. What many write, and what one writes, is on lines of its own (64 bytes are 8 words).
+const MAGIC: usize = 0;
+const LAYOUT: usize = 1;
+const SLOTS: usize = 2;
+const GENERATION: usize = 3;
+const REPLACED: usize = 4;
+const NAMESPACE: usize = 5;
+pub(crate) const TABLE_SEQ: usize = 6;
+pub(crate) const TABLE_LEN: usize = 7;
+pub(crate) const HEAD: usize = 8;
+const LOST: usize = 16;
+const UNNAMED: usize = 17;
+pub(crate) const TAIL: usize = 24;
+const LOST_TOLD: usize = 25;
+const UNNAMED_TOLD: usize = 26;
+const ASLEEP: usize = 32;
+pub(crate) const TABLE: usize = 40;
+/// First word of the first slot; the table ends before it, and it begins a page.
+const FIRST: usize = 33_280;
+
+/// Why a file is no ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bad {
+    /// It is not as long as it says, or too short.
+    Size,
+    /// It is something else.
+    Magic,
+    /// Its layout is another version.
+    Version(u64),
+    /// Its positions are nonsense.
+    Positions,
+}
+
+impl core::fmt::Display for Bad {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Bad::Size => write!(f, "it has not the length of a ring"),
+            Bad::Magic => write!(f, "it is no ring"),
+            Bad::Version(v) => write!(f, "its layout is version {v}, and this is version {VERSION}"),
+            Bad::Positions => write!(f, "its positions are nonsense"),
+        }
+    }
+}
+
+/// Length of a file with so many slots, in bytes.
+pub const fn bytes_for(slots: usize) -> usize {
+    (FIRST + slots * SLOT_WORDS) * 8
+}
+
+/// How many slots a file of this length has; `None`: it cannot be a ring.
+pub fn slots_in(bytes: usize) -> Option<usize> {
+    let slots = bytes.checked_sub(bytes_for(0))? / SLOT_BYTES;
+    let fits = bytes_for(slots) == bytes && slots.is_power_of_two();
+    (fits && (MIN_SLOTS..=MAX_SLOTS).contains(&slots)).then_some(slots)
+}
+
+/// What went missing since the ring was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Records for which there was no room.
+    pub lost: u64,
+    /// Changes of which the path could not be found out.
+    pub unnamed: u64,
+}
+
+/// A mapped ring. How large it is is known from the mapping, and never read from it again.
+#[derive(Clone, Copy)]
+pub struct Ring<'a> {
+    words: &'a [AtomicU64],
+    slots: usize,
+}
+
+impl<'a> Ring<'a> {
+    /// Makes zeroed memory of [`bytes_for`] some slots a ring. `generation` tells it from others at the same path;
+    /// `namespace` is that of the process numbers which the reader knows (inode of `/proc/self/ns/pid`).
+    pub fn format(words: &'a [AtomicU64], generation: u64, namespace: u64) -> Result<Ring<'a>, Bad> {
+        let slots = slots_in(words.len() * 8).ok_or(Bad::Size)?;
+        let ring = Ring { words, slots };
+        ring.word(LAYOUT).store(VERSION, Relaxed);
+        ring.word(SLOTS).store(slots as u64, Relaxed);
+        ring.word(GENERATION).store(generation, Relaxed);
+        ring.word(NAMESPACE).store(namespace, Relaxed);
+        ring.word(MAGIC).store(MAGIC_WORD, Release);
+        Ok(ring)
+    }
+
+    /// Takes memory for a ring if it is one.
+    pub fn open(words: &'a [AtomicU64]) -> Result<Ring<'a>, Bad> {
+        let slots = slots_in(words.len() * 8).ok_or(Bad::Size)?;
+        let ring = Ring { words, slots };
+        if ring.word(MAGIC).load(Acquire) != MAGIC_WORD {
+            return Err(Bad::Magic);
+        }
+        match ring.word(LAYOUT).load(Relaxed) {
+            VERSION => {}
+            other => return Err(Bad::Version(other)),
+        }
+        if ring.word(SLOTS).load(Relaxed) != slots as u64 {
+            return Err(Bad::Size);
+        }
+        Ok(ring)
+    }
+
+    /// The same memory again, which was a ring when it was mapped.
+    pub fn again(words: &'a [AtomicU64]) -> Option<Ring<'a>> {
+        Some(Ring { words, slots: slots_in(words.len() * 8)? })
+    }
+
+    /// Whether its positions make sense, for a reader that begins.
+    pub fn check_positions(&self) -> Result<(), Bad> {
+        let used = self.head().wrapping_sub(self.tail());
+        if used <= self.slots as u64 { Ok(()) } else { Err(Bad::Positions) }
+    }
+
+    /// How many slots it has.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// What tells it from another one at the same path.
+    pub fn generation(&self) -> u64 {
+        self.word(GENERATION).load(Relaxed)
+    }
+
+    /// In which namespace the reader knows processes by number.
+    pub fn namespace(&self) -> u64 {
+        self.word(NAMESPACE).load(Relaxed)
+    }
+
+    /// Says in which namespace the reader knows processes by number.
+    pub fn set_namespace(&self, inode: u64) {
+        self.word(NAMESPACE).store(inode, Relaxed);
+    }
+
+    /// Whether another ring has taken its place.
+    pub fn is_replaced(&self) -> bool {
+        self.word(REPLACED).load(Relaxed) != 0
+    }
+
+    /// Says that another ring has taken its place.
+    pub fn replace(&self) {
+        self.word(REPLACED).store(1, Release);
+    }
+
+    /// Position after the last that is reserved.
+    pub fn head(&self) -> u64 {
+        self.word(HEAD).load(Acquire)
+    }
+
+    /// Position up to which all has been handed over.
+    pub fn tail(&self) -> u64 {
+        self.word(TAIL).load(Acquire)
+    }
+
+    /// Everything before this position has been handed over: its slots may be used again.
+    pub fn set_tail(&self, position: u64) {
+        self.word(TAIL).store(position, Release);
+    }
+
+    /// What went missing.
+    pub fn figures(&self) -> Figures {
+        Figures { lost: self.word(LOST).load(Acquire), unnamed: self.word(UNNAMED).load(Acquire) }
+    }
+
+    /// What a reader has already said of what went missing.
+    pub fn figures_told(&self) -> Figures {
+        Figures { lost: self.word(LOST_TOLD).load(Relaxed), unnamed: self.word(UNNAMED_TOLD).load(Relaxed) }
+    }
+
+    /// Keeps what a reader has said of what went missing.
+    pub fn set_figures_told(&self, told: Figures) {
+        self.word(LOST_TOLD).store(told.lost, Relaxed);
+        self.word(UNNAMED_TOLD).store(told.unnamed, Relaxed);
+    }
+
+    pub(crate) fn add_lost(&self) {
+        self.word(LOST).fetch_add(1, AcqRel);
+    }
+
+    /// Counts a change of which the path could not be found out. Returns whether the reader is to be woken.
+    pub fn add_unnamed(&self) -> bool {
+        self.word(UNNAMED).fetch_add(1, AcqRel);
+        self.take_sleeper()
+    }
+
+    /// The word on which the reader waits while it is 1, for futex(2): its low half, at the address of the whole.
+    pub fn sleeper(&self) -> &'a AtomicU64 {
+        self.word(ASLEEP)
+    }
+
+    /// The reader is about to sleep. What was published before this it has to look for once more; after this, whoever
+    /// publishes wakes it.
+    pub fn fall_asleep(&self) {
+        self.word(ASLEEP).store(1, SeqCst);
+        core::sync::atomic::fence(SeqCst);
+    }
+
+    /// The reader is awake: nobody needs to wake it.
+    pub fn wake_up(&self) {
+        self.word(ASLEEP).store(0, SeqCst);
+    }
+
+    /// Whether the reader sleeps, and the caller is the one who has to wake it.
+    pub(crate) fn take_sleeper(&self) -> bool {
+        core::sync::atomic::fence(SeqCst);
+        self.word(ASLEEP).load(Relaxed) != 0 && self.word(ASLEEP).swap(0, SeqCst) != 0
+    }
+
+    /// A word of the header or of the table. Both are within every ring, as [`slots_in`] has seen to.
+    pub(crate) fn word(&self, at: usize) -> &'a AtomicU64 {
+        static NOWHERE: AtomicU64 = AtomicU64::new(0);
+        self.words.get(at).unwrap_or(&NOWHERE)
+    }
+
+    /// The words of the slot of a position.
+    pub(crate) fn slot(&self, position: u64) -> &'a [AtomicU64] {
+        let number = (position & (self.slots as u64 - 1)) as usize;
+        let from = FIRST + number * SLOT_WORDS;
+        self.words.get(from..from + SLOT_WORDS).unwrap_or_default()
+    }
+}

@@ -1,0 +1,113 @@
+//! Beginning and end of a program, and its becoming two, or another.
+//!
+//! A file that is open when a program ends is told as open: the reader sees the process go, and knows then that
+//! nothing more is written. So what the C library writes at the very end of `exit` is written by then.
+
+use crate::next::Next;
+use crate::stand_in;
+use crate::tell::{Scan, has_open, held, scan};
+use core::arch::naked_asm;
+use core::ffi::{c_char, c_int, c_void};
+use libc::pid_t;
+
+type Words = *const *const c_char;
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEGIN: unsafe extern "C" fn(c_int, Words, Words) = begin;
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static END: extern "C" fn() = end;
+
+unsafe extern "C" fn begin(_: c_int, _: Words, environment: Words) {
+    // SAFETY: glibc hands the environment to what is called at the beginning; so does no other, which hands nothing on.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        crate::shared::name_from(environment)
+    };
+    #[cfg(not(target_env = "gnu"))]
+    let _ = environment;
+    if crate::shared::is_named() {
+        // what whoever has started this program has opened for it, perhaps without this library
+        (0..3).for_each(held);
+    }
+}
+
+extern "C" fn end() {
+    scan(Scan::All);
+}
+
+stand_in! {
+    fn fork() -> pid_t, real => {
+        let r = real();
+        if r == 0 && has_open() { scan(Scan::All); }
+        r
+    }
+    fn _exit(status: c_int) -> (), real => { scan(Scan::All); real(); crate::sys::abort() }
+    fn _Exit(status: c_int) -> (), real => { scan(Scan::All); real(); crate::sys::abort() }
+    fn quick_exit(status: c_int) -> (), real => { scan(Scan::All); real(); crate::sys::abort() }
+
+    fn execve(path: *const c_char, words: Words, environment: Words) -> c_int, real => { scan(Scan::Exec); real() }
+    fn execveat(
+        dir: c_int, path: *const c_char, words: Words, environment: Words, flags: c_int,
+    ) -> c_int, real => { scan(Scan::Exec); real() }
+    fn fexecve(fd: c_int, words: Words, environment: Words) -> c_int, real => { scan(Scan::Exec); real() }
+    fn execv(path: *const c_char, words: Words) -> c_int, real => { scan(Scan::Exec); real() }
+    fn execvp(path: *const c_char, words: Words) -> c_int, real => { scan(Scan::Exec); real() }
+    fn execvpe(path: *const c_char, words: Words, environment: Words) -> c_int, real => { scan(Scan::Exec); real() }
+}
+
+/// Stands in for a function with any number of arguments: all registers that may hold one are as they were when the
+/// function itself begins, and so is the stack.
+macro_rules! stand_in_variadic {
+    ($(fn $name:ident, $before:ident)*) => {$(
+        extern "C" fn $before() -> *const c_void {
+            static NEXT: Next = Next::new();
+            scan(Scan::Exec);
+            const NAME: &core::ffi::CStr = match core::ffi::CStr::from_bytes_with_nul(
+                concat!(stringify!($name), "\0").as_bytes(),
+            ) {
+                Ok(name) => name,
+                Err(_) => unreachable!(),
+            };
+            // SAFETY: a pointer to a function is one.
+            unsafe { NEXT.find(NAME) }
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name() -> c_int {
+            naked_asm!(
+                "push rdi", "push rsi", "push rdx", "push rcx", "push r8", "push r9", "push rax",
+                "call {before}",
+                "mov r11, rax",
+                "pop rax", "pop r9", "pop r8", "pop rcx", "pop rdx", "pop rsi", "pop rdi",
+                "jmp r11",
+                before = sym $before,
+            )
+        }
+
+        #[cfg(target_arch = "aarch64")]
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name() -> c_int {
+            naked_asm!(
+                "stp x29, x30, [sp, #-80]!",
+                "stp x0, x1, [sp, #16]", "stp x2, x3, [sp, #32]", "stp x4, x5, [sp, #48]", "stp x6, x7, [sp, #64]",
+                "bl {before}",
+                "mov x16, x0",
+                "ldp x0, x1, [sp, #16]", "ldp x2, x3, [sp, #32]", "ldp x4, x5, [sp, #48]", "ldp x6, x7, [sp, #64]",
+                "ldp x29, x30, [sp], #80",
+                "br x16",
+                before = sym $before,
+            )
+        }
+    )*};
+}
+
+stand_in_variadic! {
+    fn execl, before_execl
+    fn execlp, before_execlp
+    fn execle, before_execle
+}

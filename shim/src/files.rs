@@ -1,0 +1,131 @@
+//! Opening, closing, and changing by way of a descriptor.
+
+use crate::next::keeping_errno;
+use crate::stand_in;
+use crate::tell::{self, Scan, closing, existing, held, opened, scan};
+use core::ffi::{CStr, c_char, c_int, c_uint};
+use libc::{AT_FDCWD, FILE, mode_t, off_t, size_t, ssize_t};
+use treeferry_ring::Kind;
+
+// A function with variable arguments that takes one more, if at all, gets it where a fixed one would be on these
+// processors; what is there if there was none is handed on and not looked at.
+const CREATES: c_int = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC;
+
+stand_in! {
+    fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real => opened(real(), flags)
+    fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real => opened(real(), flags)
+    fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real => opened(real(), flags)
+    fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real => opened(real(), flags)
+    // what the compiler makes of them when it checks their arguments
+    fn __open_2(path: *const c_char, flags: c_int) -> c_int, real => opened(real(), flags)
+    fn __open64_2(path: *const c_char, flags: c_int) -> c_int, real => opened(real(), flags)
+    fn __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int, real => opened(real(), flags)
+    fn __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int, real => opened(real(), flags)
+    fn creat(path: *const c_char, mode: mode_t) -> c_int, real => opened(real(), CREATES)
+    fn creat64(path: *const c_char, mode: mode_t) -> c_int, real => opened(real(), CREATES)
+    fn mkstemp(template: *mut c_char) -> c_int, real => opened(real(), CREATES)
+    fn mkstemp64(template: *mut c_char) -> c_int, real => opened(real(), CREATES)
+    fn mkostemp(template: *mut c_char, flags: c_int) -> c_int, real => opened(real(), CREATES)
+    fn mkostemp64(template: *mut c_char, flags: c_int) -> c_int, real => opened(real(), CREATES)
+    fn mkstemps(template: *mut c_char, suffix: c_int) -> c_int, real => opened(real(), CREATES)
+    fn mkstemps64(template: *mut c_char, suffix: c_int) -> c_int, real => opened(real(), CREATES)
+    fn mkostemps(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int, real => opened(real(), CREATES)
+    fn mkostemps64(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int, real => opened(real(), CREATES)
+
+    fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE, real => stream(real(), mode)
+    fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE, real => stream(real(), mode)
+    fn freopen(path: *const c_char, mode: *const c_char, file: *mut FILE) -> *mut FILE, real => {
+        stream(closing(descriptor(file), real), mode)
+    }
+    fn freopen64(path: *const c_char, mode: *const c_char, file: *mut FILE) -> *mut FILE, real => {
+        stream(closing(descriptor(file), real), mode)
+    }
+    fn fclose(file: *mut FILE) -> c_int, real => closing(descriptor(file), real)
+    fn fcloseall() -> c_int, real => { let result = real(); scan(Scan::Flushed); result }
+
+    fn close(fd: c_int) -> c_int, real => closing(fd, real)
+    fn dup2(old: c_int, new: c_int) -> c_int, real => if old == new { real() } else { copied(closing(new, real)) }
+    fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int, real => {
+        if old == new { real() } else { copied(closing(new, real)) }
+    }
+    // What was written is there before they are closed; how many there are has no bound, so it is said before.
+    fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int, real => {
+        if flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 { scan(Scan::Close(first, last)); }
+        real()
+    }
+    fn closefrom(first: c_int) -> (), real => {
+        scan(Scan::Close(first.max(0) as c_uint, c_uint::MAX));
+        real()
+    }
+
+    fn truncate(path: *const c_char, length: off_t) -> c_int, real => changed(real(), path)
+    fn truncate64(path: *const c_char, length: off_t) -> c_int, real => changed(real(), path)
+    fn ftruncate(fd: c_int, length: off_t) -> c_int, real => { let r = real(); still(r == 0, fd); r }
+    fn ftruncate64(fd: c_int, length: off_t) -> c_int, real => { let r = real(); still(r == 0, fd); r }
+    fn fallocate(fd: c_int, mode: c_int, from: off_t, length: off_t) -> c_int, real => {
+        let r = real(); still(r == 0, fd); r
+    }
+    fn fallocate64(fd: c_int, mode: c_int, from: off_t, length: off_t) -> c_int, real => {
+        let r = real(); still(r == 0, fd); r
+    }
+    fn posix_fallocate(fd: c_int, from: off_t, length: off_t) -> c_int, real => { let r = real(); still(r == 0, fd); r }
+    fn posix_fallocate64(fd: c_int, from: off_t, length: off_t) -> c_int, real => {
+        let r = real(); still(r == 0, fd); r
+    }
+    fn sendfile(to: c_int, from: c_int, at: *mut off_t, count: size_t) -> ssize_t, real => {
+        let r = real(); still(r > 0, to); r
+    }
+    fn sendfile64(to: c_int, from: c_int, at: *mut off_t, count: size_t) -> ssize_t, real => {
+        let r = real(); still(r > 0, to); r
+    }
+    fn copy_file_range(
+        from: c_int, from_at: *mut off_t, to: c_int, to_at: *mut off_t, count: size_t, flags: c_uint,
+    ) -> ssize_t, real => { let r = real(); still(r > 0, to); r }
+}
+
+/// An open file was written, and stays open.
+fn still(succeeded: bool, fd: c_int) {
+    if succeeded {
+        held(fd);
+    }
+}
+
+fn copied(fd: c_int) -> c_int {
+    tell::seen(fd);
+    fd
+}
+
+fn changed(result: c_int, path: *const c_char) -> c_int {
+    if result == 0 {
+        existing(Kind::Changed, AT_FDCWD, path, true);
+    }
+    result
+}
+
+#[link(name = "c")]
+unsafe extern "C" {
+    fn fileno(file: *mut FILE) -> c_int;
+}
+
+/// The descriptor of a stream, or -1.
+fn descriptor(file: *mut FILE) -> c_int {
+    if file.is_null() || !crate::shared::is_named() {
+        return -1;
+    }
+    // SAFETY: the program hands it to a call that takes it for an open stream too.
+    keeping_errno(|| unsafe { fileno(file) })
+}
+
+fn stream(file: *mut FILE, mode: *const c_char) -> *mut FILE {
+    if file.is_null() || mode.is_null() {
+        return file;
+    }
+    // SAFETY: the call that has succeeded with it has read it.
+    let mode = unsafe { CStr::from_ptr(mode) }.to_bytes();
+    // what comes after a comma names a character set
+    let mode = mode.split(|b| *b == b',').next().unwrap_or_default();
+    if mode.iter().any(|b| matches!(b, b'w' | b'a' | b'+')) {
+        tell::opened(descriptor(file), CREATES);
+    }
+    file
+}

@@ -1,0 +1,55 @@
+//! What is preloaded into programs (`LD_PRELOAD`) and tells a reader what they change.
+//!
+//! It stands in for every function of the C library that finishes a write, or changes a name or metadata. Each calls
+//! the function that it stands in for, and afterwards, if that has succeeded and the path is below a mirrored
+//! directory, puts a record into a ring in shared memory ([`treeferry_ring`]). Which ring is said by `TREEFERRY_SHIM`;
+//! without it nothing is done.
+//!
+//! The program must not feel it. So nothing here allocates, takes a lock, waits, writes to a terminal, keeps a
+//! descriptor open, loads a library, or changes `errno`, the environment or the state of a generator of random numbers;
+//! and all may be called from any thread, from a signal handler, and between `vfork` and `exec`. What it needs to know
+//! it asks the kernel by system calls of its own ([`sys`]), which leave `errno` alone. What the program asked for goes
+//! to the C library, so that the points at which a thread can be cancelled stay what they are. Such a cancellation
+//! unwinds through the frames of this library; it holds nothing that would have to be given back.
+//!
+//! All is `unsafe` here as all of it is the other side of C.
+
+#![no_std]
+
+mod attributes;
+mod ends;
+mod files;
+mod names;
+mod next;
+mod path;
+mod shared;
+mod sys;
+mod tell;
+
+/// Stands in for a function of the C library. In the body, `real()` calls it with the arguments that were given.
+macro_rules! stand_in {
+    ($(fn $name:ident($($arg:ident: $kind:ty),* $(,)?) -> $result:ty, $real:ident => $body:expr)*) => {$(
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name($($arg: $kind),*) -> $result {
+            static NEXT: $crate::next::Next = $crate::next::Next::new();
+            const NAME: &core::ffi::CStr = match core::ffi::CStr::from_bytes_with_nul(
+                concat!(stringify!($name), "\0").as_bytes(),
+            ) {
+                Ok(name) => name,
+                Err(_) => unreachable!(),
+            };
+            // SAFETY: this is the signature that the C library gives the function.
+            let next: unsafe extern "C" fn($($kind),*) -> $result = unsafe { NEXT.find(NAME) };
+            // SAFETY: the caller vouches for the arguments as to the C library.
+            let $real = || unsafe { next($($arg),*) };
+            $body
+        }
+    )*};
+}
+pub(crate) use stand_in;
+
+/// There is nothing here that panics; the language wants to know what would happen.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    sys::abort()
+}

@@ -1,0 +1,212 @@
+//! Absolute paths without symlinks, of open files and of names.
+
+use crate::sys;
+use core::ffi::{CStr, c_int};
+use core::fmt::Write;
+use treeferry_ring::{MAX_PATH_BYTES, Ring};
+
+/// A path on the stack.
+pub(crate) struct Path {
+    bytes: [u8; MAX_PATH_BYTES],
+    length: usize,
+    /// It is too long, and this is the nearest ancestor that fits.
+    cut: bool,
+}
+
+/// What is known of where something is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Where {
+    /// It is not mirrored.
+    Elsewhere,
+    /// It is mirrored, and the path that was handed in is its own.
+    Here,
+    /// It may be mirrored.
+    Unknown,
+}
+
+impl Path {
+    pub(crate) fn new() -> Path {
+        Path { bytes: [0; MAX_PATH_BYTES], length: 0, cut: false }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Takes what the kernel has written. What fills the buffer may have been cut in the middle of a name.
+    fn set(&mut self, length: usize) {
+        self.length = length;
+        if length >= MAX_PATH_BYTES {
+            self.cut = true;
+            self.length = self.bytes.iter().rposition(|b| *b == b'/').unwrap_or(0).max(1);
+        }
+    }
+
+    fn push(&mut self, name: &[u8]) {
+        if self.cut {
+            return;
+        }
+        let slash = usize::from(self.as_bytes() != b"/");
+        let end = self.length + slash + name.len();
+        let Some(place) = self.bytes.get_mut(self.length..end) else {
+            self.cut = true;
+            return;
+        };
+        let (before, after) = place.split_at_mut(slash);
+        before.fill(b'/');
+        after.copy_from_slice(name);
+        self.length = end;
+    }
+
+    fn checked(&self, ring: &Ring<'_>) -> Where {
+        if self.as_bytes().first() == Some(&b'/') && ring.holds(self.as_bytes()) {
+            Where::Here
+        } else {
+            Where::Elsewhere
+        }
+    }
+}
+
+/// Where an open file or directory is.
+pub(crate) fn of_open(ring: &Ring<'_>, fd: c_int, path: &mut Path) -> Where {
+    let Ok(s) = sys::stat_of(fd) else { return Where::Elsewhere };
+    of_known(ring, fd, &s, path)
+}
+
+/// The same if its status is known.
+pub(crate) fn of_known(ring: &Ring<'_>, fd: c_int, s: &libc::stat, path: &mut Path) -> Where {
+    // what has no name any more is nothing to mirror
+    if s.st_nlink == 0 || !ring.may_hold(s.st_dev) {
+        return Where::Elsewhere;
+    }
+    match link_of(fd, path) {
+        Ok(()) => {}
+        // deeper than a path can be, or there is no /proc
+        Err(_) => return Where::Unknown,
+    }
+    if path.as_bytes().ends_with(b" (deleted)") && !is_at(&mut path.bytes, path.length, s) {
+        // it has another name than that by which it was opened, most likely beside it
+        path.length = path.as_bytes().iter().rposition(|b| *b == b'/').unwrap_or(0).max(1);
+        path.cut = true;
+    }
+    path.checked(ring)
+}
+
+/// Whether this is the file of that path.
+fn is_at(bytes: &mut [u8], length: usize, s: &libc::stat) -> bool {
+    let Some(end) = bytes.get_mut(length) else { return false };
+    *end = 0;
+    let Ok(path) = CStr::from_bytes_until_nul(bytes) else { return false };
+    let there = sys::stat_at(libc::AT_FDCWD, path, libc::AT_SYMLINK_NOFOLLOW);
+    there.is_ok_and(|t| (t.st_dev, t.st_ino) == (s.st_dev, s.st_ino))
+}
+
+fn link_of(fd: c_int, path: &mut Path) -> Result<(), c_int> {
+    let mut name = Text::new();
+    let _ = write!(name, "/proc/self/fd/{fd}");
+    let length = sys::read_link(name.as_c(), &mut path.bytes)?;
+    path.set(length);
+    Ok(())
+}
+
+/// Where something is that has this name now. `follow`: that to which a symlink of this name leads.
+pub(crate) fn of_existing(ring: &Ring<'_>, dir: c_int, name: &CStr, follow: bool, path: &mut Path) -> Where {
+    let how = if follow { 0 } else { libc::O_NOFOLLOW };
+    match sys::open_at(dir, name, libc::O_PATH | libc::O_CLOEXEC | how) {
+        Ok(fd) => {
+            let at = of_open(ring, fd, path);
+            sys::close(fd);
+            at
+        }
+        // whoever has removed it tells that
+        Err(libc::ENOENT | libc::ENOTDIR) => Where::Elsewhere,
+        Err(_) => Where::Unknown,
+    }
+}
+
+/// Where a name is, whether there is something or not: its directory without symlinks, and the name itself.
+pub(crate) fn of_name(ring: &Ring<'_>, dir: c_int, given: &CStr, path: &mut Path) -> Where {
+    let mut bytes = given.to_bytes();
+    while let Some(less) = bytes.strip_suffix(b"/") {
+        bytes = less;
+    }
+    let (parent, name) = match bytes.iter().rposition(|b| *b == b'/') {
+        Some(at) => (bytes.get(..=at).unwrap_or_default(), bytes.get(at + 1..).unwrap_or_default()),
+        None => (&b""[..], bytes),
+    };
+    if matches!(name, b"" | b"." | b"..") {
+        return of_existing(ring, dir, given, true, path);
+    }
+    let found = match parent {
+        b"" if dir == libc::AT_FDCWD => of_working_directory(ring, path),
+        b"" => of_open(ring, dir, path),
+        parent if parent.len() < SHORT_BYTES => of_parent::<SHORT_BYTES>(ring, dir, parent, path),
+        parent => of_long_parent(ring, dir, parent, path),
+    };
+    // the mirrored directory itself is a name in a directory that is not mirrored: who takes it away ends the mirror
+    if found == Where::Here {
+        path.push(name);
+    }
+    found
+}
+
+const SHORT_BYTES: usize = 512;
+
+fn of_working_directory(ring: &Ring<'_>, path: &mut Path) -> Where {
+    match sys::working_directory(&mut path.bytes) {
+        Ok(length) => path.set(length),
+        Err(libc::ENOENT) => return Where::Elsewhere,
+        // longer than the buffer, which is not filled then
+        Err(_) => return of_existing(ring, libc::AT_FDCWD, c".", true, path),
+    }
+    path.checked(ring)
+}
+
+#[inline(never)]
+fn of_parent<const N: usize>(ring: &Ring<'_>, dir: c_int, parent: &[u8], path: &mut Path) -> Where {
+    let mut copy = [0_u8; N];
+    match copy.get_mut(..parent.len()) {
+        Some(place) => place.copy_from_slice(parent),
+        None => return Where::Unknown,
+    }
+    match CStr::from_bytes_until_nul(&copy) {
+        Ok(name) => of_existing(ring, dir, name, true, path),
+        Err(_) => Where::Unknown,
+    }
+}
+
+#[cold]
+fn of_long_parent(ring: &Ring<'_>, dir: c_int, parent: &[u8], path: &mut Path) -> Where {
+    of_parent::<4096>(ring, dir, parent, path)
+}
+
+/// A short text, NUL-ended.
+struct Text {
+    bytes: [u8; 32],
+    length: usize,
+}
+
+impl Text {
+    fn new() -> Text {
+        Text { bytes: [0; 32], length: 0 }
+    }
+
+    fn as_c(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
+    }
+}
+
+impl Write for Text {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        // the last byte stays NUL
+        let end = self.length + text.len();
+        let place = self.bytes.get_mut(..31).and_then(|b| b.get_mut(self.length..end));
+        place.ok_or(core::fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.length = end;
+        Ok(())
+    }
+}

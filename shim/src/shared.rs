@@ -1,0 +1,156 @@
+//! The ring of this process: mapped when it is first needed, and shared with what is forked from it.
+
+use crate::sys;
+use core::ffi::{CStr, c_char};
+use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::*};
+use treeferry_ring::{Ring, bytes_for, slots_in};
+
+/// Longest path of a ring, with its NUL.
+const PATH_BYTES: usize = 256;
+/// So many times that it is needed there is between two looks at whether there is a(nother) ring.
+const LOOK_AGAIN: usize = 256;
+const VARIABLE: &[u8] = b"TREEFERRY_SHIM=";
+
+/// What the environment said when the program began: it may write over that later.
+static PATH: [AtomicU8; PATH_BYTES] = [const { AtomicU8::new(0) }; PATH_BYTES];
+/// 0: nobody has looked; 1: no ring is named; 2: it is in `PATH`.
+static NAMED: AtomicU8 = AtomicU8::new(0);
+/// 0, or where the ring is mapped (a multiple of 4096) and the logarithm of its slots.
+static MAPPED: AtomicUsize = AtomicUsize::new(0);
+/// Which file that is, by its inode.
+static INODE: AtomicU64 = AtomicU64::new(0);
+/// How often the ring was asked for.
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether the reader knows this process by another number. 0: nobody has looked; 1: no; 2: yes.
+static FOREIGN: AtomicU8 = AtomicU8::new(0);
+
+#[link(name = "c")]
+unsafe extern "C" {
+    static environ: *const *const c_char;
+}
+
+/// Takes the name of the ring from an environment.
+///
+/// # Safety
+/// `at` is null, or a list of NUL-ended strings that ends with null.
+pub(crate) unsafe fn name_from(mut at: *const *const c_char) {
+    // SAFETY: as the caller vouches for.
+    unsafe {
+        while !at.is_null() && !(*at).is_null() {
+            let text = CStr::from_ptr(*at).to_bytes();
+            if let Some(path) = text.strip_prefix(VARIABLE)
+                && path.first() == Some(&b'/')
+                && path.len() < PATH_BYTES
+            {
+                PATH.iter().zip(path).for_each(|(to, b)| to.store(*b, Relaxed));
+                NAMED.store(2, Release);
+                return;
+            }
+            at = at.add(1);
+        }
+    }
+    NAMED.store(1, Release);
+}
+
+/// Whether a ring is named at all.
+#[inline]
+pub(crate) fn is_named() -> bool {
+    match NAMED.load(Acquire) {
+        2 => true,
+        1 => false,
+        _ => {
+            // something else that is loaded begins before this library does
+            // SAFETY: the C library keeps it as such a list.
+            unsafe { name_from(environ) };
+            NAMED.load(Acquire) == 2
+        }
+    }
+}
+
+/// The ring, if there is one.
+pub(crate) fn ring() -> Option<Ring<'static>> {
+    if !is_named() {
+        return None;
+    }
+    let mapped = MAPPED.load(Acquire);
+    let look_again = ASKED.fetch_add(1, Relaxed).is_multiple_of(LOOK_AGAIN);
+    match ring_at(mapped) {
+        Some(ring) if !ring.is_replaced() && !look_again => Some(ring),
+        None if !look_again => None,
+        _ => look(mapped),
+    }
+}
+
+/// The number by which the reader knows this process; 0: by none.
+pub(crate) fn process(ring: &Ring<'_>) -> u32 {
+    if FOREIGN.load(Relaxed) == 0 {
+        let numbers = sys::stat_at(libc::AT_FDCWD, c"/proc/self/ns/pid", 0).map_or(0, |s| s.st_ino);
+        FOREIGN.store(1 + u8::from(numbers != ring.namespace()), Relaxed);
+    }
+    // after a fork it is another one, so it is not remembered
+    if FOREIGN.load(Relaxed) == 1 { sys::process() } else { 0 }
+}
+
+fn ring_at(mapped: usize) -> Option<Ring<'static>> {
+    if mapped == 0 {
+        return None;
+    }
+    let words = bytes_for(1 << (mapped & 0xfff)) / 8;
+    let at = (mapped & !0xfff) as *const AtomicU64;
+    // SAFETY: it was mapped with this length, page-aligned, and is never unmapped. All access is by atomics.
+    Ring::again(unsafe { core::slice::from_raw_parts(at, words) })
+}
+
+/// Maps the ring that has the name now. That which was mapped before stays: another thread may be writing into it.
+#[cold]
+fn look(mapped: usize) -> Option<Ring<'static>> {
+    let mut path = [0_u8; PATH_BYTES];
+    path.iter_mut().zip(&PATH).for_each(|(to, b)| *to = b.load(Relaxed));
+    let path = CStr::from_bytes_until_nul(&path).ok()?;
+    let known = ring_at(mapped).filter(|r| !r.is_replaced());
+    if known.is_some() && sys::stat_at(libc::AT_FDCWD, path, 0).is_ok_and(|s| s.st_ino == INODE.load(Relaxed))
+    {
+        return known;
+    }
+    let Some((now, inode)) = map(path) else {
+        return known;
+    };
+    match MAPPED.compare_exchange(mapped, now, AcqRel, Acquire) {
+        Ok(_) => {
+            INODE.store(inode, Relaxed);
+            ring_at(now)
+        }
+        Err(other) => {
+            sys::unmap(now & !0xfff, bytes_for(1 << (now & 0xfff)));
+            ring_at(other)
+        }
+    }
+}
+
+fn map(path: &CStr) -> Option<(usize, u64)> {
+    let flags = libc::O_RDWR | libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NOCTTY | libc::O_NONBLOCK;
+    let fd = sys::open_at(libc::AT_FDCWD, path, flags).ok()?;
+    let mapped = map_open(fd);
+    sys::close(fd);
+    mapped
+}
+
+fn map_open(fd: core::ffi::c_int) -> Option<(usize, u64)> {
+    let s = sys::stat_of(fd).ok()?;
+    let regular = s.st_mode & libc::S_IFMT == libc::S_IFREG;
+    if !regular || (s.st_uid != 0 && s.st_uid != sys::user()) {
+        return None;
+    }
+    let slots = slots_in(s.st_size as usize)?;
+    let at = sys::map(fd, bytes_for(slots)).ok()?;
+    let mapped = at | slots.trailing_zeros() as usize;
+    // SAFETY: it has just been mapped with this length.
+    let words = unsafe { core::slice::from_raw_parts(at as *const AtomicU64, bytes_for(slots) / 8) };
+    if Ring::open(words).is_err() {
+        sys::unmap(at, bytes_for(slots));
+        return None;
+    }
+    FOREIGN.store(0, Relaxed);
+    Some((mapped, s.st_ino))
+}

@@ -1,0 +1,133 @@
+//! System calls that leave `errno` alone, and are no points of cancellation.
+
+use core::arch::asm;
+use core::ffi::{CStr, c_int, c_long};
+use core::mem::MaybeUninit;
+
+/// What a system call has returned: not negative, or an error number.
+type Result<T> = core::result::Result<T, c_int>;
+
+#[cfg(target_arch = "x86_64")]
+unsafe fn call(number: c_long, a: [usize; 6]) -> Result<usize> {
+    let result: isize;
+    // SAFETY: the caller vouches for the call; the kernel keeps all registers but these three.
+    unsafe {
+        asm!("syscall", inlateout("rax") number as isize => result,
+            in("rdi") a[0], in("rsi") a[1], in("rdx") a[2], in("r10") a[3], in("r8") a[4], in("r9") a[5],
+            lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    answer(result)
+}
+
+#[cfg(target_arch = "aarch64")]
+unsafe fn call(number: c_long, a: [usize; 6]) -> Result<usize> {
+    let result: isize;
+    // SAFETY: the caller vouches for the call; the kernel keeps all registers but this one.
+    unsafe {
+        asm!("svc 0", in("x8") number, inlateout("x0") a[0] => result,
+            in("x1") a[1], in("x2") a[2], in("x3") a[3], in("x4") a[4], in("x5") a[5], options(nostack));
+    }
+    answer(result)
+}
+
+fn answer(result: isize) -> Result<usize> {
+    if (-4095..0).contains(&result) { Err(-result as c_int) } else { Ok(result as usize) }
+}
+
+fn of(fd: c_int) -> usize {
+    fd as isize as usize
+}
+
+/// openat(2).
+pub(crate) fn open_at(dir: c_int, path: &CStr, flags: c_int) -> Result<c_int> {
+    // SAFETY: the path is NUL-ended. A descriptor that nobody knows harms nobody.
+    unsafe { call(libc::SYS_openat, [of(dir), path.as_ptr() as usize, of(flags), 0, 0, 0]) }
+        .map(|fd| fd as c_int)
+}
+
+/// close(2), of one of our own.
+pub(crate) fn close(fd: c_int) {
+    // SAFETY: only what was opened here is closed here.
+    let _ = unsafe { call(libc::SYS_close, [of(fd), 0, 0, 0, 0, 0]) };
+}
+
+/// fstat(2).
+pub(crate) fn stat_of(fd: c_int) -> Result<libc::stat> {
+    let mut out = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: on these processors `stat` of the C library is that of the kernel.
+    unsafe {
+        call(libc::SYS_fstat, [of(fd), out.as_mut_ptr() as usize, 0, 0, 0, 0])?;
+        Ok(out.assume_init())
+    }
+}
+
+/// newfstatat(2).
+pub(crate) fn stat_at(dir: c_int, path: &CStr, flags: c_int) -> Result<libc::stat> {
+    let mut out = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: as above, and the path is NUL-ended.
+    unsafe {
+        let at = [of(dir), path.as_ptr() as usize, out.as_mut_ptr() as usize, of(flags), 0, 0];
+        call(libc::SYS_newfstatat, at)?;
+        Ok(out.assume_init())
+    }
+}
+
+/// fcntl(2) with `F_GETFL` or `F_GETFD`.
+pub(crate) fn flags_of(fd: c_int, which: c_int) -> Result<c_int> {
+    // SAFETY: both only ask.
+    unsafe { call(libc::SYS_fcntl, [of(fd), of(which), 0, 0, 0, 0]) }.map(|f| f as c_int)
+}
+
+/// readlink(2).
+pub(crate) fn read_link(path: &CStr, out: &mut [u8]) -> Result<usize> {
+    let at = [of(libc::AT_FDCWD), path.as_ptr() as usize, out.as_mut_ptr() as usize, out.len(), 0, 0];
+    // SAFETY: the path is NUL-ended, and `out` is as long as is said.
+    unsafe { call(libc::SYS_readlinkat, at) }
+}
+
+/// getcwd(2): its length, without the NUL.
+pub(crate) fn working_directory(out: &mut [u8]) -> Result<usize> {
+    // SAFETY: `out` is as long as is said.
+    let length = unsafe { call(libc::SYS_getcwd, [out.as_mut_ptr() as usize, out.len(), 0, 0, 0, 0]) }?;
+    Ok(length.saturating_sub(1))
+}
+
+/// getpid(2).
+pub(crate) fn process() -> u32 {
+    // SAFETY: it only asks.
+    unsafe { call(libc::SYS_getpid, [0; 6]) }.map_or(0, |pid| pid as u32)
+}
+
+/// geteuid(2).
+pub(crate) fn user() -> u32 {
+    // SAFETY: it only asks.
+    unsafe { call(libc::SYS_geteuid, [0; 6]) }.map_or(u32::MAX, |uid| uid as u32)
+}
+
+/// mmap(2) of a file, for all who map it.
+pub(crate) fn map(fd: c_int, bytes: usize) -> Result<usize> {
+    let protection = of(libc::PROT_READ | libc::PROT_WRITE);
+    // SAFETY: the kernel chooses a place where nothing is.
+    unsafe { call(libc::SYS_mmap, [0, bytes, protection, of(libc::MAP_SHARED), of(fd), 0]) }
+}
+
+/// munmap(2), of one of our own.
+pub(crate) fn unmap(at: usize, bytes: usize) {
+    // SAFETY: the caller has just mapped it, and told nobody.
+    let _ = unsafe { call(libc::SYS_munmap, [at, bytes, 0, 0, 0, 0]) };
+}
+
+/// futex(2): wakes one who waits for the word, in whatever process.
+pub(crate) fn wake(word: &core::sync::atomic::AtomicU64) {
+    let low = word.as_ptr() as usize + if cfg!(target_endian = "big") { 4 } else { 0 };
+    // SAFETY: the kernel only takes the address as a name.
+    let _ = unsafe { call(libc::SYS_futex, [low, of(libc::FUTEX_WAKE), 1, 0, 0, 0]) };
+}
+
+/// Ends this process.
+pub(crate) fn abort() -> ! {
+    loop {
+        // SAFETY: nothing comes after it.
+        let _ = unsafe { call(libc::SYS_exit_group, [134, 0, 0, 0, 0, 0]) };
+    }
+}

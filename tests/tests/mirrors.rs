@@ -1,0 +1,272 @@
+//! Mirrors of a cluster: agents, workers, whoever keeps the mirror, and the servers may die at any time; in the end DST is
+//! the same, and what is said to be complete always is.
+//!
+//! A failing test names its seed; `TREEFERRY_SEED=N` uses that one, and `TREEFERRY_CHURN_S=N` changes SRC for so many
+//! seconds.
+
+mod checks;
+
+use checks::churn::{Churn, now_us, while_churning};
+use checks::leftovers;
+use rustix::process::Signal;
+use serde_json::Value;
+use std::cell::RefCell;
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+use treeferry_kit::rng::Rng;
+use treeferry_tests::cluster::Cluster;
+use treeferry_tests::{Live, PATIENCE, Run, Scratch};
+
+/// How often something is killed in a round.
+const KILLS: usize = 8;
+
+/// A mirror of a cluster, and who keeps it.
+struct Mirror<'a> {
+    s: &'a Scratch,
+    c: &'a RefCell<Cluster>,
+    options: String,
+    keeper: RefCell<Option<Live>>,
+}
+
+impl<'a> Mirror<'a> {
+    fn start(s: &'a Scratch, c: &'a RefCell<Cluster>, options: &str) -> Mirror<'a> {
+        let m = Mirror { s, c, options: options.to_owned(), keeper: RefCell::default() };
+        m.keep();
+        m
+    }
+
+    /// Starts somebody who keeps it.
+    fn keep(&self) {
+        let mut command = self.c.borrow().command(["watch", "--json"]);
+        *self.keeper.borrow_mut() = Some(Live::of(command.args(self.s.words(&self.options))));
+    }
+
+    fn kill_keeper(&self) {
+        // killed when it is dropped
+        drop(self.keeper.borrow_mut().take());
+    }
+
+    /// What `status` says of it; `None`: nothing yet.
+    fn status(&self) -> Option<Value> {
+        let r = Run::of(&mut self.c.borrow().command(["status", "--json"]));
+        let jobs = r.json["jobs"].as_array()?.clone();
+        let src = self.s.at("src").display().to_string();
+        let mut mine = jobs.into_iter().filter(|j| j["src"] == src && j["mirror"].is_object());
+        mine.next().map(|j| j["mirror"].clone())
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        self.status().and_then(|m| m[name].as_u64()).unwrap_or(0)
+    }
+
+    fn complete_up_to(&self) -> u64 {
+        self.number("complete_up_to_us")
+    }
+
+    #[track_caller]
+    fn until(&self, what: &str, is: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !is() {
+            assert!(began.elapsed() < PATIENCE, "waited in vain until {what}: {:#?}", self.status());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    #[track_caller]
+    fn catch_up(&self) {
+        let now = now_us();
+        self.until("the mirror has caught up", || self.complete_up_to() > now);
+    }
+
+    #[track_caller]
+    fn assert_same(&self) {
+        self.catch_up();
+        self.until("nothing fails any more", || self.status().is_some_and(|m| m["failing"] == 0));
+        self.catch_up();
+        self.s.assert_same();
+    }
+
+    #[track_caller]
+    fn stop(&self) -> Run {
+        let keeper = self.keeper.borrow_mut().take().expect("somebody keeps it");
+        keeper.signal(Signal::TERM);
+        keeper.finish()
+    }
+}
+
+fn cluster(agents: &[(&str, &[&str])]) -> RefCell<Cluster> {
+    let mut c = Cluster::start(2, 1);
+    agents.iter().for_each(|(name, words)| c.agent(name, words));
+    RefCell::new(c)
+}
+
+#[test]
+fn what_changes_arrives_and_the_next_keeper_goes_on_where_the_last_one_ended() {
+    let c = cluster(&[("a0", &["--detect", "inotify"])]);
+    let s = Scratch::disk();
+    s.src().file("d/e/f", "f").file("g", "g").link("g", "h");
+    let m = Mirror::start(&s, &c, "");
+    m.assert_same();
+    let src = s.src();
+    src.file("new", "new").file("d/e/f", "changed").link("g", "d/i").symlink("l", "g").mode("d", 0o711);
+    fs::rename(s.at("src/d/e"), s.at("src/e")).unwrap();
+    m.assert_same();
+    fs::remove_dir_all(s.at("src/d")).unwrap();
+    src.file("h", "through another name").xattr("e", "user.k", b"v");
+    m.assert_same();
+    // nobody keeps it, and it is known what changes
+    m.kill_keeper();
+    src.file("while/nobody/listens", "x").file("new", "newer");
+    fs::remove_file(s.at("src/l")).unwrap();
+    m.keep();
+    m.assert_same();
+    assert_eq!(m.number("resyncs"), 0, "nothing was walked");
+    let r = m.stop().expect(0);
+    assert_eq!(r.count("failures"), 0, "{r}");
+    src.file("while/nobody/listens", "y");
+    m.keep();
+    m.assert_same();
+    assert_eq!(m.number("resyncs"), 0, "nothing was walked");
+    // what somebody says who knows
+    src.file("posted", "x");
+    let post = |path: &str| Run::of(m.c.borrow().command(["post", "--wait"]).arg(s.at(path)));
+    post("src/posted").expect(0);
+    assert!(s.dst().has("posted"));
+    post("elsewhere").expect(23);
+    // another wish: all is looked at
+    m.stop().expect(0);
+    let m = Mirror::start(&s, &c, "--exclude /e");
+    src.file("new", "newest").file("e/not", "x");
+    m.catch_up();
+    assert_eq!(s.dst().read("new"), "newest");
+    assert!(!s.dst().has("e/not"));
+    // that is the end of it
+    let forget = || Run::of(m.c.borrow().command(["mirror", "forget"]).arg(s.at("src")).arg(s.at("dst")));
+    let r = forget().expect(1);
+    assert!(r.stderr.contains("stop it first"), "{r}");
+    m.stop().expect(0);
+    m.until("nobody keeps it", || m.status().is_some_and(|m| m["kept_by"].is_null()));
+    forget().expect(0);
+    assert!(m.status().is_none());
+    let left = c.borrow().services.redis_cli(["--scan", "--pattern", "*mirror*"]);
+    assert!(!left.contains(":mirror") && !left.contains("treeferry:mirrors"), "{left}");
+    forget().expect(1);
+}
+
+#[test]
+fn what_is_not_heard_is_known_to_be_missed() {
+    let c = cluster(&[("a0", &["--detect", "inotify", "--spool-size", "64K"])]);
+    let s = Scratch::memory();
+    s.src().file("a/b/c", "c");
+    let m = Mirror::start(&s, &c, "--agents a0");
+    m.assert_same();
+
+    // an agent that was away
+    c.borrow_mut().kill("a0");
+    s.src().file("a/unheard", "x");
+    let then = now_us();
+    m.until("it is said who is silent", || {
+        let all = m.status().map(|m| m["agents"].clone()).unwrap_or_default();
+        all[0]["heard_ms_ago"].as_u64().is_some_and(|ms| ms > 1000)
+    });
+    assert!(m.complete_up_to() <= then, "nobody was there to hear that");
+    c.borrow_mut().start_again("a0");
+    m.assert_same();
+    assert!(m.number("resyncs") > 0);
+
+    // messages that the broker has lost, while nobody took them
+    m.kill_keeper();
+    s.src().file("a/lost", "x");
+    thread::sleep(Duration::from_millis(300));
+    c.borrow().services.lose_queues();
+    m.keep();
+    m.assert_same();
+
+    // a broker that is away for longer than the spool lasts, and writers who do not notice
+    let before = m.number("resyncs");
+    c.borrow().kill_server("rabbitmq");
+    let began = Instant::now();
+    for i in 0..20_000 {
+        fs::write(s.at(&format!("src/a/file-with-a-long-name-{i:060}")), "x").unwrap();
+    }
+    assert!(began.elapsed() < Duration::from_secs(30), "they waited");
+    thread::sleep(Duration::from_millis(500));
+    c.borrow().services.call("start");
+    m.assert_same();
+    let after = m.number("resyncs");
+    eprintln!("walks since something was missed: {before}, then {after}");
+    m.stop().expect(0);
+}
+
+#[test]
+fn it_is_complete_only_as_far_as_every_agent_says_and_one_keeper_at_a_time_keeps_it() {
+    let c = cluster(&[("a0", &["--detect", "inotify"])]);
+    let s = Scratch::disk();
+    s.src().file("f", "x");
+    let m = Mirror::start(&s, &c, "--agents a0,a1");
+    m.until("a keeper says how it stands", || m.status().is_some());
+    thread::sleep(Duration::from_millis(1000));
+    assert!(!s.dst().has("f"), "nothing is walked before everybody listens");
+    c.borrow_mut().agent("a1", &["--detect", "inotify"]);
+    m.assert_same();
+    let second = Mirror::start(&s, &c, "--agents a0,a1");
+    s.src().file("g", "x");
+    m.assert_same();
+    let kept_by = m.status().unwrap()["kept_by"].clone();
+    m.kill_keeper();
+    m.until("the other one keeps it", || {
+        m.status().is_some_and(|m| m["kept_by"].is_string() && m["kept_by"] != kept_by)
+    });
+    s.src().file("h", "x");
+    second.assert_same();
+    assert_eq!(second.number("resyncs"), 0);
+    second.stop().expect(0);
+}
+
+#[test]
+fn whatever_dies_while_files_change_the_mirror_is_the_same_in_the_end() {
+    for (seed, how) in [(1u64, Churn::Plain), (2, Churn::Wild)] {
+        let seed = std::env::var("TREEFERRY_SEED").map_or(seed, |s| s.parse().expect("a number"));
+        eprintln!("to run this again: TREEFERRY_SEED={seed}");
+        let detect: &[&str] = match checks::is_root() && seed.is_multiple_of(2) {
+            true => &["--detect", "fanotify"],
+            false => &["--detect", "inotify"],
+        };
+        let c = cluster(&[("a0", detect), ("a1", &["--detect", "inotify"])]);
+        let s = Scratch::memory();
+        let m = Mirror::start(&s, &c, "");
+        m.catch_up();
+        let (rng, killed) = (RefCell::new(Rng::new(seed)), RefCell::new(Vec::new()));
+        let promises = while_churning(&s, how, seed, || {
+            if killed.borrow().len() >= KILLS {
+                return m.complete_up_to();
+            }
+            let all = ["w0", "w1", "h0", "a0", "keeper", "redis", "rabbitmq"];
+            // a broker takes its time to come back
+            let most = if killed.borrow().contains(&"rabbitmq") { 6 } else { 7 };
+            let whom = all[rng.borrow_mut().below(most) as usize];
+            killed.borrow_mut().push(whom);
+            match whom {
+                "keeper" => {
+                    m.kill_keeper();
+                    m.keep();
+                }
+                "redis" | "rabbitmq" => {
+                    c.borrow().kill_server(whom);
+                    c.borrow().services.call("start");
+                }
+                daemon => {
+                    c.borrow_mut().kill(daemon);
+                    c.borrow_mut().start_again(daemon);
+                }
+            }
+            m.complete_up_to()
+        });
+        eprintln!("{how:?}: killed {:?}; {promises} promises kept meanwhile", killed.borrow());
+        m.assert_same();
+        m.stop().expect(0);
+        assert_eq!(leftovers(&s.at("dst")), [""; 0].map(PathBuf::from));
+    }
+}
