@@ -27,8 +27,9 @@ pub const POLL_EVERY: Duration = Duration::from_secs(60);
 /// It runs until it is told to stop (SIGINT, SIGTERM). `treeferry status` says meanwhile up to what moment DST is
 /// complete, and how long changes take to arrive. What fails is named, and tried again until it succeeds.
 ///
-/// One process on one machine does it all; it sees what is done on this machine. What writers on other nodes do it hears
-/// of with `--detect list`, from whatever can tell.
+/// Without a cluster one process does it all, and sees what is done on this machine. What writers on other nodes do it
+/// finds with `--detect poll`, or hears of with `--detect list` and from `treeferry post`. With a cluster `treeferry
+/// agent` tells what changes on each node, and workers copy.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = cli::exit_codes())]
 pub struct Args {

@@ -23,7 +23,7 @@ pub enum How {
     Inotify,
     /// walks of the source, again and again, with an index on disk: changes made on any node
     Poll,
-    /// paths from standard input
+    /// paths from standard input; not in a cluster
     List,
     /// what programs tell into which libtreeferry_shim.so is loaded
     Shim,
