@@ -39,21 +39,30 @@ pub struct Plan {
     pub metrics: Option<Settings>,
 }
 
-/// Runs until a signal, or until it is told to end.
-pub fn run(what: &'static str, plan: &Plan, lanes: &[Lane], args: &Daemon) -> Exit {
-    let (site, threads) = (&plan.site, plan.threads);
+/// What every daemon begins with: the log goes to stderr, and signals set what is returned.
+pub(crate) fn begin(args: &Daemon) -> Result<Stop, Exit> {
     let sink = |line: &[u8]| {
         use std::io::Write;
         let _ = std::io::stderr().write_all(line);
     };
     if let Err(e) = logging::start(logging::level(false, args.verbose), sink) {
         complain(&e.to_string());
-        return Exit::Usage;
+        return Err(Exit::Usage);
     }
     let stop = Stop::default();
     if let Err(e) = signals::watch(&stop, || complain(signals::STOPPING)) {
         tracing::warn!("signals end this process at once: {e}");
     }
+    Ok(stop)
+}
+
+/// Runs until a signal, or until it is told to end.
+pub fn run(what: &'static str, plan: &Plan, lanes: &[Lane], args: &Daemon) -> Exit {
+    let (site, threads) = (&plan.site, plan.threads);
+    let stop = match begin(args) {
+        Ok(stop) => stop,
+        Err(exit) => return exit,
+    };
     let node = match connect(site, &args.name()) {
         Ok(n) => n,
         Err(e) => {

@@ -10,6 +10,7 @@ mod spool;
 use crate::args::Daemon;
 use crate::args::daemon::host;
 use crate::cluster::connect;
+use crate::daemon;
 use crate::output::complain;
 use crate::watching::detect::{self, How, Means};
 use crate::watching::far::{DETECT, TICK};
@@ -25,12 +26,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 use treeferry_core::filter::Filter;
 use treeferry_core::wire::{self, MessageKind};
-use treeferry_core::{JobId, RelPath, Stop};
+use treeferry_core::{JobId, RelPath};
 use treeferry_event::{Detector, Hint, News as Heard, Polling, Waker, What};
 use treeferry_mirror::{News, Said, Sign};
 use treeferry_queue::mirrors::{self, Outgoing};
 use treeferry_queue::{Control, JobRecord, Node, NodeReport, Refusal, Site};
-use treeferry_service::{Exit, logging, signals};
+use treeferry_service::Exit;
 
 /// How often it is looked which mirrors there are.
 const LOOK: Duration = Duration::from_millis(500);
@@ -69,18 +70,10 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Runs until a signal.
 pub fn run(plan: &Plan, args: &Daemon) -> Exit {
-    let sink = |line: &[u8]| {
-        use std::io::Write;
-        let _ = std::io::stderr().write_all(line);
+    let stop = match daemon::begin(args) {
+        Ok(stop) => stop,
+        Err(exit) => return exit,
     };
-    if let Err(e) = logging::start(logging::level(false, args.verbose), sink) {
-        complain(&e.to_string());
-        return Exit::Usage;
-    }
-    let stop = Stop::default();
-    if let Err(e) = signals::watch(&stop, || complain(signals::STOPPING)) {
-        tracing::warn!("signals end this process at once: {e}");
-    }
     let node = match connect(&plan.site, &args.name()) {
         Ok(n) => n,
         Err(e) => {
