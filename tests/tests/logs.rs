@@ -466,6 +466,13 @@ fn the_stream_has_a_bound_and_what_was_cut_off_unread_is_counted() {
         let all = c.command(["logs", "--json", "--job", id, "--event", "job.ended"]).output().unwrap();
         !all.stdout.is_empty()
     });
+    // the worker's own words may come later than that
+    let deeds =
+        ["copied_files", "made_dirs", "symlinks", "meta_fixed"].map(|what| r.count(what)).iter().sum();
+    wait_until("all is told", PATIENCE, || {
+        let told = redis(&c, "INCRBY treeferry:events:total 0");
+        told.strip_prefix(':').unwrap().parse::<u64>().unwrap() >= deeds
+    });
     let out = collect(&c);
     let all = collected(&prefix);
     let said = out.stderr.split_whitespace().find_map(|w| w.replace(',', "").parse::<u64>().ok());

@@ -8,6 +8,10 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use std::path::Path;
 
+/// What is asked of a directory. `IN_MASK_ADD`, because [`add`] is how a directory is known again: without it the kernel
+/// clears the mask of the watch that there is before it sets the same one (`inotify_update_existing_watch`), and what
+/// happens between the two is told to nobody. (Measured with Linux 6.18, one thread that adds and one that makes files:
+/// 27 of 600 000 events were lost, and with the flag none.)
 const MASK: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MOVED_FROM)
@@ -17,7 +21,8 @@ const MASK: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::DELETE_SELF)
     .union(WatchFlags::MOVE_SELF)
-    .union(WatchFlags::ONLYDIR);
+    .union(WatchFlags::ONLYDIR)
+    .union(WatchFlags::MASK_ADD);
 
 /// Makes a queue with a watch on the source directory only.
 pub(super) fn begin(root: &Root) -> Result<(OwnedFd, Nodes), Error> {

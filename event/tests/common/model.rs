@@ -84,19 +84,20 @@ impl Model {
         let now = entry(&join(&self.source, &path));
         self.recent.insert((path.clone(), deep), SystemTime::now());
         match now {
-            Some(found) if !deep && found.0 && self.entries.contains_key(&path) => {
-                self.entries.insert(path, found);
+            // another directory than the one that is known, and nobody said that it is one: not to be believed in
+            Some(found) if !deep && found.0 => {
+                if self.entries.get(&path).is_some_and(|known| *known != found) {
+                    self.remove(&path);
+                }
             }
-            Some(found) if !deep && !found.0 => {
+            Some(found) if !deep => {
                 self.remove(&path);
                 self.entries.insert(path, found);
             }
-            Some(_) if deep => {
+            Some(_) => {
                 self.remove(&path);
                 scan(&self.source, &path, &mut self.entries);
             }
-            // a directory of which nobody said that it is one: not to be believed in
-            Some(_) => {}
             None => self.remove(&path),
         }
     }
@@ -124,6 +125,8 @@ impl Model {
             .collect();
         if dir {
             match (here, known) {
+                // it is known there already, from a look that was later than that at the old name
+                (Some(here), _) if self.entries.get(&to).is_some_and(|e| e.1 == here.1) => {}
                 (Some(here), Some(known)) if here.1 == known.1 => {
                     self.remove(&to);
                     for (path, entry) in self.below(&from) {
@@ -131,8 +134,6 @@ impl Model {
                         self.entries.insert(renamed(&path, &from, &to), entry);
                     }
                 }
-                // it is known there already
-                (Some(here), _) if self.entries.get(&to).is_some_and(|e| e.1 == here.1) => {}
                 _ => self.look(to.clone(), true),
             }
             self.recent.insert((from.clone(), false), SystemTime::now());
