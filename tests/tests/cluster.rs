@@ -54,6 +54,15 @@ fn looked_at(r: &Value) -> [u64; 4] {
     [n("dirs"), n("files"), n("bytes"), settled]
 }
 
+/// What was looked at is what it is in a run without trouble. Of symlinks and special files only those that were linked are
+/// counted as settled, not those that were found right: whose hardlinker died after it had made them, before it said so.
+#[track_caller]
+fn assert_looked_at(r: &Value, expected: [u64; 4]) {
+    let [dirs, files, bytes, settled] = looked_at(r);
+    assert_eq!([dirs, files, bytes], expected[..3], "{r}");
+    assert!((files..=expected[3]).contains(&settled), "{settled} of {files} to {}: {r}", expected[3]);
+}
+
 fn now_ms() -> u64 {
     std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64
 }
@@ -307,7 +316,8 @@ fn whatever_is_killed_the_job_ends_by_itself_and_right() {
         };
         assert_eq!(end["state"], "done", "tree {tree} {what:?}: {end}");
         assert_clean(&s);
-        assert_eq!(looked_at(&end), expected, "tree {tree} {what:?}: {end}");
+        eprintln!("tree {tree}: {what:?}");
+        assert_looked_at(&end, expected);
         killed += what.len();
         what.into_iter().for_each(|w| *tally.entry(w).or_default() += 1);
     }
@@ -379,7 +389,7 @@ fn a_worker_that_sleeps_through_its_task_does_no_harm() {
         })
     });
     s.assert_untouched(&before);
-    assert_eq!(looked_at(&end.json), expected, "{end}");
+    assert_looked_at(&end.json, expected);
 }
 
 #[test]
@@ -432,7 +442,7 @@ fn lost_queues_are_filled_again_from_the_ledger() {
     c.services.call("start");
     let end = run.finish().expect(0);
     assert_clean(&s);
-    assert_eq!(looked_at(&end.json), expected, "{end}");
+    assert_looked_at(&end.json, expected);
 }
 
 #[test]
