@@ -76,13 +76,19 @@ impl<'a> Mirror<'a> {
         assert_eq!(leftovers(&self.s.at("dst")), [""; 0].map(PathBuf::from));
     }
 
+    /// Waits until a mirror that walks has nothing more to look at: what changed within the last two seconds before a walk is
+    /// told by it once more, and a walk of a busy machine takes its time.
     #[track_caller]
     fn until_quiet(&self) {
+        const QUIET: Duration = Duration::from_millis(2500);
         let signs = || self.status().map_or(0, |m| m["signs"].as_u64().unwrap_or(0));
+        let last = std::cell::Cell::new((signs(), Instant::now()));
         self.until("nothing is told any more", || {
-            let before = signs();
-            thread::sleep(Duration::from_millis(200));
-            signs() == before
+            let now = signs();
+            if now != last.get().0 {
+                last.set((now, Instant::now()));
+            }
+            last.get().1.elapsed() > QUIET
         });
     }
 
