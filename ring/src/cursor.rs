@@ -1,7 +1,7 @@
 //! The reader's side: one position that goes forward.
 
 use crate::layout::{Ring, SLOT_WORDS};
-use crate::write::{CLAIM, FIRST_DATA, GOES_ON, META, MOST, SEQ, SUM, Sum, claim_of, slots_for};
+use crate::write::{CLAIM, FIRST_DATA, GOES_ON, ID, META, MOST, SEQ, SUM, Sum, claim_of, slots_for};
 use crate::{Kind, MAX_PATH_BYTES, Record};
 use core::sync::atomic::Ordering::*;
 use core::time::Duration;
@@ -144,7 +144,9 @@ fn parse<'b>(ring: &Ring<'_>, at: u64, there: u64, buffer: &'b mut Buffer) -> Op
     let meta = load(at, META)?;
     let kind = Kind::of(meta as u8)?;
     let (path, other) = ((meta >> 16 & 0xffff) as usize, (meta >> 32 & 0xffff) as usize);
-    if path == 0 || path > MAX_PATH_BYTES || other > MAX_PATH_BYTES {
+    let id = load(at, ID)?;
+    let is_named = path > 0 || (id != 0 && matches!(kind, Kind::Closed | Kind::Left | Kind::Changed | Kind::Forked));
+    if !is_named || path > MAX_PATH_BYTES || other > MAX_PATH_BYTES {
         return None;
     }
     let (path_words, words) = (path.div_ceil(8), path.div_ceil(8) + other.div_ceil(8));
@@ -155,6 +157,7 @@ fn parse<'b>(ring: &Ring<'_>, at: u64, there: u64, buffer: &'b mut Buffer) -> Op
     }
     let mut sum = Sum::new(at, meta);
     sum.add(u64::from(pid));
+    sum.add(id);
     let (mut slot, mut from) = (at, FIRST_DATA);
     for n in 0..words {
         if from == SLOT_WORDS {
@@ -174,6 +177,7 @@ fn parse<'b>(ring: &Ring<'_>, at: u64, there: u64, buffer: &'b mut Buffer) -> Op
         kind,
         cut: meta >> 8 & 1 != 0,
         pid,
+        id,
         path: buffer.0.get(..path)?,
         other: buffer.0.get(old..old + other)?,
     };

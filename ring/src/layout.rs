@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering::*};
 
 /// Version of the layout. Another one is another ring.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 /// Bytes of a slot.
 pub const SLOT_BYTES: usize = SLOT_WORDS * 8;
 /// Fewest slots of a ring: the longest record fits into it three times.
@@ -31,7 +31,8 @@ pub(crate) const TAIL: usize = 24;
 const LOST_TOLD: usize = 25;
 const UNNAMED_TOLD: usize = 26;
 const ASLEEP: usize = 32;
-pub(crate) const TABLE: usize = 40;
+const EPOCH: usize = 40;
+pub(crate) const TABLE: usize = 48;
 /// First word of the first slot; the table ends before it, and it begins a page.
 const FIRST: usize = 33_280;
 
@@ -71,6 +72,31 @@ pub fn slots_in(bytes: usize) -> Option<usize> {
     (fits && (MIN_SLOTS..=MAX_SLOTS).contains(&slots)).then_some(slots)
 }
 
+const BORDER_BITS: u32 = 32;
+/// Of the word, so many bits count: a writer keeps it beside two of its own.
+const EPOCH_BITS: u64 = (1 << 62) - 1;
+
+/// Until when it holds what a writer remembers of its open files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// As a number of 62 bits.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The number of the session alone: what the reader knows of open files holds as long as this does not change.
+    pub fn session(self) -> u64 {
+        self.0 >> BORDER_BITS
+    }
+
+    /// What [`Epoch::number`] gave.
+    pub fn of(number: u64) -> Epoch {
+        Epoch(number & EPOCH_BITS)
+    }
+}
+
 /// What went missing since the ring was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
@@ -97,6 +123,8 @@ impl<'a> Ring<'a> {
         ring.word(SLOTS).store(slots as u64, Relaxed);
         ring.word(GENERATION).store(generation, Relaxed);
         ring.word(NAMESPACE).store(namespace, Relaxed);
+        // another one than those of rings that programs may have mapped before
+        ring.word(EPOCH).store(generation.wrapping_mul(0x9e37_79b9_7f4a_7c15), Relaxed);
         ring.word(MAGIC).store(MAGIC_WORD, Release);
         Ok(ring)
     }
@@ -157,6 +185,22 @@ impl<'a> Ring<'a> {
     /// Says that another ring has taken its place.
     pub fn replace(&self) {
         self.word(REPLACED).store(1, Release);
+    }
+
+    /// What a writer remembers of its open files holds as long as this does not change.
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.word(EPOCH).load(SeqCst) & EPOCH_BITS)
+    }
+
+    /// The reader does not know any more which files are open, or directories are mirrored that were not: writers find
+    /// out again, for each of their open files, where it is.
+    pub fn begin_session(&self) {
+        self.word(EPOCH).fetch_add(1 << BORDER_BITS, SeqCst);
+    }
+
+    /// Something that may be open has come from where nothing is mirrored to where something is.
+    pub fn add_arrival(&self) {
+        self.word(EPOCH).fetch_add(1, SeqCst);
     }
 
     /// Position after the last that is reserved.

@@ -27,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 mod cursor;
+mod handed;
 mod layout;
 mod table;
 #[cfg(test)]
@@ -34,8 +35,10 @@ mod tests;
 mod write;
 
 pub use cursor::{Buffer, Cursor, Next};
-pub use layout::{Bad, Figures, MIN_SLOTS, Ring, SLOT_BYTES, VERSION, bytes_for, slots_in};
+pub use handed::Handed;
+pub use layout::{Bad, Epoch, Figures, MIN_SLOTS, Ring, SLOT_BYTES, VERSION, bytes_for, slots_in};
 pub use table::{MAX_ROOTS, Root};
+pub use write::Pushed;
 
 /// Longest path of a record, in bytes: what is longer is told as its nearest ancestor that fits ([`Record::cut`]).
 pub const MAX_PATH_BYTES: usize = 2048;
@@ -60,12 +63,14 @@ pub enum Kind {
     Moved = 7,
     /// A directory was renamed, in the same way.
     MovedDir = 8,
+    /// The process was forked: it has open what the process has whose number is in [`Record::id`].
+    Forked = 9,
 }
 
 impl Kind {
     fn of(number: u8) -> Option<Kind> {
         use Kind::*;
-        [Open, Closed, Left, Changed, Attributes, Tree, Moved, MovedDir]
+        [Open, Closed, Left, Changed, Attributes, Tree, Moved, MovedDir, Forked]
             .into_iter()
             .find(|k| *k as u8 == number)
     }
@@ -80,8 +85,20 @@ pub struct Record<'a> {
     pub cut: bool,
     /// Who did it; 0: somebody whose number means nothing to the reader.
     pub pid: u32,
-    /// An absolute path without symlinks; any byte but NUL.
+    /// Which file it is ([`id_of`]); 0: not known.
+    pub id: u64,
+    /// An absolute path without symlinks; any byte but NUL. Empty: that under which the reader knows the file.
     pub path: &'a [u8],
     /// The name before, of a rename; else empty.
     pub other: &'a [u8],
+}
+
+/// Tells a file from all others: a number made of those of its device and its inode, and never 0.
+pub fn id_of(device: u64, inode: u64) -> u64 {
+    mixed(mixed(0x9e37_79b9_7f4a_7c15, device), inode) | 1
+}
+
+pub(crate) fn mixed(sum: u64, word: u64) -> u64 {
+    let product = (sum ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    product ^ product >> 32
 }

@@ -1,6 +1,7 @@
 //! Which directories are mirrored. The reader changes the table while writers look at it: a sequence lock, in which a
 //! writer never waits; what it cannot see unchanged it takes for mirrored.
 
+use crate::handed::HANDED_WORDS;
 use crate::layout::{Ring, TABLE, TABLE_LEN, TABLE_SEQ};
 use core::sync::atomic::{Ordering::*, fence};
 
@@ -10,7 +11,9 @@ pub const MAX_ROOTS: usize = 64;
 const PATH_WORDS: usize = 512;
 const DEVICES: usize = TABLE;
 const LENGTHS: usize = DEVICES + MAX_ROOTS;
-const PATHS: usize = LENGTHS + MAX_ROOTS;
+/// What programs hand to each other is on the same page as what all need, so that few pages are touched.
+pub(crate) const HANDED: usize = LENGTHS + MAX_ROOTS;
+const PATHS: usize = HANDED + HANDED_WORDS;
 /// How often a writer looks again at a table that changes. The reader is at it for a few microseconds.
 const PATIENCE: usize = 200;
 

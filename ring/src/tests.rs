@@ -15,7 +15,7 @@ fn memory(slots: usize) -> Vec<AtomicU64> {
 }
 
 fn changed(path: &[u8]) -> Record<'_> {
-    Record { kind: Kind::Changed, cut: false, pid: 7, path, other: b"" }
+    Record { kind: Kind::Changed, cut: false, pid: 7, id: 0, path, other: b"" }
 }
 
 fn alive(_: u32) -> bool {
@@ -32,11 +32,11 @@ fn records_come_out_as_they_went_in() {
     let mut buffer = Buffer::default();
     let bytes: Vec<u8> = (1..=255).cycle().take(MAX_PATH_BYTES).collect();
     // around the ring, with all lengths in all places
-    for length in (1..=MAX_PATH_BYTES).chain([1, 223, 224, 225, 248, MAX_PATH_BYTES]) {
+    for length in (1..=MAX_PATH_BYTES).chain([1, 215, 216, 217, 248, MAX_PATH_BYTES]) {
         let (path, other) = (&bytes[..length], &bytes[..MAX_PATH_BYTES - length]);
         let kind = if length % 2 == 0 { Kind::Moved } else { Kind::Open };
-        let record = Record { kind, cut: length % 3 == 0, pid: length as u32, path, other };
-        assert!(!ring.push(&record));
+        let record = Record { kind, cut: length % 3 == 0, pid: length as u32, id: length as u64 * 5, path, other };
+        assert_eq!(ring.push(&record), Pushed { told: true, wake: false });
         assert_eq!(cursor.next(&ring, &mut buffer, NOW, &alive), Next::Record(record), "{length}");
         assert_eq!(cursor.next(&ring, &mut buffer, NOW, &alive), Next::Nothing);
         ring.set_tail(cursor.at());
@@ -71,18 +71,19 @@ fn what_has_no_room_is_counted() {
 fn a_writer_wakes_a_reader_that_sleeps_and_no_other() {
     let memory = memory(64);
     let ring = Ring::format(&memory, 0, 0).unwrap();
-    assert!(!ring.push(&changed(b"/a")));
+    let wakes = || ring.push(&changed(b"/a")).wake;
+    assert!(!wakes());
     ring.fall_asleep();
-    assert!(ring.push(&changed(b"/a")));
-    assert!(!ring.push(&changed(b"/a")), "once is enough");
+    assert!(wakes());
+    assert!(!wakes(), "once is enough");
     ring.fall_asleep();
     ring.wake_up();
-    assert!(!ring.push(&changed(b"/a")));
+    assert!(!wakes());
     for _ in 0..64 {
-        ring.push(&changed(b"/a"));
+        wakes();
     }
     ring.fall_asleep();
-    assert!(ring.push(&changed(b"/a")), "also when it has to hear that something was lost");
+    assert!(wakes(), "also when it has to hear that something was lost");
     ring.fall_asleep();
     assert!(ring.add_unnamed());
 }
@@ -169,6 +170,7 @@ fn many_writers_and_one_reader() {
                             kind: Kind::Closed,
                             cut: false,
                             pid,
+                            id: u64::from(n),
                             path: path.as_bytes(),
                             other: b"",
                         });
@@ -247,7 +249,7 @@ fn nonsense_stops_nobody() {
             now += Duration::from_millis(random() % 700);
             for _ in 0..(2 * 64 + 2) {
                 match cursor.next(&ring, &mut buffer, now, &|pid| pid % 2 == 0) {
-                    Next::Record(r) => assert!(!r.path.is_empty()),
+                    Next::Record(r) => assert!(!r.path.is_empty() || r.id != 0),
                     Next::Skipped => skipped += 1,
                     Next::Nothing | Next::Waiting => break,
                 }
@@ -355,4 +357,64 @@ fn the_table_is_seen_whole_while_it_changes() {
         }
         over.store(true, Relaxed);
     });
+}
+
+#[test]
+fn what_a_program_knows_is_found_by_that_which_takes_its_place() {
+    let memory = memory(64);
+    let ring = Ring::format(&memory, 9, 0).unwrap();
+    let (a, b) = (id_of(1, 2), id_of(2, 1));
+    assert_ne!(a, b);
+    assert_eq!(ring.handed_over(7, a, 100), None);
+    ring.hand_over(7, a, Handed::Told, 100);
+    ring.hand_over(7, b, Handed::Elsewhere, 100);
+    assert_eq!(ring.handed_over(7, a, 100), Some(Handed::Told));
+    assert_eq!(ring.handed_over(7, b, 101), Some(Handed::Elsewhere));
+    assert_eq!(ring.handed_over(7, a, 102), None, "another process may have its number by now");
+    assert_eq!(ring.handed_over(8, a, 100), None);
+    // something came from elsewhere: it may be this
+    ring.add_arrival();
+    assert_eq!((ring.handed_over(7, a, 100), ring.handed_over(7, b, 100)), (Some(Handed::Told), None));
+    ring.begin_session();
+    assert_eq!(ring.handed_over(7, a, 100), None);
+}
+
+#[test]
+fn an_epoch_says_what_holds() {
+    let memory = memory(64);
+    let ring = Ring::format(&memory, u64::MAX, 0).unwrap();
+    let first = ring.epoch();
+    assert_eq!(Epoch::of(first.number()), first);
+    assert!(first.number() < 1 << 62);
+    ring.add_arrival();
+    assert!(ring.epoch() != first && ring.epoch().session() == first.session());
+    ring.begin_session();
+    assert_ne!(ring.epoch().session(), first.session());
+    let other = self::memory(64);
+    assert_ne!(Ring::format(&other, 1, 0).unwrap().epoch().session(), first.session());
+}
+
+#[test]
+fn a_record_without_a_path_names_a_file_that_the_reader_knows() {
+    let memory = memory(64);
+    let ring = Ring::format(&memory, 0, 0).unwrap();
+    let mut buffer = Buffer::default();
+    let mut cursor = Cursor::new(0);
+    let record = |kind, id| Record { kind, cut: false, pid: 3, id, path: b"", other: b"" };
+    for (kind, id, is) in [
+        (Kind::Closed, 5, true),
+        (Kind::Left, 5, true),
+        (Kind::Changed, 5, true),
+        (Kind::Forked, 2, true),
+        (Kind::Closed, 0, false),
+        (Kind::Open, 5, false),
+        (Kind::Moved, 5, false),
+        (Kind::Attributes, 5, false),
+        (Kind::Tree, 5, false),
+        (Kind::MovedDir, 5, false),
+    ] {
+        ring.push(&record(kind, id));
+        let next = cursor.next(&ring, &mut buffer, NOW, &alive);
+        assert_eq!(next, if is { Next::Record(record(kind, id)) } else { Next::Skipped }, "{kind:?} {id}");
+    }
 }

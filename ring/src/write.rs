@@ -1,19 +1,20 @@
 //! The writer's side: reserve, fill, publish.
 //!
 //! The first slot of a record holds, word by word: position + 1 once it is published; who has reserved it and how many
-//! slots; what and how long; a checksum; and bytes of the paths. Further slots hold a mark, which is no position, and
+//! slots; what and how long; a checksum; which file; and bytes of the paths. Further slots hold a mark, which is no position, and
 //! more bytes.
 
 use crate::layout::{HEAD, Ring, SLOT_WORDS, TAIL};
 use crate::table::word_of;
-use crate::{MAX_PATH_BYTES, Record};
+use crate::{MAX_PATH_BYTES, Record, mixed};
 use core::sync::atomic::Ordering::*;
 
 pub(crate) const SEQ: usize = 0;
 pub(crate) const CLAIM: usize = 1;
 pub(crate) const META: usize = 2;
 pub(crate) const SUM: usize = 3;
-pub(crate) const FIRST_DATA: usize = 4;
+pub(crate) const ID: usize = 4;
+pub(crate) const FIRST_DATA: usize = 5;
 /// In the first word of a slot that goes on with a record.
 pub(crate) const GOES_ON: u64 = 1 << 63;
 /// Most slots of a record.
@@ -23,6 +24,15 @@ pub(crate) const MOST: usize = slots_for(2 * MAX_PATH_BYTES.div_ceil(8));
 pub(crate) const fn slots_for(words: usize) -> usize {
     let first = SLOT_WORDS - FIRST_DATA;
     1 + words.saturating_sub(first).div_ceil(SLOT_WORDS - 1)
+}
+
+/// What has become of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// It is in the ring.
+    pub told: bool,
+    /// The reader sleeps, and the caller has to wake it.
+    pub wake: bool,
 }
 
 /// Checksum of a record: its position, its description, its words.
@@ -37,8 +47,7 @@ impl Sum {
     }
 
     pub(crate) fn add(&mut self, word: u64) {
-        self.0 = (self.0 ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        self.0 ^= self.0 >> 32;
+        self.0 = mixed(self.0, word);
     }
 
     pub(crate) fn value(&self) -> u64 {
@@ -60,20 +69,20 @@ pub(crate) fn claim_of(pid: u32, slots: usize, position: u64) -> u64 {
 }
 
 impl Ring<'_> {
-    /// Puts a record into the ring, or counts it as lost if there is no room for it, or if it is too long. Returns
-    /// whether the reader sleeps and the caller has to wake it.
-    pub fn push(&self, record: &Record<'_>) -> bool {
+    /// Puts a record into the ring, or counts it as lost if there is no room for it, or if it is too long.
+    pub fn push(&self, record: &Record<'_>) -> Pushed {
         if record.path.len() > MAX_PATH_BYTES || record.other.len() > MAX_PATH_BYTES {
             self.add_lost();
-            return self.take_sleeper();
+            return Pushed { told: false, wake: self.take_sleeper() };
         }
         let words = record.path.len().div_ceil(8) + record.other.len().div_ceil(8);
         let slots = slots_for(words);
-        match self.reserve(slots as u64) {
+        let position = self.reserve(slots as u64);
+        match position {
             Some(position) => self.fill(position, slots, record),
             None => self.add_lost(),
         }
-        self.take_sleeper()
+        Pushed { told: position.is_some(), wake: self.take_sleeper() }
     }
 
     /// Takes positions for a writer.
@@ -102,6 +111,7 @@ impl Ring<'_> {
         let meta = meta_of(record);
         let mut sum = Sum::new(position, meta);
         sum.add(u64::from(record.pid));
+        sum.add(record.id);
         let (mut at, mut word) = (position, FIRST_DATA);
         for part in record.path.chunks(8).chain(record.other.chunks(8)) {
             if word == SLOT_WORDS {
@@ -115,6 +125,7 @@ impl Ring<'_> {
             word += 1;
         }
         put(position, META, meta);
+        put(position, ID, record.id);
         put(position, SUM, sum.value());
         if let Some(seq) = self.slot(position).get(SEQ) {
             seq.store(position.wrapping_add(1), Release);

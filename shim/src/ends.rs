@@ -5,7 +5,8 @@
 
 use crate::next::Next;
 use crate::stand_in;
-use crate::tell::{Scan, has_open, held, scan};
+use crate::tell::{becoming_another, begun, ending, forked, forking};
+use crate::{shared, table};
 use core::arch::naked_asm;
 use core::ffi::{c_char, c_int, c_void};
 use libc::pid_t;
@@ -28,42 +29,46 @@ unsafe extern "C" fn begin(_: c_int, _: Words, environment: Words) {
     #[cfg(not(target_env = "gnu"))]
     let _ = environment;
     if crate::shared::is_named() {
-        // what whoever has started this program has opened for it, perhaps without this library
-        (0..3).for_each(held);
+        begun();
     }
 }
 
 extern "C" fn end() {
-    scan(Scan::All);
+    ending();
 }
 
 stand_in! {
     fn fork() -> pid_t, real => {
+        forking();
         let r = real();
-        if r == 0 && has_open() { scan(Scan::All); }
+        if r == 0 && shared::is_named() { forked(); }
         r
     }
-    fn _exit(status: c_int) -> (), real => { scan(Scan::All); real(); crate::sys::abort() }
-    fn _Exit(status: c_int) -> (), real => { scan(Scan::All); real(); crate::sys::abort() }
-    fn quick_exit(status: c_int) -> (), real => { scan(Scan::All); real(); crate::sys::abort() }
+    fn _exit(status: c_int) -> (), real => { ending(); real(); crate::sys::abort() }
+    fn _Exit(status: c_int) -> (), real => { ending(); real(); crate::sys::abort() }
+    fn quick_exit(status: c_int) -> (), real => { ending(); real(); crate::sys::abort() }
 
-    fn execve(path: *const c_char, words: Words, environment: Words) -> c_int, real => { scan(Scan::Exec); real() }
+    // whose children may have other process numbers
+    fn unshare(flags: c_int) -> c_int, real => { shared::renumbered(); real() }
+    fn setns(fd: c_int, kind: c_int) -> c_int, real => { shared::renumbered(); real() }
+
+    fn execve(path: *const c_char, words: Words, environment: Words) -> c_int, real => { becoming_another(); real() }
     fn execveat(
         dir: c_int, path: *const c_char, words: Words, environment: Words, flags: c_int,
-    ) -> c_int, real => { scan(Scan::Exec); real() }
-    fn fexecve(fd: c_int, words: Words, environment: Words) -> c_int, real => { scan(Scan::Exec); real() }
-    fn execv(path: *const c_char, words: Words) -> c_int, real => { scan(Scan::Exec); real() }
-    fn execvp(path: *const c_char, words: Words) -> c_int, real => { scan(Scan::Exec); real() }
-    fn execvpe(path: *const c_char, words: Words, environment: Words) -> c_int, real => { scan(Scan::Exec); real() }
+    ) -> c_int, real => { becoming_another(); real() }
+    fn fexecve(fd: c_int, words: Words, environment: Words) -> c_int, real => { becoming_another(); real() }
+    fn execv(path: *const c_char, words: Words) -> c_int, real => { becoming_another(); real() }
+    fn execvp(path: *const c_char, words: Words) -> c_int, real => { becoming_another(); real() }
+    fn execvpe(path: *const c_char, words: Words, environment: Words) -> c_int, real => { becoming_another(); real() }
 }
 
-/// Stands in for a function with any number of arguments: all registers that may hold one are as they were when the
-/// function itself begins, and so is the stack.
-macro_rules! stand_in_variadic {
-    ($(fn $name:ident, $before:ident)*) => {$(
+/// Stands in for a function with any number of arguments, or one that returns twice: all registers that may hold an
+/// argument are as they were when the function itself begins, and so is the stack.
+macro_rules! stand_in_by_jumping {
+    ($(fn $name:ident, $before:ident, $does:expr)*) => {$(
         extern "C" fn $before() -> *const c_void {
             static NEXT: Next = Next::new();
-            scan(Scan::Exec);
+            $does;
             const NAME: &core::ffi::CStr = match core::ffi::CStr::from_bytes_with_nul(
                 concat!(stringify!($name), "\0").as_bytes(),
             ) {
@@ -106,8 +111,9 @@ macro_rules! stand_in_variadic {
     )*};
 }
 
-stand_in_variadic! {
-    fn execl, before_execl
-    fn execlp, before_execlp
-    fn execle, before_execle
+stand_in_by_jumping! {
+    fn execl, before_execl, becoming_another()
+    fn execlp, before_execlp, becoming_another()
+    fn execle, before_execle, becoming_another()
+    fn vfork, before_vfork, table::share()
 }

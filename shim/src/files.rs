@@ -2,9 +2,10 @@
 
 use crate::next::keeping_errno;
 use crate::stand_in;
-use crate::tell::{self, Scan, closing, existing, held, opened, scan};
-use core::ffi::{CStr, c_char, c_int, c_uint};
-use libc::{AT_FDCWD, FILE, mode_t, off_t, size_t, ssize_t};
+use crate::table;
+use crate::tell::{self, Name, closing, closing_all, copied, existing, held, opened};
+use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use libc::{AT_FDCWD, DIR, FILE, mode_t, off_t, size_t, ssize_t};
 use treeferry_ring::Kind;
 
 // A function with variable arguments that takes one more, if at all, gets it where a fixed one would be on these
@@ -12,49 +13,60 @@ use treeferry_ring::Kind;
 const CREATES: c_int = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC;
 
 stand_in! {
-    fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real => opened(real(), flags)
-    fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real => opened(real(), flags)
-    fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real => opened(real(), flags)
-    fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real => opened(real(), flags)
+    fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real => opened(real(), flags, Name(AT_FDCWD, path))
+    fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real => opened(real(), flags, Name(AT_FDCWD, path))
+    fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real => {
+        opened(real(), flags, Name(dir, path))
+    }
+    fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real => {
+        opened(real(), flags, Name(dir, path))
+    }
     // what the compiler makes of them when it checks their arguments
-    fn __open_2(path: *const c_char, flags: c_int) -> c_int, real => opened(real(), flags)
-    fn __open64_2(path: *const c_char, flags: c_int) -> c_int, real => opened(real(), flags)
-    fn __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int, real => opened(real(), flags)
-    fn __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int, real => opened(real(), flags)
-    fn creat(path: *const c_char, mode: mode_t) -> c_int, real => opened(real(), CREATES)
-    fn creat64(path: *const c_char, mode: mode_t) -> c_int, real => opened(real(), CREATES)
-    fn mkstemp(template: *mut c_char) -> c_int, real => opened(real(), CREATES)
-    fn mkstemp64(template: *mut c_char) -> c_int, real => opened(real(), CREATES)
-    fn mkostemp(template: *mut c_char, flags: c_int) -> c_int, real => opened(real(), CREATES)
-    fn mkostemp64(template: *mut c_char, flags: c_int) -> c_int, real => opened(real(), CREATES)
-    fn mkstemps(template: *mut c_char, suffix: c_int) -> c_int, real => opened(real(), CREATES)
-    fn mkstemps64(template: *mut c_char, suffix: c_int) -> c_int, real => opened(real(), CREATES)
-    fn mkostemps(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int, real => opened(real(), CREATES)
-    fn mkostemps64(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int, real => opened(real(), CREATES)
+    fn __open_2(path: *const c_char, flags: c_int) -> c_int, real => opened(real(), flags, Name(AT_FDCWD, path))
+    fn __open64_2(path: *const c_char, flags: c_int) -> c_int, real => opened(real(), flags, Name(AT_FDCWD, path))
+    fn __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int, real => {
+        opened(real(), flags, Name(dir, path))
+    }
+    fn __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int, real => {
+        opened(real(), flags, Name(dir, path))
+    }
+    fn creat(path: *const c_char, mode: mode_t) -> c_int, real => opened(real(), CREATES, Name(AT_FDCWD, path))
+    fn creat64(path: *const c_char, mode: mode_t) -> c_int, real => opened(real(), CREATES, Name(AT_FDCWD, path))
+    fn mkstemp(template: *mut c_char) -> c_int, real => made(real(), template)
+    fn mkstemp64(template: *mut c_char) -> c_int, real => made(real(), template)
+    fn mkostemp(template: *mut c_char, flags: c_int) -> c_int, real => made(real(), template)
+    fn mkostemp64(template: *mut c_char, flags: c_int) -> c_int, real => made(real(), template)
+    fn mkstemps(template: *mut c_char, suffix: c_int) -> c_int, real => made(real(), template)
+    fn mkstemps64(template: *mut c_char, suffix: c_int) -> c_int, real => made(real(), template)
+    fn mkostemps(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int, real => made(real(), template)
+    fn mkostemps64(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int, real => made(real(), template)
 
-    fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE, real => stream(real(), mode)
-    fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE, real => stream(real(), mode)
+    fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE, real => stream(real(), mode, path)
+    fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE, real => stream(real(), mode, path)
     fn freopen(path: *const c_char, mode: *const c_char, file: *mut FILE) -> *mut FILE, real => {
-        stream(closing(descriptor(file), real), mode)
+        stream(closing(descriptor(file), real, |_| true), mode, path)
     }
     fn freopen64(path: *const c_char, mode: *const c_char, file: *mut FILE) -> *mut FILE, real => {
-        stream(closing(descriptor(file), real), mode)
+        stream(closing(descriptor(file), real, |_| true), mode, path)
     }
-    fn fclose(file: *mut FILE) -> c_int, real => closing(descriptor(file), real)
-    fn fcloseall() -> c_int, real => { let result = real(); scan(Scan::Flushed); result }
+    fn fclose(file: *mut FILE) -> c_int, real => closing(descriptor(file), real, |_| true)
+    fn fcloseall() -> c_int, real => { let result = real(); tell::flushed(); result }
 
-    fn close(fd: c_int) -> c_int, real => closing(fd, real)
-    fn dup2(old: c_int, new: c_int) -> c_int, real => if old == new { real() } else { copied(closing(new, real)) }
-    fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int, real => {
-        if old == new { real() } else { copied(closing(new, real)) }
-    }
+    // also if it fails: the descriptor is closed even then
+    fn close(fd: c_int) -> c_int, real => closing(fd, real, |_| true)
+    fn closedir(stream: *mut DIR) -> c_int, real => { forgotten(stream); real() }
+    fn dup(fd: c_int) -> c_int, real => copied(fd, real())
+    fn dup2(old: c_int, new: c_int) -> c_int, real => over(old, new, real)
+    fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int, real => over(old, new, real)
+    fn fcntl(fd: c_int, command: c_int, word: *mut c_void) -> c_int, real => controlled(fd, command, real())
+    fn fcntl64(fd: c_int, command: c_int, word: *mut c_void) -> c_int, real => controlled(fd, command, real())
     // What was written is there before they are closed; how many there are has no bound, so it is said before.
     fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int, real => {
-        if flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 { scan(Scan::Close(first, last)); }
+        if flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 { closing_all(first, last); }
         real()
     }
     fn closefrom(first: c_int) -> (), real => {
-        scan(Scan::Close(first.max(0) as c_uint, c_uint::MAX));
+        closing_all(first.max(0) as c_uint, c_uint::MAX);
         real()
     }
 
@@ -90,9 +102,18 @@ fn still(succeeded: bool, fd: c_int) {
     }
 }
 
-fn copied(fd: c_int) -> c_int {
-    tell::seen(fd);
-    fd
+/// One descriptor becomes a copy of another, and what it was is closed.
+fn over(old: c_int, new: c_int, real: impl FnOnce() -> c_int) -> c_int {
+    if old == new { real() } else { copied(old, closing(new, real, |r| *r >= 0)) }
+}
+
+fn controlled(fd: c_int, command: c_int, result: c_int) -> c_int {
+    if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) { copied(fd, result) } else { result }
+}
+
+/// A temporary file was made, and its name written into the template.
+fn made(fd: c_int, template: *const c_char) -> c_int {
+    opened(fd, CREATES, Name(AT_FDCWD, template))
 }
 
 fn changed(result: c_int, path: *const c_char) -> c_int {
@@ -116,7 +137,15 @@ fn descriptor(file: *mut FILE) -> c_int {
     keeping_errno(|| unsafe { fileno(file) })
 }
 
-fn stream(file: *mut FILE, mode: *const c_char) -> *mut FILE {
+/// A directory will be closed.
+fn forgotten(stream: *mut DIR) {
+    if !stream.is_null() && crate::shared::is_named() {
+        // SAFETY: the program hands it to a call that takes it for an open stream too.
+        table::take(keeping_errno(|| unsafe { libc::dirfd(stream) }));
+    }
+}
+
+fn stream(file: *mut FILE, mode: *const c_char, path: *const c_char) -> *mut FILE {
     if file.is_null() || mode.is_null() {
         return file;
     }
@@ -124,8 +153,7 @@ fn stream(file: *mut FILE, mode: *const c_char) -> *mut FILE {
     let mode = unsafe { CStr::from_ptr(mode) }.to_bytes();
     // what comes after a comma names a character set
     let mode = mode.split(|b| *b == b',').next().unwrap_or_default();
-    if mode.iter().any(|b| matches!(b, b'w' | b'a' | b'+')) {
-        tell::opened(descriptor(file), CREATES);
-    }
+    let writes = mode.iter().any(|b| matches!(b, b'w' | b'a' | b'+'));
+    tell::opened(descriptor(file), if writes { CREATES } else { libc::O_RDONLY }, Name(AT_FDCWD, path));
     file
 }

@@ -24,6 +24,7 @@ mod next;
 mod path;
 mod shared;
 mod sys;
+mod table;
 mod tell;
 
 /// Stands in for a function of the C library. In the body, `real()` calls it with the arguments that were given.

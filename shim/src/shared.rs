@@ -2,7 +2,7 @@
 
 use crate::sys;
 use core::ffi::{CStr, c_char};
-use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::*};
 use treeferry_ring::{Ring, bytes_for, slots_in};
 
 /// Longest path of a ring, with its NUL.
@@ -24,6 +24,9 @@ static ASKED: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether the reader knows this process by another number. 0: nobody has looked; 1: no; 2: yes.
 static FOREIGN: AtomicU8 = AtomicU8::new(0);
+
+/// Whether a process that is forked from this one may be in another namespace.
+static RENUMBERED: AtomicBool = AtomicBool::new(false);
 
 #[link(name = "c")]
 unsafe extern "C" {
@@ -82,14 +85,36 @@ pub(crate) fn ring() -> Option<Ring<'static>> {
     }
 }
 
+/// The ring, if this process has it.
+#[inline]
+pub(crate) fn mapped() -> Option<Ring<'static>> {
+    ring_at(MAPPED.load(Acquire)).filter(|r| !r.is_replaced())
+}
+
 /// The number by which the reader knows this process; 0: by none.
 pub(crate) fn process(ring: &Ring<'_>) -> u32 {
     if FOREIGN.load(Relaxed) == 0 {
-        let numbers = sys::stat_at(libc::AT_FDCWD, c"/proc/self/ns/pid", 0).map_or(0, |s| s.st_ino);
-        FOREIGN.store(1 + u8::from(numbers != ring.namespace()), Relaxed);
+        FOREIGN.store(1 + u8::from(sys::namespace() != ring.namespace()), Relaxed);
     }
     // after a fork it is another one, so it is not remembered
     if FOREIGN.load(Relaxed) == 1 { sys::process() } else { 0 }
+}
+
+/// The reader knows this process by its number: that has been seen by other means.
+pub(crate) fn is_known() {
+    FOREIGN.store(1, Relaxed);
+}
+
+/// Whoever is forked from now on may have other numbers.
+pub(crate) fn renumbered() {
+    RENUMBERED.store(true, Relaxed);
+}
+
+/// This process has been forked.
+pub(crate) fn forked() {
+    if RENUMBERED.load(Relaxed) {
+        FOREIGN.store(0, Relaxed);
+    }
 }
 
 fn ring_at(mapped: usize) -> Option<Ring<'static>> {

@@ -45,6 +45,18 @@ pub(crate) fn open_at(dir: c_int, path: &CStr, flags: c_int) -> Result<c_int> {
         .map(|fd| fd as c_int)
 }
 
+/// openat2(2): opens what a path leads to as a place (`O_PATH`), if there is no symlink on the way. One that the path
+/// ends with is opened with `O_NOFOLLOW`, and is one too many without.
+pub(crate) fn place_at(dir: c_int, path: &CStr, flags: c_int) -> Result<c_int> {
+    const RESOLVE_NO_SYMLINKS: u64 = 4;
+    let flags = flags | libc::O_PATH | libc::O_CLOEXEC;
+    // struct open_how: flags, mode, resolve
+    let how = [flags as u64, 0, RESOLVE_NO_SYMLINKS];
+    let at = [of(dir), path.as_ptr() as usize, how.as_ptr() as usize, size_of_val(&how), 0, 0];
+    // SAFETY: the path is NUL-ended, and `how` is as long as is said.
+    unsafe { call(libc::SYS_openat2, at) }.map(|fd| fd as c_int)
+}
+
 /// close(2), of one of our own.
 pub(crate) fn close(fd: c_int) {
     // SAFETY: only what was opened here is closed here.
@@ -96,6 +108,41 @@ pub(crate) fn working_directory(out: &mut [u8]) -> Result<usize> {
 pub(crate) fn process() -> u32 {
     // SAFETY: it only asks.
     unsafe { call(libc::SYS_getpid, [0; 6]) }.map_or(0, |pid| pid as u32)
+}
+
+/// getppid(2).
+pub(crate) fn parent() -> u32 {
+    // SAFETY: it only asks.
+    unsafe { call(libc::SYS_getppid, [0; 6]) }.map_or(0, |pid| pid as u32)
+}
+
+/// Which namespace of process numbers this process is in: the inode of `/proc/self/ns/pid`. 0: that cannot be found out.
+/// A process that has not used /proc yet pays 20 µs for its first look there, so it is asked of a descriptor of the
+/// process, which answers since Linux 6.11.
+pub(crate) fn namespace() -> u64 {
+    const PIDFD_GET_PID_NAMESPACE: usize = 0xff05;
+    // SAFETY: it returns a descriptor that nobody else knows.
+    let asked =
+        unsafe { call(libc::SYS_pidfd_open, [process() as usize, 0, 0, 0, 0, 0]) }.and_then(|pidfd| {
+            // SAFETY: as above; what is asked takes no argument.
+            let namespace = unsafe { call(libc::SYS_ioctl, [pidfd, PIDFD_GET_PID_NAMESPACE, 0, 0, 0, 0]) };
+            close(pidfd as c_int);
+            namespace
+        });
+    let inode = asked.and_then(|fd| {
+        let s = stat_of(fd as c_int);
+        close(fd as c_int);
+        s
+    });
+    inode.or_else(|_| stat_at(libc::AT_FDCWD, c"/proc/self/ns/pid", 0)).map_or(0, |s| s.st_ino)
+}
+
+/// clock_gettime(2) of a clock that the C library reads without a system call: whole seconds.
+pub(crate) fn seconds() -> u64 {
+    let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `at` is one. It cannot fail with this clock, so `errno` stays.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut at) };
+    at.tv_sec as u64
 }
 
 /// geteuid(2).

@@ -1,17 +1,10 @@
 //! What is told of a call: the cheapest test comes first, and most calls end there.
 
 use crate::path::{self, Path, Where};
+use crate::table::{self, Known};
 use crate::{shared, sys};
 use core::ffi::{CStr, c_char, c_int};
-use core::sync::atomic::{AtomicBool, AtomicI32, Ordering::*};
-use treeferry_ring::{Kind, Record, Ring};
-
-/// Whether this process has told of a file that it has open; so what is forked from it may have that open too.
-static HAS_OPEN: AtomicBool = AtomicBool::new(false);
-
-/// The highest descriptor that is asked for when a program ends. A program gets descriptors of whoever starts it; more
-/// than a few does nobody hand on who does not know what they are for.
-static HIGHEST: AtomicI32 = AtomicI32::new(15);
+use treeferry_ring::{Epoch, Handed, Kind, Record, Ring, id_of};
 
 /// A path of the program's, if it gave one.
 ///
@@ -22,20 +15,48 @@ unsafe fn given<'a>(path: *const c_char) -> &'a CStr {
     if path.is_null() { c"" } else { unsafe { CStr::from_ptr(path) } }
 }
 
-fn put(ring: &Ring<'_>, kind: Kind, path: &Path, other: Option<&Path>) {
-    let cut = path.is_cut() || other.is_some_and(Path::is_cut);
-    let other = other.map_or(&b""[..], Path::as_bytes);
-    let record = Record { kind, cut, pid: shared::process(ring), path: path.as_bytes(), other };
-    if ring.push(&record) {
-        sys::wake(ring.sleeper());
-    }
+/// What is told, but who tells it.
+struct Saying<'a> {
+    kind: Kind,
+    id: u64,
+    path: Option<&'a Path>,
+    other: Option<&'a Path>,
 }
 
-fn say(ring: &Ring<'_>, kind: Kind, at: Where, path: &Path) {
+/// Tells; whether the reader will hear it, and know this process by its number.
+fn put(ring: &Ring<'_>, what: &Saying<'_>) -> bool {
+    let cut = [what.path, what.other].into_iter().flatten().any(Path::is_cut);
+    let bytes = |path: Option<&'_ Path>| path.map_or(&b""[..], |p| p.as_bytes()).len();
+    debug_assert!(bytes(what.path) > 0 || what.id != 0);
+    let record = Record {
+        kind: what.kind,
+        cut,
+        pid: shared::process(ring),
+        id: what.id,
+        path: what.path.map_or(&b""[..], Path::as_bytes),
+        other: what.other.map_or(&b""[..], Path::as_bytes),
+    };
+    let pushed = ring.push(&record);
+    if pushed.wake {
+        sys::wake(ring.sleeper());
+    }
+    pushed.told && record.pid != 0
+}
+
+/// Tells something of a file that the reader knows by its number.
+fn put_known(ring: &Ring<'_>, kind: Kind, id: u64) {
+    put(ring, &Saying { kind, id, path: None, other: None });
+}
+
+/// Tells something of a path. Whether the reader will hear it, and know this process.
+fn say(ring: &Ring<'_>, kind: Kind, id: u64, at: Where, path: &Path) -> bool {
     match at {
-        Where::Here => put(ring, kind, path, None),
-        Where::Unknown => unnamed(ring),
-        Where::Elsewhere => {}
+        Where::Here => put(ring, &Saying { kind, id, path: Some(path), other: None }),
+        Where::Unknown => {
+            unnamed(ring);
+            false
+        }
+        Where::Elsewhere => false,
     }
 }
 
@@ -45,75 +66,174 @@ fn unnamed(ring: &Ring<'_>) {
     }
 }
 
-/// Where the file is if it is one, open for writing.
-fn written(fd: c_int, path: &mut Path) -> Option<(Ring<'static>, Where)> {
+/// Says that the reader has to hear of a file that is open for writing, and remembers what it knows then.
+fn remember(ring: &Ring<'_>, fd: c_int, epoch: Epoch, id: u64, at: Where, path: &Path) {
+    let known = match at {
+        Where::Here if say(ring, Kind::Open, id, at, path) => Known::Told(epoch, id),
+        Where::Here => Known::Unknown,
+        Where::Elsewhere => Known::Elsewhere(epoch, id),
+        Where::Unknown => {
+            unnamed(ring);
+            Known::Unknown
+        }
+    };
+    table::set(fd, known);
+}
+
+fn is_regular(s: &libc::stat) -> bool {
+    s.st_mode & libc::S_IFMT == libc::S_IFREG
+}
+
+fn id_in(s: &libc::stat) -> u64 {
+    id_of(s.st_dev, s.st_ino)
+}
+
+/// The status of a descriptor if it is that of a file, open for writing.
+fn written(fd: c_int) -> Option<libc::stat> {
     let flags = sys::flags_of(fd, libc::F_GETFL).ok()?;
     if flags & libc::O_ACCMODE == libc::O_RDONLY || flags & libc::O_PATH != 0 {
         return None;
     }
-    let s = sys::stat_of(fd).ok()?;
-    if s.st_mode & libc::S_IFMT != libc::S_IFREG {
-        return None;
-    }
-    let ring = shared::ring()?;
-    match path::of_known(&ring, fd, &s, path) {
-        Where::Elsewhere => None,
-        at => Some((ring, at)),
-    }
+    sys::stat_of(fd).ok().filter(is_regular)
 }
 
-/// A file was opened with these flags.
+/// A file was opened with these flags, by a name, seen from an open directory.
 #[inline]
-pub(crate) fn opened(fd: c_int, flags: c_int) -> c_int {
+pub(crate) fn opened(fd: c_int, flags: c_int, name: Name) -> c_int {
     const MAKES: c_int = libc::O_CREAT | libc::O_TRUNC;
-    if fd >= 0 && flags & (libc::O_ACCMODE | MAKES) != libc::O_RDONLY && shared::is_named() {
-        if flags & libc::O_ACCMODE == libc::O_RDONLY { made_by_opening(fd) } else { held(fd) }
+    if fd < 0 || !shared::is_named() {
+        return fd;
+    }
+    if flags & libc::O_ACCMODE != libc::O_RDONLY && flags & libc::O_PATH == 0 {
+        opened_for_writing(fd, name);
+    } else {
+        table::set(fd, Known::Harmless);
+        if flags & MAKES != 0 && flags & libc::O_PATH == 0 {
+            made_by_opening(fd);
+        }
     }
     fd
 }
 
-/// A descriptor is, or may still be, open for writing.
-pub(crate) fn held(fd: c_int) {
+fn opened_for_writing(fd: c_int, name: Name) {
+    let Some(ring) = shared::ring() else { return table::set(fd, Known::Unknown) };
+    // before it is found out where the file is: what comes from elsewhere after that makes it another one
+    let epoch = ring.epoch();
+    let Ok(s) = sys::stat_of(fd) else { return table::set(fd, Known::Unknown) };
+    if !is_regular(&s) {
+        return table::set(fd, Known::Harmless);
+    }
+    if s.st_nlink == 0 {
+        // it may get a name (O_TMPFILE)
+        return table::set(fd, Known::Unknown);
+    }
+    let id = id_in(&s);
+    if !ring.may_hold(s.st_dev) {
+        return table::set(fd, Known::Elsewhere(epoch, id));
+    }
     let mut path = Path::new();
-    if let Some((ring, at)) = written(fd, &mut path) {
-        HAS_OPEN.store(true, Relaxed);
-        seen(fd);
-        say(&ring, Kind::Open, at, &path);
-    }
-}
-
-/// A descriptor may be that of a mirrored file.
-pub(crate) fn seen(fd: c_int) {
-    if fd > HIGHEST.load(Relaxed) {
-        HIGHEST.fetch_max(fd, Relaxed);
-    }
+    // SAFETY: a call has just succeeded with it.
+    let at = path::of_opened(&ring, fd, &s, name.0, unsafe { given(name.1) }, &mut path);
+    remember(&ring, fd, epoch, id, at, &path);
 }
 
 /// A file was made or emptied by opening it, and cannot be written by way of this descriptor.
 #[cold]
 fn made_by_opening(fd: c_int) {
-    if let Some(ring) = shared::ring() {
-        let mut path = Path::new();
-        let at = path::of_open(&ring, fd, &mut path);
-        say(&ring, Kind::Changed, at, &path);
+    open(Kind::Changed, fd);
+}
+
+/// A descriptor is, or may still be, open for writing.
+pub(crate) fn held(fd: c_int) {
+    let Some(ring) = shared::ring() else { return };
+    let epoch = ring.epoch();
+    match table::get(fd) {
+        Known::Harmless => return,
+        // the reader looks at it from time to time, and when it is closed
+        Known::Told(known, _) if known.session() == epoch.session() => return,
+        Known::Elsewhere(known, _) if known == epoch => return,
+        _ => {}
+    }
+    if let Some(s) = written(fd) {
+        find(&ring, fd, epoch, &s);
     }
 }
 
-/// Closes a descriptor.
+/// Finds out where a file is that is open for writing, and tells that it is.
+fn find(ring: &Ring<'_>, fd: c_int, epoch: Epoch, s: &libc::stat) {
+    if s.st_nlink == 0 {
+        return;
+    }
+    let mut path = Path::new();
+    let at = path::of_known(ring, fd, s, &mut path);
+    remember(ring, fd, epoch, id_in(s), at, &path);
+}
+
+/// A descriptor has become a copy of another.
+pub(crate) fn copied(old: c_int, new: c_int) -> c_int {
+    if new >= 0 && shared::is_named() {
+        table::set(new, table::get(old));
+    }
+    new
+}
+
+/// Closes a descriptor. `is_closed` says of the result whether it is.
 #[inline]
-pub(crate) fn closing<R>(fd: c_int, real: impl FnOnce() -> R) -> R {
+pub(crate) fn closing<R>(fd: c_int, real: impl FnOnce() -> R, is_closed: impl FnOnce(&R) -> bool) -> R {
     if !shared::is_named() {
         return real();
     }
-    let mut path = Path::new();
-    match written(fd, &mut path) {
-        None => real(),
-        // also if it fails: the descriptor is closed even then
-        Some((ring, at)) => {
+    match (table::take(fd), shared::mapped()) {
+        (Known::Harmless, _) => real(),
+        (Known::Told(epoch, id), Some(ring)) if epoch.session() == ring.epoch().session() => {
             let result = real();
-            say(&ring, Kind::Closed, at, &path);
+            if is_closed(&result) {
+                put_known(&ring, closed(id), id);
+            } else {
+                table::set(fd, Known::Told(epoch, id));
+            }
             result
         }
+        (Known::Elsewhere(epoch, id), Some(ring)) if epoch == ring.epoch() => {
+            let result = real();
+            if !is_closed(&result) {
+                table::set(fd, Known::Elsewhere(epoch, id));
+            } else if ring.epoch() != epoch {
+                // a stream was written as it was closed, and somebody has brought it here meanwhile: he tells where
+                put_known(&ring, Kind::Changed, id);
+            }
+            result
+        }
+        _ => closing_unknown(fd, real, is_closed),
+    }
+}
+
+#[inline(never)]
+fn closing_unknown<R>(fd: c_int, real: impl FnOnce() -> R, is_closed: impl FnOnce(&R) -> bool) -> R {
+    let Some(s) = written(fd) else { return real() };
+    let Some(ring) = shared::ring() else { return real() };
+    let mut path = Path::new();
+    let at = path::of_known(&ring, fd, &s, &mut path);
+    let result = real();
+    if is_closed(&result) {
+        say(&ring, closed(id_in(&s)), id_in(&s), at, &path);
+    }
+    result
+}
+
+/// What is open by another descriptor too is not finished.
+fn closed(id: u64) -> Kind {
+    if table::has_another(id) { Kind::Changed } else { Kind::Closed }
+}
+
+/// Some descriptors are about to be closed, whatever they are.
+pub(crate) fn closing_all(first: u32, last: u32) {
+    if !shared::is_named() {
+        return;
+    }
+    let first = c_int::try_from(first).unwrap_or(c_int::MAX);
+    for fd in first..=c_int::try_from(last).unwrap_or(c_int::MAX).min(table::highest()) {
+        closing(fd, || (), |()| true);
     }
 }
 
@@ -123,7 +243,7 @@ pub(crate) fn name(kind: Kind, dir: c_int, path: *const c_char) {
         let mut at = Path::new();
         // SAFETY: a call has just succeeded with it.
         let found = path::of_name(&ring, dir, unsafe { given(path) }, &mut at);
-        say(&ring, kind, found, &at);
+        say(&ring, kind, 0, found, &at);
     }
 }
 
@@ -138,7 +258,7 @@ pub(crate) fn existing(kind: Kind, dir: c_int, path: *const c_char, follow: bool
         (true, _) => path::of_open(&ring, dir, &mut at),
         (false, _) => path::of_existing(&ring, dir, path, follow, &mut at),
     };
-    say(&ring, kind, found, &at);
+    say(&ring, kind, 0, found, &at);
 }
 
 /// Something was done to an open file or directory.
@@ -146,7 +266,7 @@ pub(crate) fn open(kind: Kind, fd: c_int) {
     if let Some(ring) = shared::ring() {
         let mut path = Path::new();
         let at = path::of_open(&ring, fd, &mut path);
-        say(&ring, kind, at, &path);
+        say(&ring, kind, 0, at, &path);
     }
 }
 
@@ -161,7 +281,7 @@ pub(crate) fn removing(kind: Kind, dir: c_int, path: *const c_char, real: impl F
     let found = path::of_name(&ring, dir, unsafe { given(path) }, &mut at);
     let result = real();
     if result == 0 {
-        say(&ring, kind, found, &at);
+        say(&ring, kind, 0, found, &at);
     }
     result
 }
@@ -185,19 +305,30 @@ pub(crate) fn renaming(old: Name, new: Name, exchange: bool, real: impl FnOnce()
     if result != 0 {
         return result;
     }
-    if (was, is) != (Where::Here, Where::Here) {
-        say(&ring, Kind::Tree, was, &from);
-        say(&ring, Kind::Tree, is, &to);
+    if [was, is].contains(&Where::Unknown) {
+        // it may have come with what is open
+        ring.add_arrival();
+        say(&ring, Kind::Tree, 0, was, &from);
+        say(&ring, Kind::Tree, 0, is, &to);
         return result;
     }
-    let moved = |dir: c_int, path: &CStr| match sys::stat_at(dir, path, libc::AT_SYMLINK_NOFOLLOW) {
-        Ok(s) if s.st_mode & libc::S_IFMT != libc::S_IFDIR => Kind::Moved,
-        // also if it is gone again: the stronger word
-        _ => Kind::MovedDir,
+    if was != is {
+        // before it is told: who closes a file then, and thinks that it is elsewhere, has written before it is looked at
+        ring.add_arrival();
+    }
+    let moved = |at: Name, path: &CStr, from: &Path, to: &Path| {
+        let (kind, id) = match sys::stat_at(at.0, path, libc::AT_SYMLINK_NOFOLLOW) {
+            Ok(s) if s.st_mode & libc::S_IFMT != libc::S_IFDIR => (Kind::Moved, id_in(&s)),
+            // also if it is gone again: the stronger word
+            _ => (Kind::MovedDir, 0),
+        };
+        put(&ring, &Saying { kind, id, path: Some(to), other: Some(from) });
     };
-    put(&ring, moved(new.0, new_path), &to, Some(&from));
-    if exchange {
-        put(&ring, moved(old.0, old_path), &from, Some(&to));
+    if was == Where::Here || is == Where::Here {
+        moved(new, new_path, &from, &to);
+        if exchange {
+            moved(old, old_path, &to, &from);
+        }
     }
     result
 }
@@ -215,54 +346,124 @@ pub(crate) fn linked(old: Name, new: Name, follow: bool) {
     name(Kind::Changed, new.0, new.1);
 }
 
-/// What is said of a file that is open, and will be closed when this program becomes another.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scan {
-    /// All files that are open for writing are `Open`.
-    All,
-    /// Those that will be closed are `Left`.
-    Exec,
-    /// Those from one descriptor to another are `Closed`.
-    Close(u32, u32),
-    /// They were written and stay open.
-    Flushed,
+/// Descriptors 0 to 2 of a program that begins: whoever has started it has opened them, perhaps without this library, or
+/// has told of them before it became this program.
+pub(crate) fn begun() {
+    let mut ring = None;
+    for fd in 0..3 {
+        let Some(s) = written(fd) else {
+            if sys::flags_of(fd, libc::F_GETFD).is_ok() {
+                table::set(fd, Known::Harmless);
+            }
+            continue;
+        };
+        ring = ring.or_else(shared::ring);
+        let Some(ring) = ring else { return };
+        let (epoch, id) = (ring.epoch(), id_in(&s));
+        if !ring.may_hold(s.st_dev) {
+            table::set(fd, Known::Elsewhere(epoch, id));
+            continue;
+        }
+        match ring.handed_over(sys::process(), id, moment()) {
+            Some(Handed::Told) => {
+                // whoever has told has a number that the reader knows, and that is ours
+                shared::is_known();
+                table::set(fd, Known::Told(epoch, id));
+            }
+            Some(Handed::Elsewhere) => table::set(fd, Known::Elsewhere(epoch, id)),
+            None => find(&ring, fd, epoch, &s),
+        }
+    }
 }
 
-/// Tells of the files that this process has open for writing.
+/// A clock for what one program hands to the next.
+fn moment() -> u64 {
+    sys::seconds() / 4
+}
+
+/// This process is about to become another program: tells which files are not open then, and hands on what is known of
+/// the others.
+pub(crate) fn becoming_another() {
+    if !shared::is_named() {
+        return;
+    }
+    for fd in 0..=table::highest() {
+        held_or_asked(fd);
+        let (session, id, what) = match table::get(fd) {
+            Known::Told(epoch, id) => (epoch.session(), id, Handed::Told),
+            Known::Elsewhere(epoch, id) if fd < 3 => (epoch.session(), id, Handed::Elsewhere),
+            _ => continue,
+        };
+        let Some(ring) = shared::ring().filter(|r| r.epoch().session() == session) else { continue };
+        let goes = || sys::flags_of(fd, libc::F_GETFD).is_ok_and(|f| f & libc::FD_CLOEXEC != 0);
+        if what == Handed::Told && goes() {
+            put_known(&ring, Kind::Left, id);
+        } else if fd < 3 {
+            ring.hand_over(shared::process(&ring), id, what, moment());
+        }
+    }
+}
+
+/// Sees to it that the reader knows of a descriptor what there is to know.
+fn held_or_asked(fd: c_int) {
+    match table::get(fd) {
+        Known::Harmless => {}
+        // most processes never need the ring
+        Known::Unknown if written(fd).is_none() => {}
+        _ => held(fd),
+    }
+}
+
+/// This process ends: tells of the files that it has open, and that nobody knows of. The reader sees it go.
 ///
 /// Asking for each number whether it is open costs a microsecond or two; to list `/proc/self/fd` costs a process that
 /// lives for a millisecond a tenth of its life. So what is above all that was seen, and was not opened under this
 /// library, is not found.
 #[inline(never)]
-pub(crate) fn scan(what: Scan) {
+pub(crate) fn ending() {
+    if shared::is_named() {
+        (0..=table::highest()).for_each(held_or_asked);
+    }
+}
+
+/// Files were written, and stay open.
+pub(crate) fn flushed() {
     if !shared::is_named() {
         return;
     }
-    let highest = HIGHEST.load(Relaxed);
-    let (first, last) = match what {
-        Scan::Close(first, last) => (c_int::try_from(first).unwrap_or(c_int::MAX), c_int::try_from(last)),
-        _ => (0, Ok(highest)),
-    };
-    for fd in first..=last.unwrap_or(highest).min(highest) {
-        tell_of(what, fd);
+    for fd in 0..=table::highest() {
+        held_or_asked(fd);
+        if let (Known::Told(_, id), Some(ring)) = (table::get(fd), shared::ring()) {
+            put_known(&ring, Kind::Changed, id);
+        }
     }
 }
 
-fn tell_of(what: Scan, fd: c_int) {
-    let mut path = Path::new();
-    let Some((ring, at)) = written(fd, &mut path) else { return };
-    let goes = || sys::flags_of(fd, libc::F_GETFD).is_ok_and(|f| f & libc::FD_CLOEXEC != 0);
-    let kind = match what {
-        Scan::Exec if goes() => Kind::Left,
-        Scan::All | Scan::Exec => Kind::Open,
-        Scan::Close(..) => Kind::Closed,
-        Scan::Flushed => Kind::Changed,
-    };
-    HAS_OPEN.store(true, Relaxed);
-    say(&ring, kind, at, &path);
+/// This process is about to be forked. One that does so again and again finds out once what each of them would.
+pub(crate) fn forking() {
+    use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    static FORKS: AtomicU32 = AtomicU32::new(0);
+    if shared::is_named()
+        && FORKS.fetch_add(1, Relaxed) == 1
+        && let Some(ring) = shared::ring()
+    {
+        shared::process(&ring);
+    }
 }
 
-/// Whether this process has told of open files.
-pub(crate) fn has_open() -> bool {
-    HAS_OPEN.load(Relaxed)
+/// This process has been forked.
+pub(crate) fn forked() {
+    table::own();
+    shared::forked();
+    if !table::has_open() {
+        return;
+    }
+    let told = shared::ring().is_some_and(|ring| {
+        let parent = u64::from(sys::parent());
+        parent != 0 && put(&ring, &Saying { kind: Kind::Forked, id: parent, path: None, other: None })
+    });
+    if !told {
+        table::forget_told();
+        ending();
+    }
 }

@@ -1,12 +1,13 @@
-//! Files that processes have open for writing. A process may go without closing them: it is killed, or ends by a system
-//! call of its own. Then they are what they will be.
+//! Files that processes have open for writing, and under which names. A process may go without closing them: it is
+//! killed, or ends by a system call of its own. Then they are what they will be. And it closes them by their numbers
+//! alone: that costs it nothing, and renames made meanwhile are known here.
 
 use crate::error::{Call, Error};
 use rustix::event::epoll;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -21,6 +22,9 @@ const LOOKS: usize = 1000;
 const ANY: u32 = 0;
 /// After so long without a change their files are not looked at any more.
 const FORGET: Duration = Duration::from_secs(600);
+/// So many files are remembered after they were closed. What a process tells just then may come a moment later, and speak
+/// of a file that is open elsewhere too, by its number alone.
+const RECENT: usize = 256;
 
 /// How it is seen that a process is gone.
 enum Life {
@@ -32,14 +36,24 @@ enum Life {
     Asked,
 }
 
+/// A name of an open file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    /// An absolute path.
+    pub(crate) path: Vec<u8>,
+    /// It is an ancestor of what is meant.
+    pub(crate) cut: bool,
+}
+
 struct Process {
     life: Life,
-    /// Absolute paths, and whether each is an ancestor of what is meant.
-    files: HashMap<Vec<u8>, Open>,
+    /// By their numbers ([`treeferry_ring::id_of`]).
+    files: HashMap<u64, Open>,
 }
 
 struct Open {
-    cut: bool,
+    /// Those by which it was opened, or was renamed since.
+    names: Vec<Name>,
     /// Size and time of the last change when it was last looked at.
     seen: Option<(u64, i64, i64)>,
     /// When it was opened, or last seen to have changed.
@@ -57,6 +71,8 @@ pub(crate) struct Held {
     epoll: OwnedFd,
     /// Where the last looks ended.
     turn: usize,
+    /// What was closed last.
+    recent: VecDeque<(u64, Vec<Name>)>,
 }
 
 impl Held {
@@ -70,6 +86,7 @@ impl Held {
             files: 0,
             epoll,
             turn: 0,
+            recent: VecDeque::new(),
         })
     }
 
@@ -83,28 +100,58 @@ impl Held {
         self.files
     }
 
-    /// A process has a file open.
-    pub(crate) fn open(&mut self, pid: u32, path: &[u8], cut: bool) {
-        let process = self.processes.entry(pid).or_insert_with(|| {
+    fn process(&mut self, pid: u32) -> &mut Process {
+        self.processes.entry(pid).or_insert_with(|| {
             self.new.insert(pid);
             Process { life: Life::New, files: HashMap::new() }
+        })
+    }
+
+    /// A process has a file open.
+    pub(crate) fn open(&mut self, pid: u32, id: u64, path: &[u8], cut: bool) {
+        let mut added = 0;
+        let open = self.process(pid).files.entry(id).or_insert_with(|| {
+            added = 1;
+            Open { names: Vec::with_capacity(1), seen: None, since: Instant::now() }
         });
-        if !process.files.contains_key(path) {
-            process.files.insert(path.to_owned(), Open { cut, seen: None, since: Instant::now() });
-            self.files += 1;
+        if !open.names.iter().any(|n| n.path == path && n.cut == cut) {
+            open.names.push(Name { path: path.to_owned(), cut });
+        }
+        self.files += added;
+    }
+
+    /// A process has open what another had open when it was forked from that.
+    pub(crate) fn forked(&mut self, child: u32, parent: u32) {
+        let Some(open) = self.processes.get(&parent) else { return };
+        let files: Vec<(u64, Vec<Name>)> = open.files.iter().map(|(id, f)| (*id, f.names.clone())).collect();
+        for (id, names) in files {
+            names.iter().for_each(|n| self.open(child, id, &n.path, n.cut));
         }
     }
 
     /// Whether a process has a file open.
-    pub(crate) fn has(&self, pid: u32, path: &[u8]) -> bool {
-        self.processes.get(&pid).is_some_and(|p| p.files.contains_key(path))
+    pub(crate) fn has(&self, pid: u32, id: u64) -> bool {
+        self.processes.get(&pid).is_some_and(|p| p.files.contains_key(&id))
+    }
+
+    /// The names of a file that a process has open; or if that is not known, those by which it is open elsewhere, or was
+    /// until a moment ago.
+    pub(crate) fn names(&self, pid: u32, id: u64) -> Option<&[Name]> {
+        let own = self.processes.get(&pid).and_then(|p| p.files.get(&id));
+        let other = || self.processes.values().find_map(|p| p.files.get(&id));
+        let recent = || self.recent.iter().rev().find(|(of, _)| *of == id).map(|(_, names)| names.as_slice());
+        own.or_else(other).map(|f| f.names.as_slice()).or_else(recent)
     }
 
     /// A process has closed a file.
-    pub(crate) fn closed(&mut self, pid: u32, path: &[u8]) {
+    pub(crate) fn closed(&mut self, pid: u32, id: u64) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        if process.files.remove(path).is_some() {
+        if let Some(open) = process.files.remove(&id) {
             self.files -= 1;
+            if self.recent.len() >= RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back((id, open.names));
         }
         // one that is watched will likely open another
         if process.files.is_empty() && matches!(process.life, Life::New | Life::Asked) {
@@ -124,24 +171,28 @@ impl Held {
         Some(process)
     }
 
-    /// Something was renamed, perhaps with open files below it.
-    pub(crate) fn moved(&mut self, from: &[u8], to: &[u8], is_dir: bool) {
+    /// Something was renamed, perhaps with open files below it. `id`: which file that is, if that is known.
+    pub(crate) fn moved(&mut self, from: &[u8], to: &[u8], is_dir: bool, id: u64) {
+        let renamed = |name: &mut Name| {
+            if name.path == from {
+                name.path = to.to_owned();
+            } else if is_dir
+                && let Some(rest) = name.path.strip_prefix(from).filter(|rest| rest.first() == Some(&b'/'))
+            {
+                name.path = [to, rest].concat();
+            }
+        };
+        for (_, names) in &mut self.recent {
+            names.iter_mut().for_each(renamed);
+        }
         if self.files == 0 {
             return;
         }
         for process in self.processes.values_mut() {
-            if let Some(open) = process.files.remove(from) {
-                self.files -= usize::from(process.files.insert(to.to_owned(), open).is_some());
-            }
-            if !is_dir {
-                continue;
-            }
-            let below = |path: &[u8]| path.strip_prefix(from).is_some_and(|rest| rest.first() == Some(&b'/'));
-            let names: Vec<Vec<u8>> = process.files.keys().filter(|p| below(p)).cloned().collect();
-            for name in names {
-                let Some(open) = process.files.remove(&name) else { continue };
-                let new = [to, name.get(from.len()..).unwrap_or_default()].concat();
-                self.files -= usize::from(process.files.insert(new, open).is_some());
+            if is_dir || id == 0 {
+                process.files.values_mut().flat_map(|f| &mut f.names).for_each(renamed);
+            } else if let Some(open) = process.files.get_mut(&id) {
+                open.names.iter_mut().for_each(renamed);
             }
         }
     }
@@ -181,8 +232,8 @@ impl Held {
             dead.extend(events.iter().map(|e| e.data.u64() as u32));
         }
         for pid in dead {
-            for (path, open) in self.forget(pid).into_iter().flat_map(|p| p.files) {
-                gone(&path, open.cut);
+            for name in self.forget(pid).into_iter().flat_map(|p| p.files.into_values()).flat_map(|f| f.names) {
+                gone(&name.path, name.cut);
             }
         }
         Ok(())
@@ -213,15 +264,17 @@ impl Held {
     pub(crate) fn look(&mut self, changed: &mut dyn FnMut(&[u8])) {
         let from = if self.turn < self.files { self.turn } else { 0 };
         self.turn = from + LOOKS;
-        let all = self.processes.values_mut().flat_map(|p| p.files.iter_mut());
-        for (path, open) in all.skip(from).take(LOOKS).filter(|(_, open)| !open.cut) {
-            let Ok(m) = std::fs::symlink_metadata(Path::new(std::ffi::OsStr::from_bytes(path))) else {
-                continue;
-            };
-            let now = Some((m.len(), m.ctime(), m.ctime_nsec()));
-            if std::mem::replace(&mut open.seen, now) != now {
-                open.since = Instant::now();
-                changed(path);
+        let all = self.processes.values_mut().flat_map(|p| p.files.values_mut());
+        for open in all.skip(from).take(LOOKS) {
+            let whole = || open.names.iter().filter(|n| !n.cut);
+            let now = whole().find_map(|n| {
+                let path = Path::new(std::ffi::OsStr::from_bytes(&n.path));
+                let m = std::fs::symlink_metadata(path).ok()?;
+                Some((m.len(), m.ctime(), m.ctime_nsec()))
+            });
+            if now.is_some() && now != open.seen {
+                whole().for_each(|n| changed(&n.path));
+                (open.seen, open.since) = (now, Instant::now());
             }
         }
         // it is not heard when these are closed by the end of their process

@@ -178,7 +178,11 @@ impl State {
     fn set_roots(&self) -> Result<(), Error> {
         let roots = self.readers.iter().map(|r| Root { path: &r.root, device: r.device });
         match self.current.file.ring() {
-            Some(ring) if ring.set_roots(roots) => Ok(()),
+            Some(ring) if ring.set_roots(roots) => {
+                // what was open already may be below a directory that was not mirrored, and no detector of it knows that
+                ring.begin_session();
+                Ok(())
+            }
             _ => Err(Error::Ring {
                 path: self.current.file.path().to_owned(),
                 why: format!(

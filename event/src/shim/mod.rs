@@ -2,6 +2,7 @@
 //! a ring in shared memory ([`treeferry_ring`]). Needs no privilege.
 
 mod file;
+mod found;
 mod held;
 mod hub;
 #[cfg(test)]
@@ -14,11 +15,12 @@ use crate::beneath::{Root, path_of};
 use crate::error::{Call, Error};
 use crate::mounts::{Mounts, relative};
 use crate::{Detector, Excluded, News, Waker, What};
-use held::{Held, is_gone};
+use held::{Held, Name, is_gone};
 use hub::{Current, Hub};
 use rustix::event::PollFlags;
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -69,6 +71,8 @@ pub struct Shim {
     more: bool,
     pending: bool,
     gone: bool,
+    /// Files that were closed, and nobody knew that they were open.
+    unknown: u64,
 }
 
 /// Reads the ring at a path, which is made if there is none. When this returns, no change will be missed that a program
@@ -80,8 +84,9 @@ pub fn shim(ring: &Path, root: &Path, excluded: Excluded) -> Result<Shim, Error>
     let device = device(&root, &mounts)?;
     let hub = Hub::of(ring)?;
     let waker = Waker::new()?;
-    let held = Held::new()?;
+    let mut held = Held::new()?;
     let place = hub.join(top.clone(), device, waker.clone())?;
+    held.find(&top)?;
     let now = Instant::now();
     let current = hub.current();
     Ok(Shim {
@@ -106,6 +111,7 @@ pub fn shim(ring: &Path, root: &Path, excluded: Excluded) -> Result<Shim, Error>
         more: true,
         pending: false,
         gone: false,
+        unknown: 0,
     })
 }
 
@@ -213,43 +219,60 @@ impl Shim {
                 "{skipped} records of the ring are no records: a program ended in the midst, or wrote nonsense"
             )));
         }
+        if self.unknown > 0 {
+            tell(News::Lost(format!("{} files were closed of which it was not known where they are", self.unknown)));
+            self.unknown = 0;
+        }
         if self.held.len() > MOST_HELD {
             self.held = Held::new()?;
+            ring.begin_session();
             tell(News::Lost("too many files are open for writing".to_owned()));
         }
         Ok(end)
     }
 
     fn take(&mut self, record: &Record<'_>) {
-        let path = relative(record.path, &self.top);
-        let is_move = matches!(record.kind, Kind::Moved | Kind::MovedDir);
-        if is_move {
-            let from = relative(record.other, &self.top);
-            return self.renamed(record, from, path);
-        }
-        let Some(path) = path else { return };
-        let whole = |what| if record.cut { What::Tree } else { what };
+        let pid = record.pid;
         let what = match record.kind {
+            Kind::Moved | Kind::MovedDir => return self.renamed(record),
+            Kind::Forked => return self.held.forked(pid, record.id as u32),
             Kind::Open => {
-                self.held.open(record.pid, record.path, record.cut);
-                whole(What::Open)
+                self.held.open(pid, id(record), record.path, record.cut);
+                What::Open
             }
-            Kind::Left if self.held.has(record.pid, record.path) => whole(What::Changed),
-            Kind::Left => whole(What::Open),
-            Kind::Closed => {
-                self.held.closed(record.pid, record.path);
-                whole(What::Changed)
-            }
-            Kind::Changed => whole(What::Changed),
-            Kind::Attributes => whole(What::Attributes),
-            Kind::Tree | Kind::Moved | Kind::MovedDir => What::Tree,
+            Kind::Left if !self.held.has(pid, id(record)) => What::Open,
+            Kind::Left | Kind::Closed | Kind::Changed => What::Changed,
+            Kind::Attributes => What::Attributes,
+            Kind::Tree => What::Tree,
         };
-        self.hint(path, what);
+        if record.path.is_empty() {
+            self.known(record, &what);
+        } else if let Some(path) = relative(record.path, &self.top) {
+            self.hint(path, if record.cut { What::Tree } else { what });
+        }
+        if record.kind == Kind::Closed {
+            self.held.closed(pid, id(record));
+        }
     }
 
-    fn renamed(&mut self, record: &Record<'_>, from: Option<RelPath>, to: Option<RelPath>) {
+    /// Says something of a file by the names under which it is known to be open.
+    fn known(&mut self, record: &Record<'_>, what: &What) {
+        let Some(names) = self.held.names(record.pid, id(record)) else {
+            self.unknown += 1;
+            return;
+        };
+        let of = |n: &Name| {
+            let what = if n.cut { What::Tree } else { what.clone() };
+            relative(&n.path, &self.top).map(|path| (path, what))
+        };
+        let hints: Vec<(RelPath, What)> = names.iter().filter_map(of).collect();
+        hints.into_iter().for_each(|(path, what)| self.hint(path, what));
+    }
+
+    fn renamed(&mut self, record: &Record<'_>) {
+        let (from, to) = (relative(record.other, &self.top), relative(record.path, &self.top));
         let dir = record.kind == Kind::MovedDir;
-        self.held.moved(record.other, record.path, dir);
+        self.held.moved(record.other, record.path, dir, record.id);
         let excludes =
             |shim: &mut Shim, path: &RelPath| shim.excludes(path, &What::Moved { from: path.clone(), dir });
         let from = from.filter(|p| !excludes(self, p));
@@ -323,6 +346,16 @@ impl Shim {
         self.known.insert(dir.clone(), is);
         is
     }
+}
+
+/// Which file a record speaks of. One that does not say it speaks of a path.
+fn id(record: &Record<'_>) -> u64 {
+    if record.id != 0 {
+        return record.id;
+    }
+    let mut sum = DefaultHasher::new();
+    record.path.hash(&mut sum);
+    sum.finish()
 }
 
 /// What a path below `from` has become when that was renamed.

@@ -31,8 +31,14 @@ impl Place {
 
     fn tell(&self, shim: &Shim, kind: Kind, pid: u32, path: &str, other: &str) {
         let other = if other.is_empty() { Vec::new() } else { self.path(other) };
-        let record = Record { kind, cut: false, pid, path: &self.path(path), other: &other };
+        let record = Record { kind, cut: false, pid, id: 0, path: &self.path(path), other: &other };
         ring(shim).push(&record);
+    }
+
+    /// By the number of a file.
+    fn tell_of(&self, shim: &Shim, kind: Kind, pid: u32, id: u64, path: &str) {
+        let path = if path.is_empty() { Vec::new() } else { self.path(path) };
+        ring(shim).push(&Record { kind, cut: false, pid, id, path: &path, other: b"" });
     }
 }
 
@@ -145,6 +151,62 @@ fn files_of_a_process_that_is_gone_are_finished() {
     // one that was gone before anybody looked
     place.tell(&a, Kind::Open, pid, "a/late", "");
     assert_eq!(news(&mut a), [hint("late", What::Changed)]);
+}
+
+#[test]
+fn a_file_that_is_closed_by_its_number_is_found_by_the_name_that_it_has_by_then() {
+    let place = Place::new();
+    let mut a = place.shim("a");
+    let changed = |path| hint(path, What::Changed);
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = child.id();
+    place.tell_of(&a, Kind::Open, pid, 5, "a/d/f");
+    place.tell_of(&a, Kind::Open, pid, 6, "b/elsewhere");
+    assert_eq!(news(&mut a), [hint("d/f", What::Open)]);
+    place.tell(&a, Kind::MovedDir, 1, "a/e", "a/d");
+    news(&mut a);
+    // a copy of the descriptor is closed, then the last; then one that came in while it was open
+    place.tell_of(&a, Kind::Changed, pid, 5, "");
+    assert_eq!((news(&mut a), a.held.len()), (vec![changed("e/f")], 2));
+    place.tell_of(&a, Kind::Closed, pid, 5, "");
+    assert_eq!((news(&mut a), a.held.len()), (vec![changed("e/f")], 1));
+    let record = Record { kind: Kind::Moved, cut: false, pid: 1, id: 6, path: &place.path("a/in"), other: &place.path("b/elsewhere") };
+    ring(&a).push(&record);
+    place.tell_of(&a, Kind::Closed, pid, 6, "");
+    assert_eq!((news(&mut a), a.held.len()), (vec![hint("in", What::Tree)], 0));
+    // what a fork has, also if its parent closes the file before the fork is told
+    place.tell_of(&a, Kind::Open, pid, 7, "a/g");
+    place.tell_of(&a, Kind::Forked, 4_000_000, u64::from(pid), "");
+    place.tell_of(&a, Kind::Closed, pid, 7, "");
+    assert_eq!(a.held.len(), 0);
+    let told = news(&mut a);
+    // it is gone: there is no such process
+    assert_eq!((told, a.held.len()), (vec![changed("g")], 0));
+    place.tell_of(&a, Kind::Closed, 4_000_001, 7, "");
+    assert_eq!(news(&mut a), [changed("g")]);
+    // and what nobody ever knew
+    place.tell_of(&a, Kind::Closed, pid, 99, "");
+    assert!(matches!(news(&mut a).as_slice(), [News::Lost(why)] if why.contains("1 files were closed")));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn what_is_open_when_a_detector_begins_is_known() {
+    let place = Place::new();
+    fs::create_dir(place.dir.path().join("a/sub")).unwrap();
+    let script = "exec 5> sub/f 6> gone 7< sub/f; rm gone; echo; read line";
+    let piped = std::process::Stdio::piped;
+    let mut shell = std::process::Command::new("bash");
+    shell.args(["-c", script]).current_dir(place.dir.path().join("a")).stdin(piped()).stdout(piped());
+    let mut child = shell.spawn().unwrap();
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    let (mut a, mut b) = (place.shim("a"), place.shim("b"));
+    assert_eq!((a.held.len(), b.held.len()), (1, 0));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(news(&mut a).contains(&hint("sub/f", What::Changed)));
+    assert!(news(&mut b).is_empty());
 }
 
 #[test]

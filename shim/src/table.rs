@@ -1,0 +1,163 @@
+//! What is known of the descriptors of this process, so that to close most of them costs no question.
+//!
+//! ```text
+//!            opened to be read                      ┌── closed ──> Unknown
+//! Unknown ───────────────────────────> Harmless ────┘
+//!    │       opened for writing, not mirrored
+//!    ├───────────────────────────────> Elsewhere (until something comes from there, or more is mirrored)
+//!    │       opened for writing, and the reader knows
+//!    └───────────────────────────────> Told (until the reader forgets)
+//! ```
+//!
+//! A descriptor is forgotten before it is closed: as soon as the kernel has closed it, another thread may get its number.
+//! What is not known is asked for, so whatever was opened, copied or closed by other ways is no more than slow; a number
+//! that was closed by such a way and given out again by another is the one thing that could be mistaken.
+
+use crate::sys;
+use core::ffi::c_int;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::*};
+use treeferry_ring::Epoch;
+
+/// Of more than that many descriptors nothing is remembered.
+const DESCRIPTORS: usize = 4096;
+
+const UNKNOWN: u64 = 0;
+const HARMLESS: u64 = 1;
+const ELSEWHERE: u64 = 2;
+const TOLD: u64 = 3;
+const KIND_BITS: u32 = 2;
+
+/// What is known of a descriptor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Nothing.
+    Unknown,
+    /// Nothing can be written by it.
+    Harmless,
+    /// The file of this number is not mirrored, as long as the epoch stays.
+    Elsewhere(Epoch, u64),
+    /// The reader knows that this process has the file of this number open, as long as the session stays.
+    Told(Epoch, u64),
+}
+
+struct Slot {
+    /// Which file it is.
+    id: AtomicU64,
+    /// The epoch, and what is known.
+    known: AtomicU64,
+}
+
+static TABLE: [Slot; DESCRIPTORS] =
+    [const { Slot { id: AtomicU64::new(0), known: AtomicU64::new(UNKNOWN) } }; DESCRIPTORS];
+
+/// The highest descriptor that is asked for when a program ends. A program gets descriptors of whoever starts it; more
+/// than a few does nobody hand on who does not know what they are for.
+static HIGHEST: AtomicI32 = AtomicI32::new(15);
+/// Whether this process has told of a file that it has open; so what is forked from it may have that open too.
+static HAS_OPEN: AtomicBool = AtomicBool::new(false);
+/// Whether a child may be using this memory, with descriptors of its own: between vfork(2) and exec(2).
+static IS_SHARED: AtomicBool = AtomicBool::new(false);
+/// The process whose descriptors these are, if that has to be asked.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+fn slot(fd: c_int) -> Option<&'static Slot> {
+    let slot = TABLE.get(usize::try_from(fd).ok()?)?;
+    (!IS_SHARED.load(Relaxed) || OWNER.load(Relaxed) == sys::process()).then_some(slot)
+}
+
+/// What is known of a descriptor.
+#[inline]
+pub(crate) fn get(fd: c_int) -> Known {
+    slot(fd).map_or(Known::Unknown, |s| read(s, s.known.load(Acquire)))
+}
+
+/// Forgets a descriptor: it is about to be closed. Returns what was known.
+#[inline]
+pub(crate) fn take(fd: c_int) -> Known {
+    slot(fd).map_or(Known::Unknown, |s| match s.known.load(Acquire) {
+        UNKNOWN => Known::Unknown,
+        _ => read(s, s.known.swap(UNKNOWN, AcqRel)),
+    })
+}
+
+fn read(slot: &Slot, known: u64) -> Known {
+    let epoch = Epoch::of(known >> KIND_BITS);
+    match known & ((1 << KIND_BITS) - 1) {
+        HARMLESS => Known::Harmless,
+        ELSEWHERE => Known::Elsewhere(epoch, slot.id.load(Relaxed)),
+        TOLD => Known::Told(epoch, slot.id.load(Relaxed)),
+        _ => Known::Unknown,
+    }
+}
+
+/// Remembers what is known of a descriptor.
+#[inline]
+pub(crate) fn set(fd: c_int, what: Known) {
+    let Some(slot) = slot(fd) else { return };
+    let known = match what {
+        Known::Unknown => UNKNOWN,
+        Known::Harmless => HARMLESS,
+        Known::Elsewhere(epoch, id) => {
+            slot.id.store(id, Relaxed);
+            epoch.number() << KIND_BITS | ELSEWHERE
+        }
+        Known::Told(epoch, id) => {
+            slot.id.store(id, Relaxed);
+            if !HAS_OPEN.load(Relaxed) {
+                HAS_OPEN.store(true, Relaxed);
+            }
+            epoch.number() << KIND_BITS | TOLD
+        }
+    };
+    slot.known.store(known, Release);
+    saw(fd);
+}
+
+/// There is such a descriptor.
+#[inline]
+pub(crate) fn saw(fd: c_int) {
+    if fd > HIGHEST.load(Relaxed) {
+        HIGHEST.fetch_max(fd, Relaxed);
+    }
+}
+
+/// The highest descriptor that there may be.
+pub(crate) fn highest() -> c_int {
+    HIGHEST.load(Relaxed)
+}
+
+/// Whether this process, or that from which it was forked, has told of open files.
+pub(crate) fn has_open() -> bool {
+    HAS_OPEN.load(Relaxed)
+}
+
+/// Whether another descriptor has the same file, as far as is known.
+pub(crate) fn has_another(id: u64) -> bool {
+    let all = TABLE.iter().take(usize::try_from(highest()).map_or(0, |n| n + 1));
+    all.into_iter().any(|s| matches!(read(s, s.known.load(Acquire)), Known::Told(_, other) if other == id))
+}
+
+/// Forgets all that the reader was told: it does not know this process.
+pub(crate) fn forget_told() {
+    let all = TABLE.iter().take(usize::try_from(highest()).map_or(0, |n| n + 1));
+    for slot in all {
+        if matches!(read(slot, slot.known.load(Acquire)), Known::Told(..)) {
+            slot.known.store(UNKNOWN, Release);
+        }
+    }
+}
+
+/// A child that uses this memory is about to begin.
+pub(crate) fn share() {
+    if !IS_SHARED.load(Relaxed) {
+        OWNER.store(sys::process(), Relaxed);
+        IS_SHARED.store(true, Release);
+    }
+}
+
+/// This process has been forked, and has memory and descriptors of its own.
+pub(crate) fn own() {
+    if IS_SHARED.load(Relaxed) {
+        OWNER.store(sys::process(), Relaxed);
+    }
+}
