@@ -145,7 +145,8 @@ fn parse<'b>(ring: &Ring<'_>, at: u64, there: u64, buffer: &'b mut Buffer) -> Op
     let kind = Kind::of(meta as u8)?;
     let (path, other) = ((meta >> 16 & 0xffff) as usize, (meta >> 32 & 0xffff) as usize);
     let id = load(at, ID)?;
-    let is_named = path > 0 || (id != 0 && matches!(kind, Kind::Closed | Kind::Left | Kind::Changed | Kind::Forked));
+    let is_named =
+        path > 0 || (id != 0 && matches!(kind, Kind::Closed | Kind::Left | Kind::Changed | Kind::Forked));
     if !is_named || path > MAX_PATH_BYTES || other > MAX_PATH_BYTES {
         return None;
     }

@@ -32,6 +32,8 @@ const LOST_TOLD: usize = 25;
 const UNNAMED_TOLD: usize = 26;
 const ASLEEP: usize = 32;
 const EPOCH: usize = 40;
+const CHANGES_BEGUN: usize = 41;
+const CHANGES_ENDED: usize = 42;
 pub(crate) const TABLE: usize = 48;
 /// First word of the first slot; the table ends before it, and it begins a page.
 const FIRST: usize = 33_280;
@@ -73,15 +75,15 @@ pub fn slots_in(bytes: usize) -> Option<usize> {
 }
 
 const BORDER_BITS: u32 = 32;
-/// Of the word, so many bits count: a writer keeps it beside two of its own.
-const EPOCH_BITS: u64 = (1 << 62) - 1;
+/// Of the word, so many bits count: a writer keeps it beside three of its own.
+const EPOCH_BITS: u64 = (1 << 61) - 1;
 
 /// Until when it holds what a writer remembers of its open files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch(u64);
 
 impl Epoch {
-    /// As a number of 62 bits.
+    /// As a number of 61 bits.
     pub fn number(self) -> u64 {
         self.0
     }
@@ -201,6 +203,50 @@ impl<'a> Ring<'a> {
     /// Something that may be open has come from where nothing is mirrored to where something is.
     pub fn add_arrival(&self) {
         self.word(EPOCH).fetch_add(1, SeqCst);
+    }
+
+    /// A directory or a symlink is about to get, or lose, its place: what a path leads to may change.
+    pub fn change_begins(&self) {
+        self.word(CHANGES_BEGUN).fetch_add(1, SeqCst);
+    }
+
+    /// That was it, whether it succeeded or not.
+    pub fn change_ends(&self) {
+        self.word(CHANGES_ENDED).fetch_add(1, SeqCst);
+    }
+
+    /// How many such changes have begun.
+    pub fn changes(&self) -> u64 {
+        self.word(CHANGES_BEGUN).load(SeqCst)
+    }
+
+    /// The same if none is under way. What a path is found to lead to after this holds as long as
+    /// [`Ring::changes`] says the same.
+    pub fn settled_changes(&self) -> Option<u64> {
+        let ended = self.word(CHANGES_ENDED).load(SeqCst);
+        (self.changes() == ended).then_some(ended)
+    }
+
+    /// For the reader, from time to time: whoever has died in the midst of a change does not end it. `before` is what
+    /// this returned when it was called last; if nothing has begun or ended since, all has.
+    pub fn settle_changes(&self, before: (u64, u64)) -> (u64, u64) {
+        let now = (self.changes(), self.word(CHANGES_ENDED).load(SeqCst));
+        if now == before && now.0 != now.1 {
+            // if somebody ends one at this moment, there is a next time
+            let _ = self.word(CHANGES_ENDED).compare_exchange(now.1, now.0, SeqCst, Relaxed);
+        }
+        now
+    }
+
+    /// Whether there is no room for another record, whatever its length.
+    pub fn is_full(&self) -> bool {
+        self.head().wrapping_sub(self.tail()) + crate::write::MOST as u64 > self.slots as u64
+    }
+
+    /// Counts a record for which there was no room. Returns whether the reader is to be woken.
+    pub fn add_untold(&self) -> bool {
+        self.add_lost();
+        self.take_sleeper()
     }
 
     /// Position after the last that is reserved.

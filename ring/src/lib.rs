@@ -37,7 +37,7 @@ mod write;
 pub use cursor::{Buffer, Cursor, Next};
 pub use handed::Handed;
 pub use layout::{Bad, Epoch, Figures, MIN_SLOTS, Ring, SLOT_BYTES, VERSION, bytes_for, slots_in};
-pub use table::{MAX_ROOTS, Root};
+pub use table::{MAX_ROOTS, Root, word_of};
 pub use write::Pushed;
 
 /// Longest path of a record, in bytes: what is longer is told as its nearest ancestor that fits ([`Record::cut`]).
@@ -98,7 +98,8 @@ pub fn id_of(device: u64, inode: u64) -> u64 {
     mixed(mixed(0x9e37_79b9_7f4a_7c15, device), inode) | 1
 }
 
-pub(crate) fn mixed(sum: u64, word: u64) -> u64 {
+/// A sum with another word, for tables and checks: quick, and no more than that.
+pub fn mixed(sum: u64, word: u64) -> u64 {
     let product = (sum ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd);
     product ^ product >> 32
 }

@@ -99,7 +99,7 @@ impl Ring<'_> {
 }
 
 /// Up to eight bytes as a word, filled up with zeros.
-pub(crate) fn word_of(part: &[u8]) -> u64 {
+pub fn word_of(part: &[u8]) -> u64 {
     match part.try_into() {
         Ok(whole) => u64::from_le_bytes(whole),
         Err(_) => part.iter().rev().fold(0, |w, b| w << 8 | u64::from(*b)),

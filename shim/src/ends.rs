@@ -5,7 +5,7 @@
 
 use crate::next::Next;
 use crate::stand_in;
-use crate::tell::{becoming_another, begun, ending, forked, forking};
+use crate::tell::{becoming_another, begun, changing, ending, forking};
 use crate::{shared, table};
 use core::arch::naked_asm;
 use core::ffi::{c_char, c_int, c_void};
@@ -38,19 +38,20 @@ extern "C" fn end() {
 }
 
 stand_in! {
-    fn fork() -> pid_t, real => {
-        forking();
-        let r = real();
-        if r == 0 && shared::is_named() { forked(); }
-        r
-    }
+    fn fork() -> pid_t, real => forking(real, |r| r == 0)
+    fn _Fork() -> pid_t, real => forking(real, |r| r == 0)
+    fn forkpty(
+        fd: *mut c_int, name: *mut c_char, terminal: *const c_void, size: *const c_void,
+    ) -> pid_t, real => forking(real, |r| r == 0)
+    // the child goes on, and its parent is gone
+    fn daemon(nochdir: c_int, noclose: c_int) -> c_int, real => forking(real, |r| r == 0)
     fn _exit(status: c_int) -> (), real => { ending(); real(); crate::sys::abort() }
     fn _Exit(status: c_int) -> (), real => { ending(); real(); crate::sys::abort() }
     fn quick_exit(status: c_int) -> (), real => { ending(); real(); crate::sys::abort() }
 
-    // whose children may have other process numbers
-    fn unshare(flags: c_int) -> c_int, real => { shared::renumbered(); real() }
-    fn setns(fd: c_int, kind: c_int) -> c_int, real => { shared::renumbered(); real() }
+    // whose children may have other process numbers, and whose paths may lead to elsewhere
+    fn unshare(flags: c_int) -> c_int, real => { shared::renumbered(); changing(real) }
+    fn setns(fd: c_int, kind: c_int) -> c_int, real => { shared::renumbered(); changing(real) }
 
     fn execve(path: *const c_char, words: Words, environment: Words) -> c_int, real => { becoming_another(); real() }
     fn execveat(

@@ -3,7 +3,9 @@
 use crate::next::keeping_errno;
 use crate::stand_in;
 use crate::table;
-use crate::tell::{self, Name, closing, closing_all, copied, existing, held, opened};
+use crate::tell::{
+    self, Flushes, Name, Plain, closing, closing_all, copied, existing, held, opened, opening,
+};
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use libc::{AT_FDCWD, DIR, FILE, mode_t, off_t, size_t, ssize_t};
 use treeferry_ring::Kind;
@@ -13,25 +15,25 @@ use treeferry_ring::Kind;
 const CREATES: c_int = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC;
 
 stand_in! {
-    fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real => opened(real(), flags, Name(AT_FDCWD, path))
-    fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real => opened(real(), flags, Name(AT_FDCWD, path))
-    fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real => {
-        opened(real(), flags, Name(dir, path))
+    fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real(flags) => opening(flags, Name(AT_FDCWD, path), real)
+    fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real(flags) => opening(flags, Name(AT_FDCWD, path), real)
+    fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real(flags) => {
+        opening(flags, Name(dir, path), real)
     }
-    fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real => {
-        opened(real(), flags, Name(dir, path))
+    fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real(flags) => {
+        opening(flags, Name(dir, path), real)
     }
     // what the compiler makes of them when it checks their arguments
-    fn __open_2(path: *const c_char, flags: c_int) -> c_int, real => opened(real(), flags, Name(AT_FDCWD, path))
-    fn __open64_2(path: *const c_char, flags: c_int) -> c_int, real => opened(real(), flags, Name(AT_FDCWD, path))
-    fn __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int, real => {
-        opened(real(), flags, Name(dir, path))
+    fn __open_2(path: *const c_char, flags: c_int) -> c_int, real(flags) => opening(flags, Name(AT_FDCWD, path), real)
+    fn __open64_2(path: *const c_char, flags: c_int) -> c_int, real(flags) => opening(flags, Name(AT_FDCWD, path), real)
+    fn __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int, real(flags) => {
+        opening(flags, Name(dir, path), real)
     }
-    fn __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int, real => {
-        opened(real(), flags, Name(dir, path))
+    fn __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int, real(flags) => {
+        opening(flags, Name(dir, path), real)
     }
-    fn creat(path: *const c_char, mode: mode_t) -> c_int, real => opened(real(), CREATES, Name(AT_FDCWD, path))
-    fn creat64(path: *const c_char, mode: mode_t) -> c_int, real => opened(real(), CREATES, Name(AT_FDCWD, path))
+    fn creat(path: *const c_char, mode: mode_t) -> c_int, real => opening(CREATES, Name(AT_FDCWD, path), |_| real())
+    fn creat64(path: *const c_char, mode: mode_t) -> c_int, real => opening(CREATES, Name(AT_FDCWD, path), |_| real())
     fn mkstemp(template: *mut c_char) -> c_int, real => made(real(), template)
     fn mkstemp64(template: *mut c_char) -> c_int, real => made(real(), template)
     fn mkostemp(template: *mut c_char, flags: c_int) -> c_int, real => made(real(), template)
@@ -44,16 +46,16 @@ stand_in! {
     fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE, real => stream(real(), mode, path)
     fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE, real => stream(real(), mode, path)
     fn freopen(path: *const c_char, mode: *const c_char, file: *mut FILE) -> *mut FILE, real => {
-        stream(closing(descriptor(file), real, |_| true), mode, path)
+        stream(closing(descriptor(file), Flushes::Yes, real, |_| true), mode, path)
     }
     fn freopen64(path: *const c_char, mode: *const c_char, file: *mut FILE) -> *mut FILE, real => {
-        stream(closing(descriptor(file), real, |_| true), mode, path)
+        stream(closing(descriptor(file), Flushes::Yes, real, |_| true), mode, path)
     }
-    fn fclose(file: *mut FILE) -> c_int, real => closing(descriptor(file), real, |_| true)
+    fn fclose(file: *mut FILE) -> c_int, real => closing(descriptor(file), Flushes::Yes, real, |_| true)
     fn fcloseall() -> c_int, real => { let result = real(); tell::flushed(); result }
 
     // also if it fails: the descriptor is closed even then
-    fn close(fd: c_int) -> c_int, real => closing(fd, real, |_| true)
+    fn close(fd: c_int) -> c_int, real => closing(fd, Flushes::No, real, |_| true)
     fn closedir(stream: *mut DIR) -> c_int, real => { forgotten(stream); real() }
     fn dup(fd: c_int) -> c_int, real => copied(fd, real())
     fn dup2(old: c_int, new: c_int) -> c_int, real => over(old, new, real)
@@ -104,16 +106,21 @@ fn still(succeeded: bool, fd: c_int) {
 
 /// One descriptor becomes a copy of another, and what it was is closed.
 fn over(old: c_int, new: c_int, real: impl FnOnce() -> c_int) -> c_int {
-    if old == new { real() } else { copied(old, closing(new, real, |r| *r >= 0)) }
+    if old == new { real() } else { copied(old, closing(new, Flushes::No, real, |r| *r >= 0)) }
 }
 
 fn controlled(fd: c_int, command: c_int, result: c_int) -> c_int {
-    if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) { copied(fd, result) } else { result }
+    match command {
+        libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => copied(fd, result),
+        // what was added when it was opened
+        libc::F_GETFL if result >= 0 && table::is_added(fd) => result & !libc::O_NOFOLLOW,
+        _ => result,
+    }
 }
 
 /// A temporary file was made, and its name written into the template.
 fn made(fd: c_int, template: *const c_char) -> c_int {
-    opened(fd, CREATES, Name(AT_FDCWD, template))
+    opened(fd, CREATES, Name(AT_FDCWD, template), Plain::Yes)
 }
 
 fn changed(result: c_int, path: *const c_char) -> c_int {
@@ -154,6 +161,7 @@ fn stream(file: *mut FILE, mode: *const c_char, path: *const c_char) -> *mut FIL
     // what comes after a comma names a character set
     let mode = mode.split(|b| *b == b',').next().unwrap_or_default();
     let writes = mode.iter().any(|b| matches!(b, b'w' | b'a' | b'+'));
-    tell::opened(descriptor(file), if writes { CREATES } else { libc::O_RDONLY }, Name(AT_FDCWD, path));
+    let fd = descriptor(file);
+    opened(fd, if writes { CREATES } else { libc::O_RDONLY }, Name(AT_FDCWD, path), Plain::Unknown);
     file
 }

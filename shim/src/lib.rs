@@ -21,15 +21,18 @@ mod ends;
 mod files;
 mod names;
 mod next;
+mod parents;
 mod path;
+mod process;
 mod shared;
 mod sys;
 mod table;
 mod tell;
 
-/// Stands in for a function of the C library. In the body, `real()` calls it with the arguments that were given.
+/// Stands in for a function of the C library. In the body, `real()` calls it with the arguments that were given, but for
+/// those that are named behind it: `real(flags)` has them anew.
 macro_rules! stand_in {
-    ($(fn $name:ident($($arg:ident: $kind:ty),* $(,)?) -> $result:ty, $real:ident => $body:expr)*) => {$(
+    ($(fn $name:ident($($arg:ident: $kind:ty),* $(,)?) -> $result:ty, $real:ident $(($anew:ident))? => $body:expr)*) => {$(
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $name($($arg: $kind),*) -> $result {
             static NEXT: $crate::next::Next = $crate::next::Next::new();
@@ -42,7 +45,7 @@ macro_rules! stand_in {
             // SAFETY: this is the signature that the C library gives the function.
             let next: unsafe extern "C" fn($($kind),*) -> $result = unsafe { NEXT.find(NAME) };
             // SAFETY: the caller vouches for the arguments as to the C library.
-            let $real = || unsafe { next($($arg),*) };
+            let $real = |$($anew)?| unsafe { next($($arg),*) };
             $body
         }
     )*};

@@ -1,8 +1,8 @@
 //! Making, removing and renaming.
 
 use crate::stand_in;
-use crate::tell::{Name, linked, name, removing, renaming};
-use core::ffi::{c_char, c_int, c_uint};
+use crate::tell::{Name, changing, linked, name, removing, renaming};
+use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 use libc::{AT_FDCWD, dev_t, mode_t};
 use treeferry_ring::Kind;
 
@@ -19,23 +19,25 @@ stand_in! {
         renaming(Name(old_dir, old), Name(new_dir, new), flags & libc::RENAME_EXCHANGE != 0, real)
     }
     fn link(old: *const c_char, new: *const c_char) -> c_int, real => {
-        let r = real();
+        // it may be a symlink that gets another name
+        let r = changing(real);
         if r == 0 { linked(Name(AT_FDCWD, old), Name(AT_FDCWD, new), false); }
         r
     }
     fn linkat(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char, flags: c_int) -> c_int, real => {
-        let r = real();
+        // it may be a symlink that gets another name
+        let r = changing(real);
         if r == 0 { linked(Name(old_dir, old), Name(new_dir, new), flags & libc::AT_SYMLINK_FOLLOW != 0); }
         r
     }
-    fn symlink(text: *const c_char, path: *const c_char) -> c_int, real => made(real(), Kind::Changed, AT_FDCWD, path)
+    fn symlink(text: *const c_char, path: *const c_char) -> c_int, real => made(changing(real), Kind::Changed, AT_FDCWD, path)
     fn symlinkat(text: *const c_char, dir: c_int, path: *const c_char) -> c_int, real => {
-        made(real(), Kind::Changed, dir, path)
+        made(changing(real), Kind::Changed, dir, path)
     }
-    fn mkdir(path: *const c_char, mode: mode_t) -> c_int, real => made(real(), Kind::Tree, AT_FDCWD, path)
-    fn mkdirat(dir: c_int, path: *const c_char, mode: mode_t) -> c_int, real => made(real(), Kind::Tree, dir, path)
+    fn mkdir(path: *const c_char, mode: mode_t) -> c_int, real => made(changing(real), Kind::Tree, AT_FDCWD, path)
+    fn mkdirat(dir: c_int, path: *const c_char, mode: mode_t) -> c_int, real => made(changing(real), Kind::Tree, dir, path)
     fn mkdtemp(template: *mut c_char) -> *mut c_char, real => {
-        let made = real();
+        let made = changing(real);
         if !made.is_null() { name(Kind::Tree, AT_FDCWD, made); }
         made
     }
@@ -64,6 +66,13 @@ stand_in! {
     }
     fn rmdir(path: *const c_char) -> c_int, real => removing(Kind::Tree, AT_FDCWD, path, real)
     fn remove(path: *const c_char) -> c_int, real => removing(Kind::Tree, AT_FDCWD, path, real)
+    // what changes where all paths lead
+    fn chroot(path: *const c_char) -> c_int, real => changing(real)
+    fn mount(
+        what: *const c_char, path: *const c_char, kind: *const c_char, flags: c_ulong, data: *const c_void,
+    ) -> c_int, real => changing(real)
+    fn umount(path: *const c_char) -> c_int, real => changing(real)
+    fn umount2(path: *const c_char, flags: c_int) -> c_int, real => changing(real)
     // a socket gets its name so
     fn bind(socket: c_int, address: *const libc::sockaddr, length: libc::socklen_t) -> c_int, real => {
         let r = real();

@@ -23,10 +23,21 @@ pub(crate) fn keeping_errno<T>(what: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Stands for what this C library does not have.
-unsafe extern "C" fn missing() -> isize {
+/// Error number of this thread.
+pub(crate) fn errno() -> c_int {
     // SAFETY: as above.
-    unsafe { *__errno_location() = libc::ENOSYS };
+    unsafe { *__errno_location() }
+}
+
+/// Sets it.
+pub(crate) fn set_errno(number: c_int) {
+    // SAFETY: as above.
+    unsafe { *__errno_location() = number };
+}
+
+/// Stands for what this C library does not have.
+extern "C" fn missing() -> isize {
+    set_errno(libc::ENOSYS);
     -1
 }
 

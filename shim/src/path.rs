@@ -1,13 +1,16 @@
 //! Absolute paths without symlinks, of open files and of names.
 
-use crate::sys;
+use crate::{parents, sys};
 use core::ffi::{CStr, c_int};
 use core::fmt::Write;
+use core::mem::MaybeUninit;
 use treeferry_ring::{MAX_PATH_BYTES, Ring};
 
 /// A path on the stack.
 pub(crate) struct Path {
-    bytes: [u8; MAX_PATH_BYTES],
+    /// So many bytes of it as `length` says have been written: to clear it would cost more than all else that is done to
+    /// a path that is known.
+    room: MaybeUninit<[u8; MAX_PATH_BYTES]>,
     length: usize,
     /// It is too long, and this is the nearest ancestor that fits.
     cut: bool,
@@ -26,40 +29,81 @@ pub(crate) enum Where {
 
 impl Path {
     pub(crate) fn new() -> Path {
-        Path { bytes: [0; MAX_PATH_BYTES], length: 0, cut: false }
+        Path { room: MaybeUninit::uninit(), length: 0, cut: false }
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
+        // SAFETY: so many have been written, and are not more than there are.
+        unsafe { core::slice::from_raw_parts(self.room.as_ptr().cast(), self.length) }
+    }
+
+    /// The whole room, for the kernel to write into; what was there is gone.
+    fn cleared(&mut self) -> &mut [u8; MAX_PATH_BYTES] {
+        (self.length, self.cut) = (0, false);
+        self.room.write([0; MAX_PATH_BYTES])
+    }
+
+    /// NUL-ended.
+    fn as_c(&mut self) -> Option<&CStr> {
+        self.put(b"\0").then_some(())?;
+        let with_nul = self.length;
+        self.length -= 1;
+        // SAFETY: so many have been written.
+        let bytes = unsafe { core::slice::from_raw_parts(self.room.as_ptr().cast(), with_nul) };
+        CStr::from_bytes_with_nul(bytes).ok()
+    }
+
+    /// Adds bytes, if there is room for all of them.
+    fn put(&mut self, bytes: &[u8]) -> bool {
+        if bytes.len() > MAX_PATH_BYTES - self.length {
+            return false;
+        }
+        // SAFETY: there is room for so many behind those that have been written; what is added is not in there.
+        unsafe {
+            let end = self.room.as_mut_ptr().cast::<u8>().add(self.length);
+            end.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+        self.length += bytes.len();
+        true
+    }
+
+    /// Takes bytes as words.
+    pub(crate) fn set_words(&mut self, words: impl Iterator<Item = u64>, length: usize) {
+        (self.length, self.cut) = (0, false);
+        for word in words.take(length.div_ceil(8)) {
+            self.put(&word.to_le_bytes());
+        }
+        self.length = self.length.min(length);
     }
 
     pub(crate) fn is_cut(&self) -> bool {
         self.cut
     }
 
-    /// Takes what the kernel has written. What fills the buffer may have been cut in the middle of a name.
+    /// Takes what the kernel has written into the cleared room. What fills the buffer may have been cut in the middle of a name.
     fn set(&mut self, length: usize) {
         self.length = length;
         if length >= MAX_PATH_BYTES {
             self.cut = true;
-            self.length = self.bytes.iter().rposition(|b| *b == b'/').unwrap_or(0).max(1);
+            self.length = MAX_PATH_BYTES;
+            self.length = self.as_bytes().iter().rposition(|b| *b == b'/').unwrap_or(0).max(1);
         }
     }
 
     /// Makes it the absolute path of what is named, by text alone: right only if no symlink is on the way. `false`: that
     /// is not known, or too long.
     fn set_text(&mut self, dir: c_int, text: &[u8]) -> bool {
-        self.length = 0;
+        (self.length, self.cut) = (0, false);
         if text.first() != Some(&b'/') {
             if dir != libc::AT_FDCWD {
                 return false;
             }
-            match sys::working_directory(&mut self.bytes) {
+            match sys::working_directory(self.cleared()) {
                 Ok(length) => self.set(length),
                 Err(_) => return false,
             }
             // it is not where it could be reached
-            if self.cut || self.bytes.first() != Some(&b'/') {
+            if self.cut || self.as_bytes().first() != Some(&b'/') {
                 return false;
             }
         }
@@ -76,20 +120,16 @@ impl Path {
         !self.cut
     }
 
-    fn push(&mut self, name: &[u8]) {
+    pub(crate) fn push(&mut self, name: &[u8]) {
         if self.cut {
             return;
         }
-        let slash = usize::from(self.as_bytes() != b"/");
-        let end = self.length + slash + name.len();
-        let Some(place) = self.bytes.get_mut(self.length..end) else {
+        let before = self.length;
+        let slash = self.as_bytes() == b"/" || self.put(b"/");
+        if !slash || !self.put(name) {
+            self.length = before;
             self.cut = true;
-            return;
-        };
-        let (before, after) = place.split_at_mut(slash);
-        before.fill(b'/');
-        after.copy_from_slice(name);
-        self.length = end;
+        }
     }
 
     fn checked(&self, ring: &Ring<'_>) -> Where {
@@ -101,20 +141,30 @@ impl Path {
     }
 }
 
-/// Where a file is that was just opened by a name, and has this status.
+/// Where a file is that was just opened by a name, and has this status. `is_plain`: the name was no symlink.
 pub(crate) fn of_opened(
     ring: &Ring<'_>,
     fd: c_int,
     s: &libc::stat,
-    dir: c_int,
-    given: &CStr,
+    name: (c_int, &CStr, bool),
     path: &mut Path,
 ) -> Where {
-    if path.set_text(dir, given.to_bytes()) && leads_to(dir, given, s) {
-        return path.checked(ring);
+    let (dir, given, is_plain) = name;
+    let changes = ring.settled_changes();
+    let used = parents::split(given.to_bytes()).filter(|_| is_plain);
+    let proven = path.set_text(dir, given.to_bytes()) && leads_to(dir, given, s);
+    let at = if proven { path.checked(ring) } else { of_known(ring, fd, s, path) };
+    if let (Some((parent, name)), Some((real, end))) = (used, parents::split(path.as_bytes()))
+        && name == end
+        && !path.is_cut()
+    {
+        match at {
+            Where::Elsewhere => parents::remember(changes, parent, b""),
+            Where::Here => parents::remember(changes, parent, real),
+            Where::Unknown => {}
+        }
     }
-    *path = Path::new();
-    of_known(ring, fd, s, path)
+    at
 }
 
 /// Whether a path leads to a file, without a symlink. To ask for the name of a descriptor costs twice as much, and twenty
@@ -143,7 +193,7 @@ pub(crate) fn of_known(ring: &Ring<'_>, fd: c_int, s: &libc::stat, path: &mut Pa
         // deeper than a path can be, or there is no /proc
         Err(_) => return Where::Unknown,
     }
-    if path.as_bytes().ends_with(b" (deleted)") && !is_at(&mut path.bytes, path.length, s) {
+    if path.as_bytes().ends_with(b" (deleted)") && !is_at(path, s) {
         // it has another name than that by which it was opened, most likely beside it
         path.length = path.as_bytes().iter().rposition(|b| *b == b'/').unwrap_or(0).max(1);
         path.cut = true;
@@ -152,10 +202,8 @@ pub(crate) fn of_known(ring: &Ring<'_>, fd: c_int, s: &libc::stat, path: &mut Pa
 }
 
 /// Whether this is the file of that path.
-fn is_at(bytes: &mut [u8], length: usize, s: &libc::stat) -> bool {
-    let Some(end) = bytes.get_mut(length) else { return false };
-    *end = 0;
-    let Ok(path) = CStr::from_bytes_until_nul(bytes) else { return false };
+fn is_at(path: &mut Path, s: &libc::stat) -> bool {
+    let Some(path) = path.as_c() else { return false };
     let there = sys::stat_at(libc::AT_FDCWD, path, libc::AT_SYMLINK_NOFOLLOW);
     there.is_ok_and(|t| (t.st_dev, t.st_ino) == (s.st_dev, s.st_ino))
 }
@@ -163,7 +211,7 @@ fn is_at(bytes: &mut [u8], length: usize, s: &libc::stat) -> bool {
 fn link_of(fd: c_int, path: &mut Path) -> Result<(), c_int> {
     let mut name = Text::new();
     let _ = write!(name, "/proc/self/fd/{fd}");
-    let length = sys::read_link(name.as_c(), &mut path.bytes)?;
+    let length = sys::read_link(name.as_c(), path.cleared())?;
     path.set(length);
     Ok(())
 }
@@ -177,7 +225,6 @@ pub(crate) fn of_existing(ring: &Ring<'_>, dir: c_int, name: &CStr, follow: bool
         sys::close(place);
         return path.checked(ring);
     }
-    *path = Path::new();
     match sys::open_at(dir, name, libc::O_PATH | libc::O_CLOEXEC | how) {
         Ok(fd) => {
             let at = of_open(ring, fd, path);
@@ -219,7 +266,7 @@ pub(crate) fn of_name(ring: &Ring<'_>, dir: c_int, given: &CStr, path: &mut Path
 const SHORT_BYTES: usize = 512;
 
 fn of_working_directory(ring: &Ring<'_>, path: &mut Path) -> Where {
-    match sys::working_directory(&mut path.bytes) {
+    match sys::working_directory(path.cleared()) {
         Ok(length) => path.set(length),
         Err(libc::ENOENT) => return Where::Elsewhere,
         // longer than the buffer, which is not filled then

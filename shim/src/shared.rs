@@ -1,6 +1,6 @@
 //! The ring of this process: mapped when it is first needed, and shared with what is forked from it.
 
-use crate::sys;
+use crate::{process, sys};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::*};
 use treeferry_ring::{Ring, bytes_for, slots_in};
@@ -97,7 +97,7 @@ pub(crate) fn process(ring: &Ring<'_>) -> u32 {
         FOREIGN.store(1 + u8::from(sys::namespace() != ring.namespace()), Relaxed);
     }
     // after a fork it is another one, so it is not remembered
-    if FOREIGN.load(Relaxed) == 1 { sys::process() } else { 0 }
+    if FOREIGN.load(Relaxed) == 1 { process::number() } else { 0 }
 }
 
 /// The reader knows this process by its number: that has been seen by other means.

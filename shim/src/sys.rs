@@ -110,12 +110,6 @@ pub(crate) fn process() -> u32 {
     unsafe { call(libc::SYS_getpid, [0; 6]) }.map_or(0, |pid| pid as u32)
 }
 
-/// getppid(2).
-pub(crate) fn parent() -> u32 {
-    // SAFETY: it only asks.
-    unsafe { call(libc::SYS_getppid, [0; 6]) }.map_or(0, |pid| pid as u32)
-}
-
 /// Which namespace of process numbers this process is in: the inode of `/proc/self/ns/pid`. 0: that cannot be found out.
 /// A process that has not used /proc yet pays 20 µs for its first look there, so it is asked of a descriptor of the
 /// process, which answers since Linux 6.11.
@@ -137,12 +131,13 @@ pub(crate) fn namespace() -> u64 {
     inode.or_else(|_| stat_at(libc::AT_FDCWD, c"/proc/self/ns/pid", 0)).map_or(0, |s| s.st_ino)
 }
 
-/// clock_gettime(2) of a clock that the C library reads without a system call: whole seconds.
-pub(crate) fn seconds() -> u64 {
+/// clock_gettime(2) of a clock that the C library reads without a system call: milliseconds, but it goes in steps of
+/// some of them.
+pub(crate) fn ticks() -> u64 {
     let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `at` is one. It cannot fail with this clock, so `errno` stays.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut at) };
-    at.tv_sec as u64
+    at.tv_sec as u64 * 1000 + at.tv_nsec as u64 / 1_000_000
 }
 
 /// geteuid(2).
@@ -156,6 +151,12 @@ pub(crate) fn map(fd: c_int, bytes: usize) -> Result<usize> {
     let protection = of(libc::PROT_READ | libc::PROT_WRITE);
     // SAFETY: the kernel chooses a place where nothing is.
     unsafe { call(libc::SYS_mmap, [0, bytes, protection, of(libc::MAP_SHARED), of(fd), 0]) }
+}
+
+/// madvise(2) with `MADV_WIPEONFORK`, of memory of our own: whether the kernel does so.
+pub(crate) fn wipe_on_fork(at: usize, bytes: usize) -> bool {
+    // SAFETY: it changes nothing of this process.
+    unsafe { call(libc::SYS_madvise, [at, bytes, of(libc::MADV_WIPEONFORK), 0, 0, 0]) }.is_ok()
 }
 
 /// munmap(2), of one of our own.

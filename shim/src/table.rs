@@ -13,7 +13,7 @@
 //! What is not known is asked for, so whatever was opened, copied or closed by other ways is no more than slow; a number
 //! that was closed by such a way and given out again by another is the one thing that could be mistaken.
 
-use crate::sys;
+use crate::process;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::*};
 use treeferry_ring::Epoch;
@@ -25,7 +25,11 @@ const UNKNOWN: u64 = 0;
 const HARMLESS: u64 = 1;
 const ELSEWHERE: u64 = 2;
 const TOLD: u64 = 3;
-const KIND_BITS: u32 = 2;
+/// It was opened with `O_NOFOLLOW`, which the program has not asked for.
+const ADDED: u64 = 4;
+/// Those of the kind, and that one.
+const LOW_BITS: u32 = 3;
+const KIND: u64 = 3;
 
 /// What is known of a descriptor.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,14 +59,12 @@ static TABLE: [Slot; DESCRIPTORS] =
 static HIGHEST: AtomicI32 = AtomicI32::new(15);
 /// Whether this process has told of a file that it has open; so what is forked from it may have that open too.
 static HAS_OPEN: AtomicBool = AtomicBool::new(false);
-/// Whether a child may be using this memory, with descriptors of its own: between vfork(2) and exec(2).
-static IS_SHARED: AtomicBool = AtomicBool::new(false);
-/// The process whose descriptors these are, if that has to be asked.
+/// The process whose descriptors these are, while a child may be using this memory with descriptors of its own.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
 fn slot(fd: c_int) -> Option<&'static Slot> {
     let slot = TABLE.get(usize::try_from(fd).ok()?)?;
-    (!IS_SHARED.load(Relaxed) || OWNER.load(Relaxed) == sys::process()).then_some(slot)
+    (!process::is_shared() || OWNER.load(Relaxed) == process::number()).then_some(slot)
 }
 
 /// What is known of a descriptor.
@@ -81,8 +83,8 @@ pub(crate) fn take(fd: c_int) -> Known {
 }
 
 fn read(slot: &Slot, known: u64) -> Known {
-    let epoch = Epoch::of(known >> KIND_BITS);
-    match known & ((1 << KIND_BITS) - 1) {
+    let epoch = Epoch::of(known >> LOW_BITS);
+    match known & KIND {
         HARMLESS => Known::Harmless,
         ELSEWHERE => Known::Elsewhere(epoch, slot.id.load(Relaxed)),
         TOLD => Known::Told(epoch, slot.id.load(Relaxed)),
@@ -99,18 +101,39 @@ pub(crate) fn set(fd: c_int, what: Known) {
         Known::Harmless => HARMLESS,
         Known::Elsewhere(epoch, id) => {
             slot.id.store(id, Relaxed);
-            epoch.number() << KIND_BITS | ELSEWHERE
+            epoch.number() << LOW_BITS | ELSEWHERE
         }
         Known::Told(epoch, id) => {
             slot.id.store(id, Relaxed);
             if !HAS_OPEN.load(Relaxed) {
                 HAS_OPEN.store(true, Relaxed);
             }
-            epoch.number() << KIND_BITS | TOLD
+            epoch.number() << LOW_BITS | TOLD
         }
     };
     slot.known.store(known, Release);
     saw(fd);
+}
+
+/// Remembers that a descriptor was opened with `O_NOFOLLOW`, which the program has not asked for.
+#[inline]
+pub(crate) fn add(fd: c_int) {
+    if let Some(slot) = slot(fd) {
+        slot.known.fetch_or(ADDED, AcqRel);
+    }
+}
+
+/// Whether that is so.
+pub(crate) fn is_added(fd: c_int) -> bool {
+    slot(fd).is_some_and(|s| s.known.load(Acquire) & ADDED != 0)
+}
+
+/// A descriptor has become a copy of another.
+pub(crate) fn copy(old: c_int, new: c_int) {
+    set(new, get(old));
+    if is_added(old) {
+        add(new);
+    }
 }
 
 /// There is such a descriptor.
@@ -149,15 +172,15 @@ pub(crate) fn forget_told() {
 
 /// A child that uses this memory is about to begin.
 pub(crate) fn share() {
-    if !IS_SHARED.load(Relaxed) {
-        OWNER.store(sys::process(), Relaxed);
-        IS_SHARED.store(true, Release);
+    if !process::is_shared() {
+        OWNER.store(process::number(), Relaxed);
+        process::share();
     }
 }
 
 /// This process has been forked, and has memory and descriptors of its own.
 pub(crate) fn own() {
-    if IS_SHARED.load(Relaxed) {
-        OWNER.store(sys::process(), Relaxed);
+    if process::is_shared() {
+        OWNER.store(process::number(), Relaxed);
     }
 }

@@ -1,8 +1,9 @@
 //! What is told of a call: the cheapest test comes first, and most calls end there.
 
+use crate::parents::{self, Parent};
 use crate::path::{self, Path, Where};
 use crate::table::{self, Known};
-use crate::{shared, sys};
+use crate::{next, process, shared, sys};
 use core::ffi::{CStr, c_char, c_int};
 use treeferry_ring::{Epoch, Handed, Kind, Record, Ring, id_of};
 
@@ -97,15 +98,66 @@ fn written(fd: c_int) -> Option<libc::stat> {
     sys::stat_of(fd).ok().filter(is_regular)
 }
 
+/// Whether the name by which a file was opened is known to be that of the file itself, and not of a symlink.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plain {
+    Yes,
+    Unknown,
+}
+
+/// Whether closing writes what is left in a buffer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flushes {
+    Yes,
+    No,
+}
+
+const MAKES: c_int = libc::O_CREAT | libc::O_TRUNC;
+
+fn is_for_writing(flags: c_int) -> bool {
+    flags & libc::O_ACCMODE != libc::O_RDONLY && flags & libc::O_PATH == 0
+}
+
+/// Opens a file with these flags, or others: who opens to write is asked not to follow a symlink at the end of the name,
+/// since then the file is where its directory is. If there is one, it is opened once more, as the program wants it.
+#[inline]
+pub(crate) fn opening(flags: c_int, name: Name, real: impl Fn(c_int) -> c_int) -> c_int {
+    if !shared::is_named() {
+        return real(flags);
+    }
+    if !is_for_writing(flags) {
+        return opened(real(flags), flags, name, Plain::Unknown);
+    }
+    // before it is open: what comes from elsewhere after that makes it another one
+    let epoch = shared::mapped().map(|ring| ring.epoch());
+    let never_follows =
+        flags & libc::O_NOFOLLOW != 0 || flags & MAKES & !libc::O_TRUNC != 0 && flags & libc::O_EXCL != 0;
+    if never_follows || flags & libc::O_DIRECTORY != 0 {
+        let fd = real(flags);
+        opened_for_writing(fd, name, if never_follows { Plain::Yes } else { Plain::Unknown }, epoch);
+        return fd;
+    }
+    let errno = next::errno();
+    let fd = real(flags | libc::O_NOFOLLOW);
+    if fd < 0 && next::errno() == libc::ELOOP {
+        next::set_errno(errno);
+        let fd = real(flags);
+        opened_for_writing(fd, name, Plain::Unknown, epoch);
+        return fd;
+    }
+    opened_for_writing(fd, name, Plain::Yes, epoch);
+    table::add(fd);
+    fd
+}
+
 /// A file was opened with these flags, by a name, seen from an open directory.
 #[inline]
-pub(crate) fn opened(fd: c_int, flags: c_int, name: Name) -> c_int {
-    const MAKES: c_int = libc::O_CREAT | libc::O_TRUNC;
+pub(crate) fn opened(fd: c_int, flags: c_int, name: Name, plain: Plain) -> c_int {
     if fd < 0 || !shared::is_named() {
         return fd;
     }
-    if flags & libc::O_ACCMODE != libc::O_RDONLY && flags & libc::O_PATH == 0 {
-        opened_for_writing(fd, name);
+    if is_for_writing(flags) {
+        opened_for_writing(fd, name, plain, None);
     } else {
         table::set(fd, Known::Harmless);
         if flags & MAKES != 0 && flags & libc::O_PATH == 0 {
@@ -115,26 +167,56 @@ pub(crate) fn opened(fd: c_int, flags: c_int, name: Name) -> c_int {
     fd
 }
 
-fn opened_for_writing(fd: c_int, name: Name) {
-    let Some(ring) = shared::ring() else { return table::set(fd, Known::Unknown) };
-    // before it is found out where the file is: what comes from elsewhere after that makes it another one
-    let epoch = ring.epoch();
-    let Ok(s) = sys::stat_of(fd) else { return table::set(fd, Known::Unknown) };
+/// `before`: the epoch before it was opened, if the ring was there.
+fn opened_for_writing(fd: c_int, name: Name, plain: Plain, before: Option<Epoch>) {
+    if fd < 0 {
+        return;
+    }
+    table::set(fd, Known::Unknown);
+    let Some(ring) = shared::ring() else { return };
+    if ring.is_full() {
+        return untold(&ring);
+    }
+    // SAFETY: a call has just succeeded with it.
+    let given = unsafe { given(name.1) };
+    let mut path = Path::new();
+    let epoch = before.unwrap_or_else(|| ring.epoch());
+    let believed = match (before, parents::split(given.to_bytes())) {
+        (Some(_), Some((parent, end))) if plain == Plain::Yes => {
+            parents::look(&ring, parent, &mut path).map(|is| (is, end))
+        }
+        _ => None,
+    };
+    if let Some((Parent::Elsewhere, _)) = believed {
+        return table::set(fd, Known::Elsewhere(epoch, 0));
+    }
+    let Ok(s) = sys::stat_of(fd) else { return };
     if !is_regular(&s) {
         return table::set(fd, Known::Harmless);
     }
     if s.st_nlink == 0 {
         // it may get a name (O_TMPFILE)
-        return table::set(fd, Known::Unknown);
+        return;
     }
     let id = id_in(&s);
     if !ring.may_hold(s.st_dev) {
         return table::set(fd, Known::Elsewhere(epoch, id));
     }
-    let mut path = Path::new();
-    // SAFETY: a call has just succeeded with it.
-    let at = path::of_opened(&ring, fd, &s, name.0, unsafe { given(name.1) }, &mut path);
+    let at = match believed {
+        Some((_, end)) => {
+            path.push(end);
+            Where::Here
+        }
+        None => path::of_opened(&ring, fd, &s, (name.0, given, plain == Plain::Yes), &mut path),
+    };
     remember(&ring, fd, epoch, id, at, &path);
+}
+
+/// There is no room for what would be told. Everything is looked at for that, when there is a reader again.
+fn untold(ring: &Ring<'_>) {
+    if ring.add_untold() {
+        sys::wake(ring.sleeper());
+    }
 }
 
 /// A file was made or emptied by opening it, and cannot be written by way of this descriptor.
@@ -172,14 +254,19 @@ fn find(ring: &Ring<'_>, fd: c_int, epoch: Epoch, s: &libc::stat) {
 /// A descriptor has become a copy of another.
 pub(crate) fn copied(old: c_int, new: c_int) -> c_int {
     if new >= 0 && shared::is_named() {
-        table::set(new, table::get(old));
+        table::copy(old, new);
     }
     new
 }
 
 /// Closes a descriptor. `is_closed` says of the result whether it is.
 #[inline]
-pub(crate) fn closing<R>(fd: c_int, real: impl FnOnce() -> R, is_closed: impl FnOnce(&R) -> bool) -> R {
+pub(crate) fn closing<R>(
+    fd: c_int,
+    flushes: Flushes,
+    real: impl FnOnce() -> R,
+    is_closed: impl FnOnce(&R) -> bool,
+) -> R {
     if !shared::is_named() {
         return real();
     }
@@ -198,9 +285,9 @@ pub(crate) fn closing<R>(fd: c_int, real: impl FnOnce() -> R, is_closed: impl Fn
             let result = real();
             if !is_closed(&result) {
                 table::set(fd, Known::Elsewhere(epoch, id));
-            } else if ring.epoch() != epoch {
-                // a stream was written as it was closed, and somebody has brought it here meanwhile: he tells where
-                put_known(&ring, Kind::Changed, id);
+            } else if flushes == Flushes::Yes && ring.epoch() != epoch {
+                // it was written as it was closed, and somebody has brought it here meanwhile: he tells where
+                if id == 0 { unnamed(&ring) } else { put_known(&ring, Kind::Changed, id) }
             }
             result
         }
@@ -212,6 +299,11 @@ pub(crate) fn closing<R>(fd: c_int, real: impl FnOnce() -> R, is_closed: impl Fn
 fn closing_unknown<R>(fd: c_int, real: impl FnOnce() -> R, is_closed: impl FnOnce(&R) -> bool) -> R {
     let Some(s) = written(fd) else { return real() };
     let Some(ring) = shared::ring() else { return real() };
+    if ring.is_full() {
+        let result = real();
+        untold(&ring);
+        return result;
+    }
     let mut path = Path::new();
     let at = path::of_known(&ring, fd, &s, &mut path);
     let result = real();
@@ -233,7 +325,7 @@ pub(crate) fn closing_all(first: u32, last: u32) {
     }
     let first = c_int::try_from(first).unwrap_or(c_int::MAX);
     for fd in first..=c_int::try_from(last).unwrap_or(c_int::MAX).min(table::highest()) {
-        closing(fd, || (), |()| true);
+        closing(fd, Flushes::No, || (), |()| true);
     }
 }
 
@@ -286,6 +378,15 @@ pub(crate) fn removing(kind: Kind, dir: c_int, path: *const c_char, real: impl F
     result
 }
 
+/// Does something after which paths may lead to elsewhere.
+pub(crate) fn changing<R>(real: impl FnOnce() -> R) -> R {
+    let Some(ring) = shared::ring() else { return real() };
+    ring.change_begins();
+    let result = real();
+    ring.change_ends();
+    result
+}
+
 /// A name, seen from an open directory.
 #[derive(Clone, Copy)]
 pub(crate) struct Name(pub(crate) c_int, pub(crate) *const c_char);
@@ -301,7 +402,8 @@ pub(crate) fn renaming(old: Name, new: Name, exchange: bool, real: impl FnOnce()
     let (mut from, mut to) = (Path::new(), Path::new());
     let was = path::of_name(&ring, old.0, old_path, &mut from);
     let is = path::of_name(&ring, new.0, new_path, &mut to);
-    let result = real();
+    let leads = || sys::stat_at(old.0, old_path, libc::AT_SYMLINK_NOFOLLOW).is_ok_and(|s| !is_regular(&s));
+    let result = if exchange || leads() { changing(real) } else { real() };
     if result != 0 {
         return result;
     }
@@ -364,7 +466,7 @@ pub(crate) fn begun() {
             table::set(fd, Known::Elsewhere(epoch, id));
             continue;
         }
-        match ring.handed_over(sys::process(), id, moment()) {
+        match ring.handed_over(process::number(), id, moment()) {
             Some(Handed::Told) => {
                 // whoever has told has a number that the reader knows, and that is ours
                 shared::is_known();
@@ -378,7 +480,7 @@ pub(crate) fn begun() {
 
 /// A clock for what one program hands to the next.
 fn moment() -> u64 {
-    sys::seconds() / 4
+    sys::ticks() >> 12
 }
 
 /// This process is about to become another program: tells which files are not open then, and hands on what is known of
@@ -439,30 +541,41 @@ pub(crate) fn flushed() {
     }
 }
 
-/// This process is about to be forked. One that does so again and again finds out once what each of them would.
-pub(crate) fn forking() {
+/// Forks. `is_child` says of the result whether this is the child.
+pub(crate) fn forking(real: impl FnOnce() -> c_int, is_child: impl FnOnce(c_int) -> bool) -> c_int {
     use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
     static FORKS: AtomicU32 = AtomicU32::new(0);
-    if shared::is_named()
-        && FORKS.fetch_add(1, Relaxed) == 1
+    if !shared::is_named() {
+        return real();
+    }
+    // one that does so again and again finds out once what each of its children would
+    if FORKS.fetch_add(1, Relaxed) == 1
         && let Some(ring) = shared::ring()
     {
         shared::process(&ring);
     }
+    // it may be gone before the child asks for it
+    let parent = if table::has_open() { process::number() } else { 0 };
+    let result = real();
+    if is_child(result) {
+        forked(parent);
+    }
+    result
 }
 
-/// This process has been forked.
-pub(crate) fn forked() {
+/// This process has been forked; from whom is 0 if that had no files open.
+fn forked(parent: u32) {
     table::own();
     shared::forked();
     if !table::has_open() {
         return;
     }
     let told = shared::ring().is_some_and(|ring| {
-        let parent = u64::from(sys::parent());
-        parent != 0 && put(&ring, &Saying { kind: Kind::Forked, id: parent, path: None, other: None })
+        parent != 0
+            && put(&ring, &Saying { kind: Kind::Forked, id: u64::from(parent), path: None, other: None })
     });
     if !told {
+        // the reader does not know this process, nor from which it was forked
         table::forget_told();
         ending();
     }

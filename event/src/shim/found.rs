@@ -20,7 +20,8 @@ impl Held {
         let processes = match fs::read_dir("/proc") {
             Ok(processes) => processes,
             Err(e) => {
-                return Err(rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO)).call("opendir(/proc)");
+                return Err(rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO))
+                    .call("opendir(/proc)");
             }
         };
         let own = std::process::id();

@@ -22,8 +22,8 @@ const LOOKS: usize = 1000;
 const ANY: u32 = 0;
 /// After so long without a change their files are not looked at any more.
 const FORGET: Duration = Duration::from_secs(600);
-/// So many files are remembered after they were closed. What a process tells just then may come a moment later, and speak
-/// of a file that is open elsewhere too, by its number alone.
+/// So many files are remembered after they were closed, or renamed, and so many processes after they are gone. What is told
+/// just then may come a moment later, and speak of what was before.
 const RECENT: usize = 256;
 
 /// How it is seen that a process is gone.
@@ -73,6 +73,10 @@ pub(crate) struct Held {
     turn: usize,
     /// What was closed last.
     recent: VecDeque<(u64, Vec<Name>)>,
+    /// What was renamed last: which file, the name before and after.
+    renamed: VecDeque<(u64, Vec<u8>, Vec<u8>)>,
+    /// Processes that were gone last, with what they had open: one that was forked from them may not have said so yet.
+    departed: VecDeque<(u32, HashMap<u64, Open>)>,
 }
 
 impl Held {
@@ -87,6 +91,8 @@ impl Held {
             epoll,
             turn: 0,
             recent: VecDeque::new(),
+            renamed: VecDeque::new(),
+            departed: VecDeque::new(),
         })
     }
 
@@ -109,21 +115,31 @@ impl Held {
 
     /// A process has a file open.
     pub(crate) fn open(&mut self, pid: u32, id: u64, path: &[u8], cut: bool) {
+        let mut names = vec![Name { path: path.to_owned(), cut }];
+        // it was found out before a rename where it is, and told after that
+        for (_, from, to) in self.renamed.iter().filter(|(of, ..)| *of == id) {
+            if names.iter().any(|n| n.path == *from) {
+                names.push(Name { path: to.clone(), cut });
+            }
+        }
         let mut added = 0;
         let open = self.process(pid).files.entry(id).or_insert_with(|| {
             added = 1;
             Open { names: Vec::with_capacity(1), seen: None, since: Instant::now() }
         });
-        if !open.names.iter().any(|n| n.path == path && n.cut == cut) {
-            open.names.push(Name { path: path.to_owned(), cut });
+        for name in names {
+            if !open.names.contains(&name) {
+                open.names.push(name);
+            }
         }
         self.files += added;
     }
 
     /// A process has open what another had open when it was forked from that.
     pub(crate) fn forked(&mut self, child: u32, parent: u32) {
-        let Some(open) = self.processes.get(&parent) else { return };
-        let files: Vec<(u64, Vec<Name>)> = open.files.iter().map(|(id, f)| (*id, f.names.clone())).collect();
+        let departed = || self.departed.iter().rev().find(|(pid, _)| *pid == parent).map(|(_, files)| files);
+        let Some(files) = self.processes.get(&parent).map(|p| &p.files).or_else(departed) else { return };
+        let files: Vec<(u64, Vec<Name>)> = files.iter().map(|(id, f)| (*id, f.names.clone())).collect();
         for (id, names) in files {
             names.iter().for_each(|n| self.open(child, id, &n.path, n.cut));
         }
@@ -139,8 +155,9 @@ impl Held {
     pub(crate) fn names(&self, pid: u32, id: u64) -> Option<&[Name]> {
         let own = self.processes.get(&pid).and_then(|p| p.files.get(&id));
         let other = || self.processes.values().find_map(|p| p.files.get(&id));
+        let departed = || self.departed.iter().rev().find_map(|(_, files)| files.get(&id));
         let recent = || self.recent.iter().rev().find(|(of, _)| *of == id).map(|(_, names)| names.as_slice());
-        own.or_else(other).map(|f| f.names.as_slice()).or_else(recent)
+        own.or_else(other).or_else(departed).map(|f| f.names.as_slice()).or_else(recent)
     }
 
     /// A process has closed a file.
@@ -148,10 +165,7 @@ impl Held {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         if let Some(open) = process.files.remove(&id) {
             self.files -= 1;
-            if self.recent.len() >= RECENT {
-                self.recent.pop_front();
-            }
-            self.recent.push_back((id, open.names));
+            keep(&mut self.recent, (id, open.names));
         }
         // one that is watched will likely open another
         if process.files.is_empty() && matches!(process.life, Life::New | Life::Asked) {
@@ -184,6 +198,12 @@ impl Held {
         };
         for (_, names) in &mut self.recent {
             names.iter_mut().for_each(renamed);
+        }
+        for (_, files) in &mut self.departed {
+            files.values_mut().flat_map(|f| &mut f.names).for_each(renamed);
+        }
+        if !is_dir && id != 0 {
+            keep(&mut self.renamed, (id, from.to_owned(), to.to_owned()));
         }
         if self.files == 0 {
             return;
@@ -232,9 +252,11 @@ impl Held {
             dead.extend(events.iter().map(|e| e.data.u64() as u32));
         }
         for pid in dead {
-            for name in self.forget(pid).into_iter().flat_map(|p| p.files.into_values()).flat_map(|f| f.names) {
+            let Some(process) = self.forget(pid).filter(|p| !p.files.is_empty()) else { continue };
+            for name in process.files.values().flat_map(|f| &f.names) {
                 gone(&name.path, name.cut);
             }
+            keep(&mut self.departed, (pid, process.files));
         }
         Ok(())
     }
@@ -284,6 +306,14 @@ impl Held {
             self.files -= before - process.files.len();
         }
     }
+}
+
+/// Keeps the last ones.
+fn keep<T>(all: &mut VecDeque<T>, last: T) {
+    if all.len() >= RECENT {
+        all.pop_front();
+    }
+    all.push_back(last);
 }
 
 /// Whether a process is known to be gone.

@@ -73,6 +73,8 @@ pub struct Shim {
     gone: bool,
     /// Files that were closed, and nobody knew that they were open.
     unknown: u64,
+    /// Changes of what paths lead to, when they were last looked at ([`treeferry_ring::Ring::settle_changes`]).
+    changes: (u64, u64),
 }
 
 /// Reads the ring at a path, which is made if there is none. When this returns, no change will be missed that a program
@@ -112,6 +114,7 @@ pub fn shim(ring: &Path, root: &Path, excluded: Excluded) -> Result<Shim, Error>
         pending: false,
         gone: false,
         unknown: 0,
+        changes: (0, 0),
     })
 }
 
@@ -138,6 +141,9 @@ impl Shim {
     fn tick(&mut self, tell: &mut dyn FnMut(News)) -> Result<(), Error> {
         self.ticked = Instant::now();
         self.hub.check()?;
+        if let Some(ring) = self.current.file.ring() {
+            self.changes = ring.settle_changes(self.changes);
+        }
         match path_of(self.root.fd()) {
             Ok(top) if top == self.top => {}
             Ok(top) => {
@@ -220,7 +226,10 @@ impl Shim {
             )));
         }
         if self.unknown > 0 {
-            tell(News::Lost(format!("{} files were closed of which it was not known where they are", self.unknown)));
+            tell(News::Lost(format!(
+                "{} files were closed of which it was not known where they are",
+                self.unknown
+            )));
             self.unknown = 0;
         }
         if self.held.len() > MOST_HELD {

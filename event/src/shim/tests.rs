@@ -170,7 +170,14 @@ fn a_file_that_is_closed_by_its_number_is_found_by_the_name_that_it_has_by_then(
     assert_eq!((news(&mut a), a.held.len()), (vec![changed("e/f")], 2));
     place.tell_of(&a, Kind::Closed, pid, 5, "");
     assert_eq!((news(&mut a), a.held.len()), (vec![changed("e/f")], 1));
-    let record = Record { kind: Kind::Moved, cut: false, pid: 1, id: 6, path: &place.path("a/in"), other: &place.path("b/elsewhere") };
+    let record = Record {
+        kind: Kind::Moved,
+        cut: false,
+        pid: 1,
+        id: 6,
+        path: &place.path("a/in"),
+        other: &place.path("b/elsewhere"),
+    };
     ring(&a).push(&record);
     place.tell_of(&a, Kind::Closed, pid, 6, "");
     assert_eq!((news(&mut a), a.held.len()), (vec![hint("in", What::Tree)], 0));

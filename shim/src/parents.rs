@@ -1,0 +1,106 @@
+//! Where directories are by the paths that this process uses: found out once, and believed for a while.
+//!
+//! What a path leads to changes when a directory or a symlink on it is renamed, made or replaced. Whoever loads this
+//! library counts such changes in the ring, before and after ([`Ring::changes`]), so what was believed before is asked
+//! again; the count is looked at after the file was opened. What others do is noticed after [`BELIEVED_TICKS`].
+//!
+//! No lock: a slot that another thread, or the code that a signal has interrupted, writes just now is not used.
+
+use crate::path::Path;
+use crate::sys;
+use core::sync::atomic::{AtomicU64, Ordering::*, fence};
+use treeferry_ring::{Ring, mixed, word_of};
+
+/// How long something is believed, in the unit of [`sys::ticks`]: a tenth of a second.
+const BELIEVED_TICKS: u64 = 100;
+const SLOTS: usize = 16;
+/// Longest path that is remembered.
+const PATH_WORDS: usize = 28;
+
+struct Slot {
+    /// Odd: it is being written.
+    seq: AtomicU64,
+    changes: AtomicU64,
+    until: AtomicU64,
+    /// Lengths of the path that was used (low half) and of the real one (0: what is there is not mirrored).
+    lengths: AtomicU64,
+    used: [AtomicU64; PATH_WORDS],
+    real: [AtomicU64; PATH_WORDS],
+}
+
+const fn zeros<const N: usize>() -> [AtomicU64; N] {
+    [const { AtomicU64::new(0) }; N]
+}
+
+static CACHE: [Slot; SLOTS] = [const {
+    let [seq, changes, until, lengths] = zeros();
+    Slot { seq, changes, until, lengths, used: zeros(), real: zeros() }
+}; SLOTS];
+
+/// What is believed of a directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parent {
+    /// It is not mirrored.
+    Elsewhere,
+    /// It is mirrored, and its real path was handed out.
+    Here,
+}
+
+/// Directory and name of an absolute path; `None`: it is none, or ends in what is no name.
+pub(crate) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = path.iter().rposition(|b| *b == b'/')?;
+    let (parent, name) = (path.get(..at)?, path.get(at + 1..)?);
+    let is_name = !matches!(name, b"" | b"." | b"..");
+    (path.first() == Some(&b'/') && is_name).then_some((parent, name))
+}
+
+fn slot(path: &[u8]) -> Option<&'static Slot> {
+    if path.len() > PATH_WORDS * 8 {
+        return None;
+    }
+    let sum = path.chunks(8).fold(path.len() as u64, |sum, part| mixed(sum, word_of(part)));
+    CACHE.get(sum as usize % SLOTS)
+}
+
+/// What is believed of the directory of this path, and its real path.
+pub(crate) fn look(ring: &Ring<'_>, used: &[u8], real: &mut Path) -> Option<Parent> {
+    let slot = slot(used)?;
+    let seq = slot.seq.load(Acquire);
+    if seq & 1 != 0 || slot.lengths.load(Relaxed) as u32 as usize != used.len() {
+        return None;
+    }
+    let same = used.chunks(8).zip(&slot.used).all(|(part, word)| word.load(Relaxed) == word_of(part));
+    if !same || slot.changes.load(Relaxed) != ring.changes() || slot.until.load(Relaxed) < sys::ticks() {
+        return None;
+    }
+    let length = (slot.lengths.load(Relaxed) >> 32) as usize;
+    real.set_words(slot.real.iter().map(|word| word.load(Relaxed)), length);
+    fence(Acquire);
+    if slot.seq.load(Relaxed) != seq {
+        return None;
+    }
+    Some(if length == 0 { Parent::Elsewhere } else { Parent::Here })
+}
+
+/// Remembers where the directory of a path is. `changes` is what [`Ring::settled_changes`] said before that was found
+/// out; `real` is empty if it is not mirrored.
+pub(crate) fn remember(changes: Option<u64>, used: &[u8], real: &[u8]) {
+    let (Some(changes), Some(slot)) = (changes, slot(used)) else { return };
+    if real.len() > PATH_WORDS * 8 {
+        return;
+    }
+    let seq = slot.seq.load(Relaxed);
+    if seq & 1 != 0 || slot.seq.compare_exchange(seq, seq + 1, Acquire, Relaxed).is_err() {
+        return;
+    }
+    fence(Release);
+    let write = |words: &[AtomicU64], bytes: &[u8]| {
+        words.iter().zip(bytes.chunks(8)).for_each(|(word, part)| word.store(word_of(part), Relaxed));
+    };
+    write(&slot.used, used);
+    write(&slot.real, real);
+    slot.lengths.store((real.len() as u64) << 32 | used.len() as u64, Relaxed);
+    slot.changes.store(changes, Relaxed);
+    slot.until.store(sys::ticks() + BELIEVED_TICKS, Relaxed);
+    slot.seq.store(seq + 2, Release);
+}

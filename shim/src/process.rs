@@ -1,0 +1,58 @@
+//! The number of this process, remembered by those that need it often.
+//!
+//! It changes by a fork, and a fork need not be one that this library sees. So it is kept in memory that the kernel clears
+//! in whatever is forked (`MADV_WIPEONFORK`, madvise(2), since Linux 4.14). A child that shares its memory with this
+//! process has that number too: as long as there may be one, it is asked for.
+
+use crate::sys;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
+
+/// After so many questions it is remembered: to set that up costs more than to ask a few times.
+const QUESTIONS: u32 = 32;
+/// The largest page there is.
+const PAGE_BYTES: usize = if cfg!(target_arch = "x86_64") { 4096 } else { 65_536 };
+const PAGE_WORDS: usize = PAGE_BYTES / 8;
+
+/// A whole page is in it, wherever it begins.
+static ROOM: [AtomicU64; 2 * PAGE_WORDS] = [const { AtomicU64::new(0) }; 2 * PAGE_WORDS];
+static ASKED: AtomicU32 = AtomicU32::new(0);
+/// Whether a child may be using this memory: between vfork(2) and exec(2).
+static IS_SHARED: AtomicBool = AtomicBool::new(false);
+
+/// The number of this process.
+#[inline]
+pub(crate) fn number() -> u32 {
+    match page().load(Relaxed) {
+        0 => ask(),
+        _ if is_shared() => sys::process(),
+        number => number as u32,
+    }
+}
+
+/// The first word of the page.
+fn page() -> &'static AtomicU64 {
+    let begins = (ROOM.as_ptr() as usize).wrapping_neg() % PAGE_BYTES / 8;
+    ROOM.get(begins).unwrap_or(&ROOM[0])
+}
+
+#[cold]
+fn ask() -> u32 {
+    let number = sys::process();
+    // once more after a fork: the page is cleared, and will be again
+    let often = ASKED.fetch_add(1, Relaxed) >= QUESTIONS;
+    if often && !is_shared() && sys::wipe_on_fork(page().as_ptr() as usize, PAGE_BYTES) {
+        page().store(u64::from(number), Relaxed);
+    }
+    number
+}
+
+/// A child that uses this memory is about to begin.
+pub(crate) fn share() {
+    IS_SHARED.store(true, Release);
+}
+
+/// Whether a child may be using this memory.
+#[inline]
+pub(crate) fn is_shared() -> bool {
+    IS_SHARED.load(Relaxed)
+}
