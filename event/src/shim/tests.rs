@@ -67,7 +67,10 @@ fn hint(path: &str, what: What) -> News {
 #[test]
 fn each_detector_of_a_ring_tells_what_is_its_own_and_nobody_loses_what_another_has_read() {
     let place = Place::new();
-    let (mut a, mut b) = (place.shim("a"), place.shim("b"));
+    let mut a = place.shim("a");
+    let session = ring(&a).epoch().session();
+    let mut b = place.shim("b");
+    assert_ne!(ring(&a).epoch().session(), session, "what writers remember is not known to the new one");
     assert!(news(&mut a).is_empty() && news(&mut b).is_empty());
     place.tell(&a, Kind::Closed, 1, "a/x", "");
     place.tell(&a, Kind::Closed, 1, "b/y", "");

@@ -202,6 +202,43 @@ fn copies_of_a_descriptor_and_children_are_followed() {
 }
 
 #[test]
+fn a_copy_of_a_descriptor_keeps_the_file_open() {
+    let s = Scratch::disk();
+    let mut t = Two::start(&s);
+    for (n, copies) in
+        ["g = os.dup(f)", "g = 50; os.dup2(f, g)", "g = fcntl.fcntl(f, fcntl.F_DUPFD, 60)"].iter().enumerate()
+    {
+        t.python.tell(&format!(
+            "import fcntl; f = os.open('c{n}', os.O_WRONLY | os.O_CREAT); {copies}; os.close(f)"
+        ));
+        t.m.catch_up();
+        // its end tells
+        t.python
+            .tell("p = os.fork(); p or (os.write(g, b'later'), os.kill(os.getpid(), 9)); os.waitpid(p, 0)");
+        t.m.assert_same();
+        t.python.tell("os.write(g, b' than that'); os.close(g)");
+        t.m.assert_same();
+    }
+    t.python.kill();
+    t.m.stop();
+}
+
+#[test]
+fn a_child_that_uses_the_memory_of_its_parent_changes_nothing_that_is_remembered() {
+    let s = Scratch::disk();
+    let mut t = Two::start(&s);
+    for n in 0..3 {
+        t.python.tell(&format!("f = os.open('e{n}', os.O_WRONLY | os.O_CREAT); os.dup2(f, 2); os.close(f)"));
+        t.python.tell("subprocess.run(['true'], stderr=subprocess.DEVNULL)");
+        t.m.catch_up();
+        t.python.tell("os.write(2, b'of the parent'); os.close(2)");
+        t.m.assert_same();
+    }
+    t.python.kill();
+    t.m.stop();
+}
+
+#[test]
 fn a_child_outlives_its_parent_with_what_that_has_opened() {
     let s = Scratch::disk();
     let m = Mirror::start(&s);
