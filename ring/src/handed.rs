@@ -9,6 +9,10 @@ use core::sync::atomic::Ordering::*;
 /// So many processes may be about to become another program at once.
 pub(crate) const HANDED_WORDS: usize = 128;
 
+/// What was handed over is found as long as fewer records than that were told since, and for some time not after twice as
+/// many: by then another process may have the number.
+const LAPSE: u64 = 4096;
+
 /// What is known of an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -20,15 +24,15 @@ pub enum Handed {
 }
 
 impl Ring<'_> {
-    /// Says what is known of a file that a process has open. `moment` is a clock that goes slowly: what was said is
-    /// found in the same moment and in the next.
-    pub fn hand_over(&self, pid: u32, id: u64, what: Handed, moment: u64) {
-        let tag = self.tag(pid, id, what, moment);
+    /// Says what is known of a file that a process has open. It is found until some [`LAPSE`] records later.
+    pub fn hand_over(&self, pid: u32, id: u64, what: Handed) {
+        let tag = self.tag(pid, id, what, self.head() / LAPSE);
         self.word(place(tag)).store(tag, Release);
     }
 
     /// What this process knew of a file before it became another program.
-    pub fn handed_over(&self, pid: u32, id: u64, moment: u64) -> Option<Handed> {
+    pub fn handed_over(&self, pid: u32, id: u64) -> Option<Handed> {
+        let moment = self.head() / LAPSE;
         let there = |what: &Handed| {
             [moment, moment.wrapping_sub(1)].into_iter().any(|moment| {
                 let tag = self.tag(pid, id, *what, moment);

@@ -159,6 +159,11 @@ impl<'a> Ring<'a> {
         if used <= self.slots as u64 { Ok(()) } else { Err(Bad::Positions) }
     }
 
+    /// The memory.
+    pub fn words(&self) -> &'a [AtomicU64] {
+        self.words
+    }
+
     /// How many slots it has.
     pub fn slots(&self) -> usize {
         self.slots

@@ -366,18 +366,26 @@ fn what_a_program_knows_is_found_by_that_which_takes_its_place() {
     let ring = Ring::format(&memory, 9, 0).unwrap();
     let (a, b) = (id_of(1, 2), id_of(2, 1));
     assert_ne!(a, b);
-    assert_eq!(ring.handed_over(7, a, 100), None);
-    ring.hand_over(7, a, Handed::Told, 100);
-    ring.hand_over(7, b, Handed::Elsewhere, 100);
-    assert_eq!(ring.handed_over(7, a, 100), Some(Handed::Told));
-    assert_eq!(ring.handed_over(7, b, 101), Some(Handed::Elsewhere));
-    assert_eq!(ring.handed_over(7, a, 102), None, "another process may have its number by now");
-    assert_eq!(ring.handed_over(8, a, 100), None);
+    assert_eq!(ring.handed_over(7, a), None);
+    ring.hand_over(7, a, Handed::Told);
+    ring.hand_over(7, b, Handed::Elsewhere);
+    assert_eq!(
+        (ring.handed_over(7, a), ring.handed_over(7, b)),
+        (Some(Handed::Told), Some(Handed::Elsewhere))
+    );
+    assert_eq!(ring.handed_over(8, a), None);
     // something came from elsewhere: it may be this
     ring.add_arrival();
-    assert_eq!((ring.handed_over(7, a, 100), ring.handed_over(7, b, 100)), (Some(Handed::Told), None));
+    assert_eq!((ring.handed_over(7, a), ring.handed_over(7, b)), (Some(Handed::Told), None));
+    for n in 0..8192 {
+        assert!(n > 4096 || ring.handed_over(7, a).is_some(), "{n}");
+        ring.push(&changed(b"/a"));
+        ring.set_tail(ring.head());
+    }
+    assert_eq!(ring.handed_over(7, a), None, "another process may have its number by now");
+    ring.hand_over(7, a, Handed::Told);
     ring.begin_session();
-    assert_eq!(ring.handed_over(7, a, 100), None);
+    assert_eq!(ring.handed_over(7, a), None);
 }
 
 #[test]

@@ -3,7 +3,6 @@
 //! A file that is open when a program ends is told as open: the reader sees the process go, and knows then that
 //! nothing more is written. So what the C library writes at the very end of `exit` is written by then.
 
-use crate::next::Next;
 use crate::stand_in;
 use crate::tell::{becoming_another, begun, changing, ending, forking};
 use crate::{shared, table};
@@ -67,17 +66,11 @@ stand_in! {
 /// argument are as they were when the function itself begins, and so is the stack.
 macro_rules! stand_in_by_jumping {
     ($(fn $name:ident, $before:ident, $does:expr)*) => {$(
+        $crate::looked_up! { $name }
         extern "C" fn $before() -> *const c_void {
-            static NEXT: Next = Next::new();
             $does;
-            const NAME: &core::ffi::CStr = match core::ffi::CStr::from_bytes_with_nul(
-                concat!(stringify!($name), "\0").as_bytes(),
-            ) {
-                Ok(name) => name,
-                Err(_) => unreachable!(),
-            };
             // SAFETY: a pointer to a function is one.
-            unsafe { NEXT.find(NAME) }
+            unsafe { $name::NEXT.find($name::NAME) }
         }
 
         #[cfg(target_arch = "x86_64")]

@@ -12,6 +12,9 @@
 //! to the C library, so that the points at which a thread can be cancelled stay what they are. Such a cancellation
 //! unwinds through the frames of this library; it holds nothing that would have to be given back.
 //!
+//! To touch a page for the first time costs a process more than all else that is done here for most of them. So what every
+//! process needs is together (`.data.hot`), and what others need apart.
+//!
 //! All is `unsafe` here as all of it is the other side of C.
 
 #![no_std]
@@ -31,26 +34,44 @@ mod tell;
 
 /// Stands in for a function of the C library. In the body, `real()` calls it with the arguments that were given, but for
 /// those that are named behind it: `real(flags)` has them anew.
+///
+/// `prepare()` looks up all of these functions, which otherwise is done when one is called first.
 macro_rules! stand_in {
-    ($(fn $name:ident($($arg:ident: $kind:ty),* $(,)?) -> $result:ty, $real:ident $(($anew:ident))? => $body:expr)*) => {$(
-        #[unsafe(no_mangle)]
-        unsafe extern "C" fn $name($($arg: $kind),*) -> $result {
-            static NEXT: $crate::next::Next = $crate::next::Next::new();
-            const NAME: &core::ffi::CStr = match core::ffi::CStr::from_bytes_with_nul(
-                concat!(stringify!($name), "\0").as_bytes(),
-            ) {
-                Ok(name) => name,
-                Err(_) => unreachable!(),
-            };
-            // SAFETY: this is the signature that the C library gives the function.
-            let next: unsafe extern "C" fn($($kind),*) -> $result = unsafe { NEXT.find(NAME) };
-            // SAFETY: the caller vouches for the arguments as to the C library.
-            let $real = |$($anew)?| unsafe { next($($arg),*) };
-            $body
+    ($(fn $name:ident($($arg:ident: $kind:ty),* $(,)?) -> $result:ty, $real:ident $(($anew:ident))? => $body:expr)*) => {
+        $(
+            $crate::looked_up! { $name }
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $name($($arg: $kind),*) -> $result {
+                // SAFETY: this is the signature that the C library gives the function.
+                let next: unsafe extern "C" fn($($kind),*) -> $result = unsafe { $name::NEXT.find($name::NAME) };
+                // SAFETY: the caller vouches for the arguments as to the C library.
+                let $real = |$($anew)?| unsafe { next($($arg),*) };
+                $body
+            }
+        )*
+        pub(crate) fn prepare() {
+            $($name::NEXT.look_up($name::NAME);)*
         }
-    )*};
+    };
 }
 pub(crate) use stand_in;
+
+/// The next function of a name, in a module of that name.
+macro_rules! looked_up {
+    ($name:ident) => {
+        #[allow(non_snake_case)]
+        mod $name {
+            #[unsafe(link_section = ".data.hot")]
+            pub(super) static NEXT: $crate::next::Next = $crate::next::Next::new();
+            pub(super) const NAME: &core::ffi::CStr =
+                match core::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+                    Ok(name) => name,
+                    Err(_) => unreachable!(),
+                };
+        }
+    };
+}
+pub(crate) use looked_up;
 
 /// There is nothing here that panics; the language wants to know what would happen.
 #[panic_handler]

@@ -57,14 +57,21 @@ impl Next {
         const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
         let mut at = self.0.load(Relaxed);
         if at.is_null() {
-            // SAFETY: the name is NUL-ended.
-            at = keeping_errno(|| unsafe { dlsym(libc::RTLD_NEXT, name.as_ptr()) });
-            if at.is_null() {
-                at = missing as *mut c_void;
-            }
-            self.0.store(at, Relaxed);
+            at = self.look_up(name);
         }
         // SAFETY: both are pointers, and the caller vouches for what it points to. What is missing takes any arguments.
         unsafe { transmute_copy(&at) }
+    }
+
+    /// Looks it up.
+    #[cold]
+    pub(crate) fn look_up(&self, name: &CStr) -> *mut c_void {
+        // SAFETY: the name is NUL-ended.
+        let mut at = keeping_errno(|| unsafe { dlsym(libc::RTLD_NEXT, name.as_ptr()) });
+        if at.is_null() {
+            at = missing as *mut c_void;
+        }
+        self.0.store(at, Relaxed);
+        at
     }
 }

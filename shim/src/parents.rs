@@ -8,7 +8,7 @@
 
 use crate::path::Path;
 use crate::sys;
-use core::sync::atomic::{AtomicU64, Ordering::*, fence};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
 use treeferry_ring::{Ring, mixed, word_of};
 
 /// How long something is believed, in the unit of [`sys::ticks`]: a tenth of a second.
@@ -37,6 +37,10 @@ static CACHE: [Slot; SLOTS] = [const {
     Slot { seq, changes, until, lengths, used: zeros(), real: zeros() }
 }; SLOTS];
 
+/// How often somebody wanted to remember something. A process that opens one file has no use for it.
+#[unsafe(link_section = ".data.hot")]
+static WANTED: AtomicU32 = AtomicU32::new(0);
+
 /// What is believed of a directory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Parent {
@@ -64,6 +68,9 @@ fn slot(path: &[u8]) -> Option<&'static Slot> {
 
 /// What is believed of the directory of this path, and its real path.
 pub(crate) fn look(ring: &Ring<'_>, used: &[u8], real: &mut Path) -> Option<Parent> {
+    if WANTED.load(Relaxed) < 2 {
+        return None;
+    }
     let slot = slot(used)?;
     let seq = slot.seq.load(Acquire);
     if seq & 1 != 0 || slot.lengths.load(Relaxed) as u32 as usize != used.len() {
@@ -86,6 +93,9 @@ pub(crate) fn look(ring: &Ring<'_>, used: &[u8], real: &mut Path) -> Option<Pare
 /// out; `real` is empty if it is not mirrored.
 pub(crate) fn remember(changes: Option<u64>, used: &[u8], real: &[u8]) {
     let (Some(changes), Some(slot)) = (changes, slot(used)) else { return };
+    if WANTED.load(Relaxed) < 2 && WANTED.fetch_add(1, Relaxed) == 0 {
+        return;
+    }
     if real.len() > PATH_WORDS * 8 {
         return;
     }

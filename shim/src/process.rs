@@ -15,16 +15,21 @@ const PAGE_WORDS: usize = PAGE_BYTES / 8;
 
 /// A whole page is in it, wherever it begins.
 static ROOM: [AtomicU64; 2 * PAGE_WORDS] = [const { AtomicU64::new(0) }; 2 * PAGE_WORDS];
+#[unsafe(link_section = ".data.hot")]
 static ASKED: AtomicU32 = AtomicU32::new(0);
 /// Whether a child may be using this memory: between vfork(2) and exec(2).
+#[unsafe(link_section = ".data.hot")]
 static IS_SHARED: AtomicBool = AtomicBool::new(false);
 
 /// The number of this process.
 #[inline]
 pub(crate) fn number() -> u32 {
+    if ASKED.load(Relaxed) <= QUESTIONS || is_shared() {
+        ASKED.fetch_add(1, Relaxed);
+        return sys::process();
+    }
     match page().load(Relaxed) {
         0 => ask(),
-        _ if is_shared() => sys::process(),
         number => number as u32,
     }
 }
@@ -35,12 +40,11 @@ fn page() -> &'static AtomicU64 {
     ROOM.get(begins).unwrap_or(&ROOM[0])
 }
 
+/// Also after a fork: then the page is cleared, and will be again.
 #[cold]
 fn ask() -> u32 {
     let number = sys::process();
-    // once more after a fork: the page is cleared, and will be again
-    let often = ASKED.fetch_add(1, Relaxed) >= QUESTIONS;
-    if often && !is_shared() && sys::wipe_on_fork(page().as_ptr() as usize, PAGE_BYTES) {
+    if sys::wipe_on_fork(page().as_ptr() as usize, PAGE_BYTES) {
         page().store(u64::from(number), Relaxed);
     }
     number

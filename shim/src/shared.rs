@@ -12,20 +12,30 @@ const LOOK_AGAIN: usize = 256;
 const VARIABLE: &[u8] = b"TREEFERRY_SHIM=";
 
 /// What the environment said when the program began: it may write over that later.
+#[unsafe(link_section = ".data.hot")]
 static PATH: [AtomicU8; PATH_BYTES] = [const { AtomicU8::new(0) }; PATH_BYTES];
 /// 0: nobody has looked; 1: no ring is named; 2: it is in `PATH`.
+#[unsafe(link_section = ".data.hot")]
 static NAMED: AtomicU8 = AtomicU8::new(0);
 /// 0, or where the ring is mapped (a multiple of 4096) and the logarithm of its slots.
+#[unsafe(link_section = ".data.hot")]
 static MAPPED: AtomicUsize = AtomicUsize::new(0);
 /// Which file that is, by its inode.
+#[unsafe(link_section = ".data.hot")]
 static INODE: AtomicU64 = AtomicU64::new(0);
 /// How often the ring was asked for.
+#[unsafe(link_section = ".data.hot")]
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether the reader knows this process by another number. 0: nobody has looked; 1: no; 2: yes.
+#[unsafe(link_section = ".data.hot")]
 static FOREIGN: AtomicU8 = AtomicU8::new(0);
 
+/// Whether this process has written to the first page of the ring.
+#[unsafe(link_section = ".data.hot")]
+static TOUCHED: AtomicBool = AtomicBool::new(false);
 /// Whether a process that is forked from this one may be in another namespace.
+#[unsafe(link_section = ".data.hot")]
 static RENUMBERED: AtomicBool = AtomicBool::new(false);
 
 #[link(name = "c")]
@@ -112,6 +122,7 @@ pub(crate) fn renumbered() {
 
 /// This process has been forked.
 pub(crate) fn forked() {
+    TOUCHED.store(false, Relaxed);
     if RENUMBERED.load(Relaxed) {
         FOREIGN.store(0, Relaxed);
     }
@@ -125,6 +136,24 @@ fn ring_at(mapped: usize) -> Option<Ring<'static>> {
     let at = (mapped & !0xfff) as *const AtomicU64;
     // SAFETY: it was mapped with this length, page-aligned, and is never unmapped. All access is by atomics.
     Ring::again(unsafe { core::slice::from_raw_parts(at, words) })
+}
+
+/// Sees to it that the first page of the ring can be written.
+fn touch(words: &[AtomicU64]) {
+    if let Some(word) = words.first() {
+        word.fetch_or(0, Relaxed);
+    }
+    TOUCHED.store(true, Relaxed);
+}
+
+/// The ring, if this process has it, which is about to be written.
+#[inline]
+pub(crate) fn mapped_for_writing() -> Option<Ring<'static>> {
+    let ring = mapped()?;
+    if !TOUCHED.load(Relaxed) {
+        touch(ring.words());
+    }
+    Some(ring)
 }
 
 /// Maps the ring that has the name now. That which was mapped before stays: another thread may be writing into it.
@@ -172,6 +201,8 @@ fn map_open(fd: core::ffi::c_int) -> Option<(usize, u64)> {
     let mapped = at | slots.trailing_zeros() as usize;
     // SAFETY: it has just been mapped with this length.
     let words = unsafe { core::slice::from_raw_parts(at as *const AtomicU64, bytes_for(slots) / 8) };
+    // it will be written: a page that is read first and then written is asked for twice
+    touch(words);
     if Ring::open(words).is_err() {
         sys::unmap(at, bytes_for(slots));
         return None;

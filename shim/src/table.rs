@@ -20,6 +20,7 @@ use treeferry_ring::Epoch;
 
 /// Of more than that many descriptors nothing is remembered.
 const DESCRIPTORS: usize = 4096;
+const FEW: usize = 32;
 
 const UNKNOWN: u64 = 0;
 const HARMLESS: u64 = 1;
@@ -51,19 +52,29 @@ struct Slot {
     known: AtomicU64,
 }
 
-static TABLE: [Slot; DESCRIPTORS] =
-    [const { Slot { id: AtomicU64::new(0), known: AtomicU64::new(UNKNOWN) } }; DESCRIPTORS];
+const fn unknown<const N: usize>() -> [Slot; N] {
+    [const { Slot { id: AtomicU64::new(0), known: AtomicU64::new(UNKNOWN) } }; N]
+}
+
+/// The first descriptors are those that every process uses.
+#[unsafe(link_section = ".data.hot")]
+static FIRST: [Slot; FEW] = unknown();
+static OTHERS: [Slot; DESCRIPTORS - FEW] = unknown();
 
 /// The highest descriptor that is asked for when a program ends. A program gets descriptors of whoever starts it; more
 /// than a few does nobody hand on who does not know what they are for.
+#[unsafe(link_section = ".data.hot")]
 static HIGHEST: AtomicI32 = AtomicI32::new(15);
 /// Whether this process has told of a file that it has open; so what is forked from it may have that open too.
+#[unsafe(link_section = ".data.hot")]
 static HAS_OPEN: AtomicBool = AtomicBool::new(false);
 /// The process whose descriptors these are, while a child may be using this memory with descriptors of its own.
+#[unsafe(link_section = ".data.hot")]
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
 fn slot(fd: c_int) -> Option<&'static Slot> {
-    let slot = TABLE.get(usize::try_from(fd).ok()?)?;
+    let number = usize::try_from(fd).ok()?;
+    let slot = FIRST.get(number).or_else(|| OTHERS.get(number.wrapping_sub(FEW)))?;
     (!process::is_shared() || OWNER.load(Relaxed) == process::number()).then_some(slot)
 }
 
@@ -154,16 +165,18 @@ pub(crate) fn has_open() -> bool {
     HAS_OPEN.load(Relaxed)
 }
 
+fn seen() -> impl Iterator<Item = &'static Slot> {
+    FIRST.iter().chain(&OTHERS).take(usize::try_from(highest()).map_or(0, |n| n + 1))
+}
+
 /// Whether another descriptor has the same file, as far as is known.
 pub(crate) fn has_another(id: u64) -> bool {
-    let all = TABLE.iter().take(usize::try_from(highest()).map_or(0, |n| n + 1));
-    all.into_iter().any(|s| matches!(read(s, s.known.load(Acquire)), Known::Told(_, other) if other == id))
+    seen().any(|s| matches!(read(s, s.known.load(Acquire)), Known::Told(_, other) if other == id))
 }
 
 /// Forgets all that the reader was told: it does not know this process.
 pub(crate) fn forget_told() {
-    let all = TABLE.iter().take(usize::try_from(highest()).map_or(0, |n| n + 1));
-    for slot in all {
+    for slot in seen() {
         if matches!(read(slot, slot.known.load(Acquire)), Known::Told(..)) {
             slot.known.store(UNKNOWN, Release);
         }

@@ -3,7 +3,7 @@
 use crate::parents::{self, Parent};
 use crate::path::{self, Path, Where};
 use crate::table::{self, Known};
-use crate::{next, process, shared, sys};
+use crate::{attributes, ends, files, names, next, process, shared, sys};
 use core::ffi::{CStr, c_char, c_int};
 use treeferry_ring::{Epoch, Handed, Kind, Record, Ring, id_of};
 
@@ -129,7 +129,7 @@ pub(crate) fn opening(flags: c_int, name: Name, real: impl Fn(c_int) -> c_int) -
         return opened(real(flags), flags, name, Plain::Unknown);
     }
     // before it is open: what comes from elsewhere after that makes it another one
-    let epoch = shared::mapped().map(|ring| ring.epoch());
+    let epoch = shared::mapped_for_writing().map(|ring| ring.epoch());
     let never_follows =
         flags & libc::O_NOFOLLOW != 0 || flags & MAKES & !libc::O_TRUNC != 0 && flags & libc::O_EXCL != 0;
     if never_follows || flags & libc::O_DIRECTORY != 0 {
@@ -191,7 +191,8 @@ fn opened_for_writing(fd: c_int, name: Name, plain: Plain, before: Option<Epoch>
         return table::set(fd, Known::Elsewhere(epoch, 0));
     }
     let Ok(s) = sys::stat_of(fd) else { return };
-    if !is_regular(&s) {
+    // writing to a FIFO changes its time
+    if !is_regular(&s) && s.st_mode & libc::S_IFMT != libc::S_IFIFO {
         return table::set(fd, Known::Harmless);
     }
     if s.st_nlink == 0 {
@@ -466,7 +467,7 @@ pub(crate) fn begun() {
             table::set(fd, Known::Elsewhere(epoch, id));
             continue;
         }
-        match ring.handed_over(process::number(), id, moment()) {
+        match ring.handed_over(process::number(), id) {
             Some(Handed::Told) => {
                 // whoever has told has a number that the reader knows, and that is ours
                 shared::is_known();
@@ -476,11 +477,6 @@ pub(crate) fn begun() {
             None => find(&ring, fd, epoch, &s),
         }
     }
-}
-
-/// A clock for what one program hands to the next.
-fn moment() -> u64 {
-    sys::ticks() >> 12
 }
 
 /// This process is about to become another program: tells which files are not open then, and hands on what is known of
@@ -501,7 +497,7 @@ pub(crate) fn becoming_another() {
         if what == Handed::Told && goes() {
             put_known(&ring, Kind::Left, id);
         } else if fd < 3 {
-            ring.hand_over(shared::process(&ring), id, what, moment());
+            ring.hand_over(shared::process(&ring), id, what);
         }
     }
 }
@@ -544,15 +540,19 @@ pub(crate) fn flushed() {
 /// Forks. `is_child` says of the result whether this is the child.
 pub(crate) fn forking(real: impl FnOnce() -> c_int, is_child: impl FnOnce(c_int) -> bool) -> c_int {
     use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    #[unsafe(link_section = ".data.hot")]
     static FORKS: AtomicU32 = AtomicU32::new(0);
+    // one that does so again and again finds out once what each of its children would
+    if FORKS.fetch_add(1, Relaxed) == 1 {
+        for prepare in [attributes::prepare, ends::prepare, files::prepare, names::prepare] {
+            prepare();
+        }
+        if let Some(ring) = shared::ring() {
+            shared::process(&ring);
+        }
+    }
     if !shared::is_named() {
         return real();
-    }
-    // one that does so again and again finds out once what each of its children would
-    if FORKS.fetch_add(1, Relaxed) == 1
-        && let Some(ring) = shared::ring()
-    {
-        shared::process(&ring);
     }
     // it may be gone before the child asks for it
     let parent = if table::has_open() { process::number() } else { 0 };

@@ -31,7 +31,10 @@ fn what_shells_and_their_programs_do_arrives() {
                 "chmod 600 a; chmod 711 dir; touch -d 2001-02-03 a dir; touch -h -d 2002-02-02 soft",
             ),
             ("owners", "if [ $(id -u) = 0 ]; then chown 12:34 a; chown -h 56:78 soft; chgrp 9 dir; fi"),
-            ("special files", "mkfifo fifo; if [ $(id -u) = 0 ]; then mknod dev c 1 3; fi"),
+            (
+                "special files",
+                "mkfifo fifo; cat fifo > /dev/null & echo x > fifo; wait; if [ $(id -u) = 0 ]; then mknod dev c 1 3; fi",
+            ),
             ("sizes", "truncate -s 5000 a; truncate -s 3 F; fallocate -l 10000 room"),
             (
                 "a link in the way",
