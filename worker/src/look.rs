@@ -8,9 +8,11 @@ use crate::reconcile::Source;
 use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::Worker;
 use std::ffi::CStr;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use treeferry_core::{Item, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work};
 use treeferry_fs::meta::{fstat, stat_if_there};
-use treeferry_fs::{AsFd, Kind, Meta, OwnedFd, Root, attr, entry};
+use treeferry_fs::{AsFd, BorrowedFd, Kind, Meta, OwnedFd, Root, attr, entry};
 
 /// How often the times of a directory are set before somebody else is to look at it again.
 const MOST_ROUNDS: usize = 8;
@@ -442,6 +444,20 @@ impl Worker {
         }
     }
 
+    /// After names were removed from a directory of the target: if it has another name since it was opened, they were
+    /// perhaps those of a directory that the source has.
+    pub(crate) fn check_moved(&self, path: &RelPath, d: BorrowedFd<'_>) {
+        let (Some(mirror), Some(target)) = (self.job.mirror(), &self.job.dst) else { return };
+        let id = |d: BorrowedFd<'_>| fstat(d).ok().map(|m| (m.dev, m.ino, m.nlink > 0));
+        let now = target.open_dir(path.as_bytes()).ok().and_then(|there| id(there.as_fd()));
+        match id(d) {
+            None | Some((.., false)) => {}
+            was if was == now => {}
+            // where that cannot be said everything is walked
+            _ => mirror.listener.again(path_in(target, d).unwrap_or_else(RelPath::root), true, path),
+        }
+    }
+
     /// A path is to be looked at again, where there is somebody who does that: it changed, or could not be looked at.
     pub(crate) fn again_later(&self, path: RelPath, below: bool) {
         if let Some(m) = self.job.mirror() {
@@ -475,4 +491,15 @@ impl Worker {
             t.record(|| path, out);
         }
     }
+}
+
+/// The path that a directory below a root has now.
+fn path_in(root: &Root, d: BorrowedFd<'_>) -> Option<RelPath> {
+    let name = |fd: BorrowedFd<'_>| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok();
+    let path = name(d)?.strip_prefix(name(root.fd())?).ok()?.as_os_str().as_bytes().to_vec();
+    // it may have yet another name by now
+    let path = RelPath::new(path).ok()?;
+    let found = root.open_dir(path.as_bytes()).and_then(|fd| fstat(fd.as_fd())).ok()?;
+    let is = fstat(d).ok()?;
+    ((found.dev, found.ino) == (is.dev, is.ino)).then_some(path)
 }
