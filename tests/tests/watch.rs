@@ -212,6 +212,63 @@ fn each_kind_of_change_arrives() {
 }
 
 #[test]
+fn what_was_written_by_a_name_that_is_gone_arrives_at_the_others() {
+    for detect in detectors() {
+        let s = Scratch::disk();
+        let names =
+            ["unlinked", "replaced", "linked", "dir", "moved", "d/below", "gone/below", "open", "out/below"];
+        for name in names {
+            s.src().file(name, name).link(name, &format!("other/{}", name.replace('/', "-")));
+        }
+        s.src().file("two", "two").link("two", "two2");
+        let m = Mirror::start(&s, &format!("--detect {detect}"));
+        m.assert_same();
+        let at = |name: &str| s.at("src").join(name);
+        let append = |name: &str| {
+            let mut f = OpenOptions::new().append(true).open(at(name)).unwrap();
+            f.write_all(b" and more").unwrap();
+            f
+        };
+        for name in names {
+            append(name);
+            match name {
+                "unlinked" => fs::remove_file(at(name)).unwrap(),
+                "replaced" => {
+                    s.src().file("tmp", "something else");
+                    fs::rename(at("tmp"), at(name)).unwrap();
+                }
+                "linked" => {
+                    fs::rename(at("two"), at(name)).unwrap();
+                }
+                "dir" => {
+                    fs::remove_file(at(name)).unwrap();
+                    fs::create_dir(at(name)).unwrap();
+                }
+                "moved" => {
+                    fs::rename(at(name), at("moved2")).unwrap();
+                    fs::remove_file(at("moved2")).unwrap();
+                }
+                "d/below" => {
+                    fs::rename(at("d"), at("e")).unwrap();
+                    fs::remove_file(at("e/below")).unwrap();
+                }
+                "gone/below" => fs::remove_dir_all(at("gone")).unwrap(),
+                "out/below" => fs::rename(at("out"), s.at("outside")).unwrap(),
+                _ => {
+                    let mut f = append(name);
+                    fs::remove_file(at(name)).unwrap();
+                    m.catch_up();
+                    f.write_all(b" and still more").unwrap();
+                }
+            }
+            eprintln!("{detect}: {name}");
+            m.assert_same();
+        }
+        m.stop().expect(0);
+    }
+}
+
+#[test]
 fn names_of_every_byte_arrive() {
     use std::os::unix::ffi::OsStrExt;
     for detect in detectors() {

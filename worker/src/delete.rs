@@ -394,6 +394,7 @@ impl Worker {
                 Err(e) => out.fail(Failure::errno(dir.child(name), Side::Target, e.op, e.raw())),
             }
         }
+        self.check_moved(dir, d);
         unlocked
     }
 

@@ -8,9 +8,11 @@ use crate::reconcile::Source;
 use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::Worker;
 use std::ffi::CStr;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use treeferry_core::{Item, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work};
 use treeferry_fs::meta::{fstat, stat_if_there};
-use treeferry_fs::{AsFd, Kind, Meta, OwnedFd, Root, attr, entry};
+use treeferry_fs::{AsFd, BorrowedFd, Kind, Meta, OwnedFd, Root, attr, entry};
 
 /// How often the times of a directory are set before somebody else is to look at it again.
 const MOST_ROUNDS: usize = 8;
@@ -45,6 +47,11 @@ impl Worker {
             // it is not there, on one side or the other: what is to be done about it is its parent's to find out
             Err(Trouble::Call(_, e)) if !path.is_root() && (e.is_gone() || e.is_other_kind()) => {
                 self.again_later(path.clone(), false);
+                for (name, _) in names.iter() {
+                    let child = path.child(name);
+                    let there = self.job.src.find(child.as_bytes()).and_then(|fd| fstat(fd.as_fd())).ok();
+                    self.leave_kin(&child, there.as_ref(), true);
+                }
                 self.settle(ticket);
                 return Ok(());
             }
@@ -141,6 +148,7 @@ impl Worker {
             Some(m) if m.kind == Kind::Dir => {
                 let old = stat_if_there(dir.d()?, name).dst()?;
                 if old.is_none_or(|o| o.kind != Kind::Dir) {
+                    self.leave_kin(&dir.child(name), Some(&m), true);
                     return self.subdir(dir, name, out).map(drop);
                 }
                 let path = dir.child(name);
@@ -161,6 +169,8 @@ impl Worker {
 
     /// A name of the source is gone: so it is at the target, if the source is what it was.
     fn look_gone(&mut self, dir: &Dir, name: &CStr, out: &mut Outcome) -> Res<()> {
+        self.leave_kin(&dir.child(name), None, true);
+        self.leave_kin_below(&dir.child(name));
         let Some(old) = stat_if_there(dir.d()?, name).dst()? else { return Ok(()) };
         let is_dir = old.kind == Kind::Dir;
         if !self.job.spec.passes.delete || self.job.is_protected(&dir.path, name, is_dir) {
@@ -255,6 +265,9 @@ impl Worker {
         }
         let new = fstat(self.job.src.find(to.as_bytes()).src()?.as_fd()).src()?;
         let is_dir = new.kind == Kind::Dir;
+        if let Some(m) = self.job.mirror().filter(|_| is_dir) {
+            m.families.renamed(from, to);
+        }
         if !f.is_empty() && (f.excludes_deep(to, is_dir) || f.excludes_deep(from, is_dir)) {
             return Ok(());
         }
@@ -416,6 +429,52 @@ impl Worker {
         real
     }
 
+    /// A name is looked at: if it was one of a file with several names and is not any more, whatever happened to that
+    /// file under this name was not seen under the others. So one of them is looked at, which brings the rest along.
+    /// `likely`: as in [`crate::NameBook::noted_for`].
+    pub(crate) fn leave_kin(&self, path: &RelPath, now: Option<&Meta>, likely: bool) {
+        let Some(mirror) = self.job.mirror().filter(|_| self.job.spec.hardlinks) else { return };
+        let Some(key) = mirror.families.noted_for(path, likely) else { return };
+        let is_it = |m: &Meta| m.kind != Kind::Dir && self.job.group_of(m) == key;
+        if now.is_some_and(is_it) {
+            return;
+        }
+        mirror.families.forget(key, path);
+        for p in mirror.families.others(key, path) {
+            if self.job.src.find(p.as_bytes()).and_then(|fd| fstat(fd.as_fd())).is_ok_and(|m| is_it(&m)) {
+                return mirror.listener.again(p, false, path);
+            }
+            mirror.families.forget(key, &p);
+        }
+    }
+
+    /// The same for all names below a directory that is gone: of what happened there shortly before, nothing may have been
+    /// told. There may be very many, of which hardly any has changed: so only what differs at the target is looked at.
+    fn leave_kin_below(&self, gone: &RelPath) {
+        let (Some(mirror), Some(target)) = (self.job.mirror(), &self.job.dst) else { return };
+        if !self.job.spec.hardlinks {
+            return;
+        }
+        for path in mirror.families.noted_below(gone) {
+            let Some(key) = mirror.families.noted_for(&path, false) else { continue };
+            mirror.families.forget(key, &path);
+            let stat =
+                |root: &Root, p: &RelPath| root.find(p.as_bytes()).and_then(|fd| fstat(fd.as_fd())).ok();
+            let mut others = mirror.families.others(key, &path).into_iter();
+            let other = others.find_map(|p| {
+                stat(&self.job.src, &p).filter(|m| self.job.group_of(m) == key).map(|m| (p, m))
+            });
+            let Some((other, now)) = other else { continue };
+            let same = |old: Meta| {
+                let kept = |m: &Meta| (m.kind, m.mode, m.uid, m.gid);
+                looks_unchanged(&self.job, &now, &old) && kept(&now) == kept(&old)
+            };
+            if !stat(target, &other).is_some_and(same) {
+                mirror.listener.again(other, false, gone);
+            }
+        }
+    }
+
     /// A file with several names was made anew: the others are to become links to it.
     pub(crate) fn gather_kin(&self, path: &RelPath, meta: &Meta) {
         let Some(mirror) = self.job.mirror() else { return };
@@ -439,6 +498,20 @@ impl Worker {
     pub(crate) fn check_gone(&self, path: &RelPath) {
         if self.job.is_mirror() && !matches!(self.job.src.find(path.as_bytes()), Err(e) if e.is_gone()) {
             self.again_later(path.clone(), true);
+        }
+    }
+
+    /// After names were removed from a directory of the target: if it has another name since it was opened, they were
+    /// perhaps those of a directory that the source has.
+    pub(crate) fn check_moved(&self, path: &RelPath, d: BorrowedFd<'_>) {
+        let (Some(mirror), Some(target)) = (self.job.mirror(), &self.job.dst) else { return };
+        let id = |d: BorrowedFd<'_>| fstat(d).ok().map(|m| (m.dev, m.ino, m.nlink > 0));
+        let now = target.open_dir(path.as_bytes()).ok().and_then(|there| id(there.as_fd()));
+        match id(d) {
+            None | Some((.., false)) => {}
+            was if was == now => {}
+            // where that cannot be said everything is walked
+            _ => mirror.listener.again(path_in(target, d).unwrap_or_else(RelPath::root), true, path),
         }
     }
 
@@ -475,4 +548,15 @@ impl Worker {
             t.record(|| path, out);
         }
     }
+}
+
+/// The path that a directory below a root has now.
+fn path_in(root: &Root, d: BorrowedFd<'_>) -> Option<RelPath> {
+    let name = |fd: BorrowedFd<'_>| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok();
+    let path = name(d)?.strip_prefix(name(root.fd())?).ok()?.as_os_str().as_bytes().to_vec();
+    // it may have yet another name by now
+    let path = RelPath::new(path).ok()?;
+    let found = root.open_dir(path.as_bytes()).and_then(|fd| fstat(fd.as_fd())).ok()?;
+    let is = fstat(d).ok()?;
+    ((found.dev, found.ino) == (is.dev, is.ino)).then_some(path)
 }

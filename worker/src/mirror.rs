@@ -6,7 +6,7 @@
 //! was, the path is to be looked at again. So the last who changes an entry of the target has seen a source that did
 //! not change until then, and a later change is a later event.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use treeferry_core::{GroupKey, RelPath};
@@ -37,10 +37,16 @@ pub trait NameBook: Send + Sync {
     /// What is to be done about a file that has more names than are known. They are not searched for twice: what a walk
     /// over everything has not found is not below SRC.
     fn search(&self, key: GroupKey, nlink: u32) -> Search;
-    /// The names of a file but for one.
+    /// The names of a file with several but for one.
     fn others(&self, key: GroupKey, but: &RelPath) -> Vec<RelPath>;
     /// A name is not one of that file any more.
     fn forget(&self, key: GroupKey, path: &RelPath);
+    /// The file with several names that a name was last known to be one of. `likely`: it is worth asking somebody else.
+    fn noted_for(&self, path: &RelPath, likely: bool) -> Option<GroupKey>;
+    /// Names below a directory of files with several names, as far as that is known here.
+    fn noted_below(&self, dir: &RelPath) -> Vec<RelPath>;
+    /// A directory has another name, and so have all that are below it.
+    fn renamed(&self, from: &RelPath, to: &RelPath);
     /// Runs something for a file while nobody else does: two names of one file would else chase each other.
     fn in_turn(&self, key: GroupKey, f: &mut dyn FnMut());
 }
@@ -64,7 +70,47 @@ pub struct Families {
     /// Names of files that had one when they were last looked at, in two generations: of a file that was made lately the
     /// first name is known when it gets a second.
     recent: Mutex<[HashMap<GroupKey, RelPath>; 2]>,
+    index: Mutex<Index>,
     turn: Mutex<()>,
+}
+
+/// Which file a name belongs to, of those that have several.
+#[derive(Default)]
+struct Index {
+    now: BTreeMap<RelPath, GroupKey>,
+    /// Names that were forgotten, in two generations: what is done through a descriptor that is still open is told under
+    /// a name that the file had.
+    former: [HashMap<RelPath, GroupKey>; 2],
+    /// Directories that were renamed lately: old and new name, the latest last.
+    renamed: VecDeque<(RelPath, RelPath)>,
+}
+
+impl Index {
+    fn of(&self, path: &RelPath) -> Option<GroupKey> {
+        let known =
+            |p: &RelPath| self.now.get(p).or_else(|| self.former.iter().find_map(|f| f.get(p))).copied();
+        let mut path = path.clone();
+        let mut found = known(&path);
+        for (from, to) in self.renamed.iter().rev() {
+            if found.is_none()
+                && let Some(old) = renamed(&path, to, from)
+            {
+                path = old;
+                found = known(&path);
+            }
+        }
+        found
+    }
+
+    fn forget(&mut self, key: GroupKey, path: &RelPath) {
+        if self.now.get(path) == Some(&key) {
+            self.now.remove(path);
+            self.former[0].insert(path.clone(), key);
+            if self.former[0].len() >= RECENT {
+                self.former[1] = std::mem::take(&mut self.former[0]);
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -87,6 +133,14 @@ pub enum Search {
 
 /// Files in a generation of those that were looked at lately.
 const RECENT: usize = 100_000;
+/// Renames of directories that are remembered.
+const RENAMED: usize = 256;
+
+/// What a path is called when a directory above it has another name; `None`: it is not below that one.
+fn renamed(path: &RelPath, from: &RelPath, to: &RelPath) -> Option<RelPath> {
+    let rest = path.as_bytes().get(from.as_bytes().len()..).filter(|_| from.covers(path))?;
+    RelPath::new([to.as_bytes(), rest].concat()).ok()
+}
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
@@ -106,6 +160,7 @@ impl Search {
 
 impl NameBook for Families {
     fn note(&self, key: GroupKey, path: RelPath) {
+        lock(&self.index).now.insert(path.clone(), key);
         let mut all = lock(&self.names);
         let names = &mut all.entry(key).or_default().names;
         if !names.contains(&path) {
@@ -131,8 +186,11 @@ impl NameBook for Families {
 
     fn others(&self, key: GroupKey, but: &RelPath) -> Vec<RelPath> {
         let mut names = lock(&self.names).get(&key).map_or_else(Vec::new, |f| f.names.clone());
-        let recent = lock(&self.recent);
-        names.extend(recent.iter().filter_map(|r| r.get(&key).cloned()));
+        let first: Vec<RelPath> = lock(&self.recent).iter().filter_map(|r| r.get(&key).cloned()).collect();
+        for path in &first {
+            lock(&self.index).now.entry(path.clone()).or_insert(key);
+        }
+        names.extend(first);
         names.sort();
         names.dedup();
         names.retain(|p| p != but);
@@ -140,20 +198,45 @@ impl NameBook for Families {
     }
 
     fn forget(&self, key: GroupKey, path: &RelPath) {
-        let mut all = lock(&self.names);
-        if let Some(family) = all.get_mut(&key) {
-            family.names.retain(|p| p != path);
-            // it was renamed, perhaps; or the number is another file's by now
-            family.searched = None;
-            if family.names.is_empty() {
-                all.remove(&key);
-            }
-        }
+        lock(&self.index).forget(key, path);
+        let mut known = false;
         for recent in lock(&self.recent).iter_mut() {
             if recent.get(&key) == Some(path) {
                 recent.remove(&key);
+                known = true;
             }
         }
+        let mut all = lock(&self.names);
+        if let Some(family) = all.get_mut(&key) {
+            let before = family.names.len();
+            family.names.retain(|p| p != path);
+            if known || family.names.len() < before {
+                // it was renamed, perhaps; or the number is another file's by now
+                family.searched = None;
+                if family.names.is_empty() {
+                    all.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn noted_for(&self, path: &RelPath, _: bool) -> Option<GroupKey> {
+        lock(&self.index).of(path)
+    }
+
+    fn noted_below(&self, dir: &RelPath) -> Vec<RelPath> {
+        let index = lock(&self.index);
+        let from = index.now.range(dir.clone()..).map(|(p, _)| p);
+        let near = from.take_while(|p| p.as_bytes().starts_with(dir.as_bytes()));
+        near.filter(|p| *p != dir && dir.covers(p)).cloned().collect()
+    }
+
+    fn renamed(&self, from: &RelPath, to: &RelPath) {
+        let renamed = &mut lock(&self.index).renamed;
+        if renamed.len() >= RENAMED {
+            renamed.pop_front();
+        }
+        renamed.push_back((from.clone(), to.clone()));
     }
 
     fn in_turn(&self, _: GroupKey, f: &mut dyn FnMut()) {
@@ -178,11 +261,14 @@ mod tests {
     #[test]
     fn names_that_nobody_knows_are_searched_for_once() {
         let (f, key) = (Families::default(), GroupKey { dev: 1, ino: 2 });
+        let path = |s: &str| RelPath::new(s).unwrap();
         let searched: Vec<Search> = (0..4).map(|_| f.search(key, 3)).collect();
         assert_eq!(searched, [Search::Soon, Search::Everywhere, Search::No, Search::No]);
         assert_eq!(f.search(key, 4), Search::Soon, "there is one more");
+        f.search(key, 4);
+        f.forget(key, &path("elsewhere"));
+        assert_eq!(f.search(key, 4), Search::No, "that was none of its names");
         // the only name of a file that was made lately
-        let path = |s: &str| RelPath::new(s).unwrap();
         f.note_single(key, path("a"));
         assert_eq!(f.others(key, &path("b")), [path("a")]);
         f.note(key, path("a"));
@@ -205,5 +291,31 @@ mod tests {
         f.forget(key, &path("b"));
         assert!(lock(&f.names).is_empty());
         f.forget(key, &path("b"));
+    }
+
+    #[test]
+    fn it_is_known_which_file_a_name_was_one_of_also_when_its_directory_has_another_name() {
+        let (f, key, other) = (Families::default(), GroupKey { dev: 1, ino: 2 }, GroupKey { dev: 1, ino: 3 });
+        let path = |s: &str| RelPath::new(s).unwrap();
+        f.note(key, path("d/a"));
+        f.note_single(other, path("d/single"));
+        assert_eq!(f.noted_for(&path("d/a"), true), Some(key));
+        assert_eq!(f.noted_for(&path("d/single"), true), None);
+        f.others(other, &path("d/second"));
+        assert_eq!(f.noted_for(&path("d/single"), true), Some(other), "it has another name by now");
+        f.note(key, path("d2/a"));
+        assert_eq!(f.noted_below(&path("d")), [path("d/a"), path("d/single")]);
+        assert!(f.noted_below(&path("d/a")).is_empty());
+        f.renamed(&path("d"), &path("e"));
+        f.renamed(&path("e"), &path("g/h"));
+        for name in ["d/a", "e/a", "g/h/a"] {
+            assert_eq!(f.noted_for(&path(name), true), Some(key), "{name}");
+        }
+        assert_eq!(f.noted_for(&path("g/h/b"), true), None);
+        // what is written to a file that is still open is told under a name that it had
+        f.forget(key, &path("d/a"));
+        assert_eq!(f.noted_for(&path("d/a"), true), Some(key));
+        f.note(other, path("d/a"));
+        assert_eq!(f.noted_for(&path("g/h/a"), true), Some(other));
     }
 }

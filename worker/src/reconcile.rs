@@ -124,6 +124,7 @@ impl Worker {
         }
         if meta.kind == Kind::Dir {
             // it became one since it was listed
+            self.leave_kin(&dir.child(name), Some(&meta), self.follows);
             return self.subdir(dir, name, out);
         }
         let special = !matches!(meta.kind, Kind::File | Kind::Symlink);
@@ -145,6 +146,12 @@ impl Worker {
         let mut src = Source { name, meta, open, group: None, attempt };
         let mut kin = None;
         let several = meta.nlink > 1 && self.job.spec.hardlinks;
+        let linked = dst.is_some_and(|d| d.kind != Kind::Dir && d.nlink > 1);
+        let stays = || dst.is_some_and(|d| d.kind == meta.kind && looks_unchanged(&self.job, &meta, &d));
+        // who walks asks only of what is about to be replaced
+        if self.job.is_mirror() && (self.follows || (linked && !stays())) {
+            self.leave_kin(&dir.child(name), Some(&meta), linked);
+        }
         if let Some(m) = self.job.mirror().filter(|_| several) {
             m.families.note(self.job.group_of(&meta), dir.child(name));
         }

@@ -3,8 +3,8 @@
 //!
 //! Of a mirror ID there are in Redis the hash `treeferry:{ID}:mirror` (what was asked for, and how far it is),
 //! `treeferry:{ID}:keeper` (who keeps it, for a few seconds at a time), `treeferry:{ID}:kin:DEV:INO` (names of files with
-//! several) and `treeferry:{ID}:recent0`, `recent1` (names of files with one that were looked at lately); the set
-//! `treeferry:mirrors` has all IDs.
+//! several), `treeferry:{ID}:names` (which file each of those names is one of) and `treeferry:{ID}:recent0`, `recent1`
+//! (names of files with one that were looked at lately); the set `treeferry:mirrors` has all IDs.
 
 use super::control::Control;
 use super::node::{JobRecord, Node, lock};
@@ -339,6 +339,8 @@ async fn within<T>(asked: impl Future<Output = Result<T, redis::RedisError>>) ->
 enum Note {
     One(GroupKey, RelPath),
     Several(GroupKey, RelPath),
+    /// Of a file that had one and has several by now.
+    First(GroupKey, RelPath),
 }
 
 /// Names of files of a mirror.
@@ -359,8 +361,12 @@ impl Names {
 
     /// Notes a name of a file; `single`: it has no other. Written with others in a moment.
     pub fn note(&self, key: GroupKey, path: RelPath, single: bool) {
+        self.put(if single { Note::One(key, path) } else { Note::Several(key, path) });
+    }
+
+    fn put(&self, note: Note) {
         let mut notes = lock(&self.notes);
-        notes.push(if single { Note::One(key, path) } else { Note::Several(key, path) });
+        notes.push(note);
         let first = notes.len() == 1;
         drop(notes);
         if first {
@@ -397,7 +403,23 @@ impl Names {
             }
         }));
         let (names, a, b) = answer.unwrap_or_default();
+        for first in [&a, &b].into_iter().flatten().filter_map(|n| RelPath::new(n.clone()).ok()) {
+            self.put(Note::First(key, first));
+        }
         names.into_iter().chain(a).chain(b).filter_map(|n| RelPath::new(n).ok()).collect()
+    }
+
+    /// The file with several names that a name was last noted for.
+    pub fn file_of(&self, path: &RelPath) -> Option<GroupKey> {
+        self.flush();
+        let names = self.key("names");
+        let asked = self.node.rt.block_on(self.node.shared.ledger.stubborn(|mut c| {
+            let (names, path) = (names.clone(), path.as_bytes().to_vec());
+            async move { c.hget::<_, _, Option<String>>(names, path).await }
+        }));
+        let file = asked.ok().flatten()?;
+        let (dev, ino) = file.split_once(':')?;
+        Some(GroupKey { dev: dev.parse().ok()?, ino: ino.parse().ok()? })
     }
 
     /// Keeps a word on a file, and returns the one that was there.
@@ -420,7 +442,7 @@ impl Names {
     pub fn forget(&self, key: GroupKey, path: &RelPath) {
         self.flush();
         let (kin, field) = (self.kin(key), format!("{}:{}", key.dev, key.ino));
-        let keys = [self.key("recent0"), self.key("recent1"), self.key("searched")];
+        let keys = [self.key("recent0"), self.key("recent1"), self.key("searched"), self.key("names")];
         let script = Script::new(include_str!("../redis/forget_name.lua"));
         let _ = self.node.rt.block_on(self.node.shared.ledger.stubborn(|mut c| {
             let (kin, field, keys, script) = (kin.clone(), field.clone(), keys.clone(), script.clone());
@@ -466,15 +488,20 @@ async fn write(ledger: &Ledger, p: &str, notes: Vec<Note>) {
     let script = Script::new(include_str!("../redis/recent.lua"));
     let mut call = script.key(format!("{p}recent0"));
     call.key(format!("{p}recent1")).arg(RECENT);
-    let (mut pipe, mut singles) = (redis::pipe(), false);
+    let (mut pipe, mut singles, names) = (redis::pipe(), false, format!("{p}names"));
     for n in &notes {
+        let file = |k: &GroupKey| format!("{}:{}", k.dev, k.ino);
         match n {
             Note::One(k, path) => {
                 singles = true;
-                call.arg(format!("{}:{}", k.dev, k.ino)).arg(path.as_bytes());
+                call.arg(file(k)).arg(path.as_bytes());
             }
             Note::Several(k, path) => {
                 pipe.sadd(format!("{p}kin:{}:{}", k.dev, k.ino), path.as_bytes()).ignore();
+                pipe.hset(&names, path.as_bytes(), file(k)).ignore();
+            }
+            Note::First(k, path) => {
+                pipe.hset_nx(&names, path.as_bytes(), file(k)).ignore();
             }
         }
     }
