@@ -105,6 +105,15 @@ fn what_is_excluded_is_not_drawn() {
 }
 
 #[test]
+fn what_a_copy_leaves_out_is_not_missed() {
+    let s = Scratch::disk();
+    s.src().file("d/f", "x").fifo("d/p").time("d/f", T).time("d", T);
+    s.dst().file("d/f", "x").time("d/f", T).time("d", T);
+    audit(&s, "--no-specials").expect(0);
+    assert_eq!(audit(&s, "").expect(23).items().len(), 1);
+}
+
+#[test]
 fn what_cannot_be_looked_at_is_named_and_no_success() {
     let s = Scratch::disk();
     for t in [s.src(), s.dst()] {

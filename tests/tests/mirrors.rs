@@ -103,6 +103,23 @@ fn cluster(agents: &[(&str, &[&str])]) -> RefCell<Cluster> {
 }
 
 #[test]
+fn what_was_changed_behind_the_mirrors_back_is_found_and_repaired_by_workers() {
+    let c = cluster(&[("a0", &["--detect", "inotify"])]);
+    let s = Scratch::disk();
+    s.src().file("d/f", "f").file("g", "g").mode("g", 0o640);
+    let m = Mirror::start(&s, &c, "--audit 100/s --audit-settle 0");
+    m.assert_same();
+    let audit = |key: &str| m.status().and_then(|m| m["audit"][key].as_u64()).unwrap_or(0);
+    m.until("entries are compared", || audit("compared") > 5);
+    assert_eq!(audit("differing"), 0);
+    s.dst().mode("g", 0o666);
+    m.until("it is repaired", || audit("repaired") > 0);
+    assert_eq!(m.status().unwrap()["audit"]["differing_paths"][0]["path"], "g");
+    m.assert_same();
+    m.stop().expect(0);
+}
+
+#[test]
 fn what_changes_arrives_and_the_next_keeper_goes_on_where_the_last_one_ended() {
     let c = cluster(&[("a0", &["--detect", "inotify"])]);
     let s = Scratch::disk();

@@ -609,6 +609,9 @@ fn what_makes_no_sense_is_refused() {
         ("-0", "--detect list"),
         ("--poll-every 1s", "--detect poll"),
         ("--agents a", "without a cluster"),
+        ("--audit 0", "out of range"),
+        ("--audit often", "not a rate"),
+        ("--audit-settle 1s", "--audit <RATE>"),
     ] {
         let r = Run::of(&mut watch_command(&s, options)).expect(1);
         assert!(r.stderr.contains(word), "{r}");

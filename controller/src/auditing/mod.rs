@@ -1,25 +1,19 @@
-//! `treeferry audit`: compares entries that were drawn at random, and says what that tells of all.
+//! Entries that were drawn at random are compared, which tells something of all: once, by `treeferry audit`, which is
+//! here; or on and on beside a mirror, which is in [`crate::watching::audit`]. Both draw and compare with what is below.
 
-mod bound;
-mod sample;
+pub mod bound;
+pub mod compare;
+pub mod sample;
 
-use crate::links::linker;
+use compare::{Roots, TICK, differences};
 use sample::{Drawn, Sampler, Trees, effective};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::CStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use treeferry_core::{
-    Change, Event, Failure, Item, Kind, Names, NewTask, Notice, Pass, RelPath, Side, Stop, Work,
-};
-use treeferry_fs::meta::stat_if_there;
-use treeferry_fs::{AsFd, Error, Lister, fault, temp};
-use treeferry_queue::Engine;
-use treeferry_worker::{Job, Pool, PoolSize, Reporter};
+use treeferry_core::{Change, Failure, RelPath, Stop};
+use treeferry_worker::{Job, PoolSize};
 
-/// How often the wish to stop is looked at.
-const TICK: Duration = Duration::from_millis(50);
 /// Draws are ended at so many for each that is wanted, however uneven they are.
 const MOST: u64 = 20;
 
@@ -82,7 +76,7 @@ impl Finding {
 
 /// Draws, compares, and says what that tells. `None`: it was stopped.
 pub fn run(job: &Arc<Job>, wish: &Wish, stop: &Stop) -> Result<Option<Finding>, Failure> {
-    let roots = Roots { job: Arc::clone(job), lister: Lister::default() };
+    let roots = Roots::new(job);
     let mut sampler = Sampler::new(roots, wish.seed, wish.sample)?;
     let whole = sampler.all(wish.sample);
     let is_whole = whole.is_some();
@@ -96,14 +90,14 @@ pub fn run(job: &Arc<Job>, wish: &Wish, stop: &Stop) -> Result<Option<Finding>, 
     let mut failures = sampler.failures;
     tracing::info!(draws, worth = drawn.len(), "drawn");
     let paths: BTreeSet<&RelPath> = drawn.iter().map(|d| &d.path).collect();
-    let mut differing = differences(job, wish, paths.iter().copied(), &mut failures, stop);
+    let mut differing = differences(job, wish.pool, paths.iter().copied(), &mut failures, stop);
     if !differing.is_empty() {
         let until = Instant::now() + wish.settle;
         while !stop.is_set() && Instant::now() < until {
             std::thread::sleep(TICK.min(wish.settle));
         }
         if !wish.settle.is_zero() && !stop.is_set() {
-            differing = differences(job, wish, differing.keys(), &mut failures, stop);
+            differing = differences(job, wish.pool, differing.keys(), &mut failures, stop);
         }
     }
     if stop.is_set() {
@@ -150,157 +144,4 @@ fn draw<T: Trees>(sampler: &mut Sampler<T>, wish: &Wish, stop: &Stop) -> (Vec<Dr
         }
     }
     (drawn, draws)
-}
-
-/// Which of these differ, and how.
-fn differences<'a>(
-    job: &Arc<Job>,
-    wish: &Wish,
-    paths: impl Iterator<Item = &'a RelPath>,
-    failures: &mut Vec<Failure>,
-    stop: &Stop,
-) -> BTreeMap<RelPath, Change> {
-    let (mut found, mut looks) = (BTreeMap::new(), BTreeMap::<RelPath, Names>::new());
-    for path in paths {
-        let change = match kinds(job, path) {
-            Err(f) => {
-                failures.push(f);
-                continue;
-            }
-            // gone meanwhile, from both
-            Ok((None, None)) => None,
-            Ok((Some(kind), None)) => Some(Item::Made(kind)),
-            Ok((None, Some(kind))) => Some(Item::Deleted(kind)),
-            Ok((Some(a), Some(b))) if a != b => Some(Item::Made(a)),
-            Ok((Some(_), Some(_))) => {
-                if let Some((dir, name)) = path.split() {
-                    looks.entry(dir).or_default().push(&name, Kind::Unknown);
-                }
-                continue;
-            }
-        };
-        found.extend(change.map(|item| (path.clone(), Change { item, path: path.clone() })));
-    }
-    let wanted: BTreeSet<RelPath> =
-        looks.iter().flat_map(|(dir, names)| names.iter().map(|(n, _)| dir.child(n))).collect();
-    let engine = Engine::memory();
-    for (dir, names) in looks {
-        engine.begin(NewTask::new(None, Work::Look { dir, names, ticket: 0 }));
-    }
-    if wanted.is_empty() {
-        return found;
-    }
-    let heard = Arc::new(Heard::default());
-    let pool = Pool::start(&engine, job, linker(job), heard.clone(), wish.pool);
-    while !engine.wait(TICK) {
-        if stop.is_set() {
-            engine.cancel();
-            break;
-        }
-    }
-    pool.join();
-    let heard = std::mem::take(&mut *heard.0.lock().unwrap_or_else(PoisonError::into_inner));
-    failures.extend(heard.1);
-    found.extend(heard.0.into_iter().filter(|c| wanted.contains(&c.path)).map(|c| (c.path.clone(), c)));
-    found
-}
-
-/// What an entry is on both sides.
-fn kinds(job: &Job, path: &RelPath) -> Result<(Option<Kind>, Option<Kind>), Failure> {
-    let of = |side| find(job, side, path).map(|m| m.map(|m| treeferry_worker::kind_of(m.kind)));
-    Ok((of(Side::Source)?, of(Side::Target)?))
-}
-
-/// Hears what would have to be changed.
-#[derive(Default)]
-struct Heard(Mutex<(Vec<Change>, Vec<Failure>)>);
-
-impl Reporter for Heard {
-    fn changes(&self, changes: &[Change]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.extend_from_slice(changes);
-    }
-
-    fn failure(&self, f: &Failure, _: Option<Pass>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.push(f.clone());
-    }
-
-    fn events(&self, _: Vec<Event>) {}
-
-    fn notice(&self, _: Notice) {}
-
-    fn ran(&self, _: &Work, _: Duration) {}
-}
-
-/// The two trees of a job, without what is excluded.
-struct Roots {
-    job: Arc<Job>,
-    lister: Lister,
-}
-
-fn gone(e: Error) -> bool {
-    e.is_gone() || e.is_other_kind()
-}
-
-fn failure(path: &RelPath, side: Side, e: Error) -> Failure {
-    Failure::errno(path.clone(), side, e.op, e.raw())
-}
-
-/// The metadata of an entry; `None`: it is not there.
-fn find(job: &Job, side: Side, path: &RelPath) -> Result<Option<treeferry_fs::Meta>, Failure> {
-    let root = match side {
-        Side::Source => job.source(),
-        Side::Target => match job.target() {
-            Some(root) => root,
-            None => return Ok(None),
-        },
-    };
-    let Some((dir, name)) = path.split() else { return Ok(None) };
-    let dir = match root.open_dir(dir.as_bytes()) {
-        Err(e) if gone(e) => return Ok(None),
-        r => r.map_err(|e| failure(path, side, e))?,
-    };
-    stat_if_there(dir.as_fd(), &name).map_err(|e| failure(path, side, e))
-}
-
-impl Trees for Roots {
-    fn list(
-        &mut self,
-        side: Side,
-        dir: &RelPath,
-        each: &mut dyn FnMut(&CStr, bool),
-    ) -> Result<bool, Failure> {
-        let root = match side {
-            Side::Source => Some(self.job.source()),
-            Side::Target => self.job.target(),
-        };
-        let Some(root) = root else { return Ok(false) };
-        if fault::armed() {
-            fault::at(dir.as_bytes());
-        }
-        let fd = match root.open_dir(dir.as_bytes()) {
-            Err(e) if gone(e) => return Ok(false),
-            r => r.map_err(|e| failure(dir, side, e))?,
-        };
-        let job = &self.job;
-        let listed = self.lister.list(fd.as_fd(), |name, _, kind| {
-            let is_dir = match kind {
-                treeferry_fs::Kind::Unknown => stat_if_there(fd.as_fd(), name)
-                    .ok()
-                    .flatten()
-                    .is_some_and(|m| m.kind == treeferry_fs::Kind::Dir),
-                kind => kind == treeferry_fs::Kind::Dir,
-            };
-            // what a copy that is under way has not named yet is none of the target's entries
-            let unnamed = side == Side::Target && name.to_bytes().starts_with(temp::PREFIX);
-            if !unnamed && !job.excludes(&dir.child(name), is_dir) {
-                each(name, is_dir);
-            }
-            true
-        });
-        listed.map_err(|e| failure(dir, side, e))
-    }
-
-    fn find(&mut self, side: Side, path: &RelPath) -> Result<Option<bool>, Failure> {
-        Ok(find(&self.job, side, path)?.map(|m| m.kind == treeferry_fs::Kind::Dir))
-    }
 }

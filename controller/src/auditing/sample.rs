@@ -17,6 +17,8 @@ use treeferry_core::{Failure, RelPath, Side};
 const NAMES: usize = 256;
 /// Subdirectories kept of a directory, of each side: a random part stands for all.
 const DIRS: usize = 4096;
+/// A directory of more names is not listed anew for each draw.
+const LARGE: u64 = 4096;
 /// Of a name of the target, for each of the source, how often it is drawn where nothing that only the target has was seen:
 /// it is in both, most likely, and void.
 const EXTRA_SHARE: f64 = 0.05;
@@ -49,6 +51,10 @@ pub struct Sampler<T> {
     expected_of: usize,
     /// Names, and subdirectories, kept of a directory of each side.
     keep: (usize, usize),
+    /// Draws go on for long while the trees change.
+    lasts: bool,
+    /// Directories known, and names and subdirectories kept of them.
+    held: usize,
     /// Directories that could not be read. What is in them is not part of any figure.
     pub failures: Vec<Failure>,
 }
@@ -105,13 +111,26 @@ impl<T: Trees> Sampler<T> {
     /// Of these trees, of which all entries are wanted if they are at most so many.
     pub fn new(trees: T, seed: u64, most: u64) -> Result<Sampler<T>, Failure> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
+        Sampler::with(trees, seed, (NAMES.max(most), DIRS.max(most)), false)
+    }
+
+    /// Of trees that change while draws go on for hours: names are drawn from what a directory has then (of one with
+    /// very many, from what it had when it was last listed). What is made in a directory that was not there when the one
+    /// above was first seen cannot be drawn: so after a while another one has to begin.
+    pub fn lasting(trees: T, seed: u64) -> Result<Sampler<T>, Failure> {
+        Sampler::with(trees, seed, (0, DIRS), true)
+    }
+
+    fn with(trees: T, seed: u64, keep: (usize, usize), lasts: bool) -> Result<Sampler<T>, Failure> {
         let mut s = Sampler {
             trees,
             rng: fastrand::Rng::with_seed(seed),
             nodes: Vec::new(),
             expected: Vec::new(),
             expected_of: 0,
-            keep: (NAMES.max(most), DIRS.max(most)),
+            keep,
+            lasts,
+            held: 0,
             failures: Vec::new(),
         };
         s.visit(RelPath::root(), 0, [true, true])?;
@@ -154,6 +173,11 @@ impl<T: Trees> Sampler<T> {
             self.nodes[n].mass = self.mass(n);
             self.nodes[n].explored |= self.unexplored(n).is_none();
         }
+    }
+
+    /// How much is remembered: directories, and names and subdirectories kept of them.
+    pub fn held(&self) -> usize {
+        self.held
     }
 
     /// Whether nothing is left to be learned.
@@ -226,17 +250,19 @@ impl<T: Trees> Sampler<T> {
         let mut node =
             Node { path, depth, parts: Default::default(), extra: false, explored: false, mass: 0.0 };
         for (n, side) in SIDES.into_iter().enumerate().filter(|(n, _)| sides[*n]) {
-            node.parts[n] = self.read(side, &node.path)?;
+            node.parts[n] = self.read(side, &node.path, self.keep)?;
         }
+        self.held += 1 + node.parts.iter().map(|p| p.names.len() + p.dirs.len()).sum::<usize>();
         self.nodes.push(node);
         let n = self.nodes.len() - 1;
         self.nodes[n].mass = self.mass(n);
         Ok(n)
     }
 
-    fn read(&mut self, side: Side, path: &RelPath) -> Result<Part, Failure> {
+    /// `keep`: so many names and subdirectories.
+    fn read(&mut self, side: Side, path: &RelPath, keep_of: (usize, usize)) -> Result<Part, Failure> {
         let mut part = Part::default();
-        let (rng, (names, dirs)) = (&mut self.rng, self.keep);
+        let (rng, (names, dirs)) = (&mut self.rng, keep_of);
         part.there = self.trees.list(side, path, &mut |name, is_dir| {
             part.count += 1;
             keep(rng, &mut part.names, names, part.count, || name.to_owned());
@@ -260,7 +286,7 @@ impl<T: Trees> Sampler<T> {
         let mut last = Choice::Nothing;
         for side in 0..2 {
             let (part, share) = (&self.nodes[at].parts[side], self.nodes[at].share(side));
-            let own = part.count as f64 * share;
+            let own = self.own(part) * share;
             if own > 0.0 {
                 last = Choice::Name(side, share / total);
                 if left < own {
@@ -287,14 +313,28 @@ impl<T: Trees> Sampler<T> {
 
     /// One of the names of a directory, which was this likely.
     fn name(&mut self, at: usize, side: usize, likely: f64) -> Option<Drawn> {
-        if self.nodes[at].parts[side].names.is_empty() {
-            let path = self.nodes[at].path.clone();
-            match self.read(SIDES[side], &path) {
-                Ok(again) => self.nodes[at].parts[side].names = again.names,
+        let part = &self.nodes[at].parts[side];
+        let mut likely = likely;
+        if part.names.is_empty() || (self.lasts && part.count <= LARGE) {
+            let (path, then, old) = (self.nodes[at].path.clone(), self.own(part), part.names.len());
+            match self.read(SIDES[side], &path, (NAMES, 0)) {
+                Ok(again) => {
+                    self.held = (self.held + again.names.len()).saturating_sub(old);
+                    // it was as likely as one of those that there were, and is one of those that there are
+                    likely *= then / again.count.max(1) as f64;
+                    let part = &mut self.nodes[at].parts[side];
+                    (part.count, part.names) = (again.count, again.names);
+                }
                 Err(e) => self.failures.push(e),
             }
         }
-        let name = self.nodes[at].parts[side].names.pop()?;
+        let part = &mut self.nodes[at].parts[side];
+        let name = part.names.pop()?;
+        self.held = self.held.saturating_sub(1);
+        if self.lasts && part.count <= LARGE {
+            self.held = self.held.saturating_sub(part.names.len());
+            part.names = Vec::new();
+        }
         let path = self.nodes[at].path.child(&name);
         self.is_part(at, side, &path).then(|| Drawn { path, weight: 1.0 / likely })
     }
@@ -341,6 +381,12 @@ impl<T: Trees> Sampler<T> {
         entered
     }
 
+    /// How often an entry of this part is drawn, rather than one below. Where nothing is there may be something later.
+    fn own(&self, part: &Part) -> f64 {
+        let least = u64::from(self.lasts && part.there);
+        part.count.max(least) as f64
+    }
+
     fn mass(&self, n: usize) -> f64 {
         let node = &self.nodes[n];
         let of = |side: usize| {
@@ -348,7 +394,7 @@ impl<T: Trees> Sampler<T> {
             let each = part.dir_count as f64 / part.dirs.len().max(1) as f64;
             let share = node.share(side);
             let below: f64 = part.dirs.iter().map(|c| self.mass_of(c, node.depth + 1, share)).sum();
-            part.count as f64 * share + each * below
+            self.own(part) * share + each * below
         };
         of(0) + of(1)
     }

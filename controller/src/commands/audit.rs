@@ -3,7 +3,7 @@
 use crate::args::{Attributes, Entries, Limits, Output, UsageError};
 use crate::auditing::{self, Finding, Wish};
 use crate::cli;
-use crate::output::{Console, complain, grouped};
+use crate::output::{Console, complain, grouped, share};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -167,24 +167,17 @@ fn report(f: &Finding, wish: &Wish) -> String {
         let _ = writeln!(text, "{} could not be looked at", grouped(f.failures.len() as u64));
     }
     let _ = match f.whole && f.failures.is_empty() {
-        true => writeln!(text, "share that differs: {}", shown(f.share)),
+        true => writeln!(text, "share that differs: {}", share(f.share)),
         false => writeln!(
             text,
             "share that differs: {}; with {} % confidence at most {} ({} even draws)",
-            shown(f.share),
+            share(f.share),
             wish.confidence * 100.0,
-            shown(f.share_at_most),
+            share(f.share_at_most),
             grouped(f.effective as u64)
         ),
     };
     text
-}
-
-/// A share as people write it, of which the first two digits count.
-fn shown(share: f64) -> String {
-    let percent = share * 100.0;
-    let digits = if percent > 0.0 { (1.0 - percent.log10().floor()).clamp(0.0, 9.0) as usize } else { 0 };
-    format!("{percent:.digits$} %")
 }
 
 #[cfg(test)]
@@ -194,7 +187,7 @@ mod tests {
     #[test]
     fn shares_are_shown_with_the_digits_that_count() {
         let all = [0.0, 1.0, 0.5, 0.0299, 0.002_991_3, 3e-7];
-        assert_eq!(all.map(shown), ["0 %", "100 %", "50 %", "3.0 %", "0.30 %", "0.000030 %"]);
+        assert_eq!(all.map(share), ["0 %", "100 %", "50 %", "3.0 %", "0.30 %", "0.000030 %"]);
     }
 
     #[test]

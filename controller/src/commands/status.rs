@@ -4,7 +4,7 @@ use crate::args::UsageError;
 use crate::args::control::{Ask, AskError, connect, job_id};
 use crate::cli;
 use crate::nearby;
-use crate::output::{complain, grouped, harmless, put, took};
+use crate::output::{complain, grouped, harmless, put, share, took};
 use crate::view::{Past, View, Which, entries, eta_s, job_json, rates, shown, state_of, state_of_node};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -214,6 +214,9 @@ fn show(seen: &Seen, before: Option<&Seen>) -> String {
         );
         if let Some(mirror) = v.mirrors.get(&j.id) {
             let _ = writeln!(t, "    {}", mirror_line(mirror, v.at_ms));
+            if let Some(line) = audit_line(&mirror["audit"]) {
+                let _ = writeln!(t, "    {line}");
+            }
         }
         if !j.why.is_empty() {
             let _ = writeln!(t, "    {}", harmless(&j.why, ""));
@@ -311,6 +314,34 @@ fn mirror_line(m: &Value, now_ms: u64) -> String {
         ms("p50_ms"),
         ms("p99_ms"),
     )
+}
+
+/// What an audit of a mirror has found, if there is one.
+fn audit_line(a: &Value) -> Option<String> {
+    let compared = a["compared"].as_u64()?;
+    let n = |name: &str| a[name].as_u64().unwrap_or(0);
+    let percent = |name: &str| share(a[name].as_f64().unwrap_or(0.0));
+    let found = match n("differing") {
+        0 => "none differed".to_owned(),
+        some => format!("{} differed ({} repaired)", grouped(some), grouped(n("repaired"))),
+    };
+    let last = &a["differing_paths"][0];
+    let last = match (last["change"].as_str(), last["path"].as_str()) {
+        (Some(change), Some(path)) => format!("; the last: {}", harmless(&format!("{change} {path}"), "")),
+        _ => String::new(),
+    };
+    let trouble = match a["trouble"].as_str() {
+        Some(why) => format!("; {} could not be looked at: {}", grouped(n("failures")), harmless(why, "")),
+        None => String::new(),
+    };
+    Some(format!(
+        "audit: {} compared, {found}; of the last {} days {} differed, at most {} ({:.0} % confidence){last}{trouble}",
+        grouped(compared),
+        n("window_hours") / 24,
+        percent("share"),
+        percent("share_at_most"),
+        a["confidence"].as_f64().unwrap_or(0.0) * 100.0,
+    ))
 }
 
 fn show_json(seen: &Seen, before: Option<&Seen>) -> Value {

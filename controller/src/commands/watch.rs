@@ -5,6 +5,7 @@ use crate::args::{Attributes, Cluster, Entries, Limits, Log, Output, UsageError}
 use crate::cli;
 use crate::job::{self, Purpose, Request, Start};
 use crate::watching::Wish;
+use crate::watching::audit::{Plan, Rate};
 use crate::watching::detect::How;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,9 @@ use treeferry_service::metrics::Settings;
 
 /// Between two walks of the source, where it is walked for changes: a minute's load for a minute's delay.
 pub const POLL_EVERY: Duration = Duration::from_secs(60);
+
+/// In a cluster what differs is compared again after this: as long as NFS clients keep attributes (`acregmax`).
+const SETTLE_IN_CLUSTER: Duration = Duration::from_secs(60);
 
 /// Keeps the inside of DST like the inside of SRC, within a moment, while SRC changes
 ///
@@ -71,6 +75,21 @@ pub struct Args {
     /// The mirror is complete only as far as all of them say. Default: every agent that is heard.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Detection")]
     agents: Vec<String>,
+    /// Compare entries drawn at random with SRC meanwhile, RATE of them: entries an hour, or N/s, N/m, N/h or N/d
+    ///
+    /// They are drawn evenly without walking the trees and compared in all attributes, with --checksum in content too, as
+    /// `treeferry audit` does it. One that differs is compared again when DST is complete beyond that moment; if it differs
+    /// still and nobody has changed it, it is named in the log, copied again, and counted. `treeferry status` says what
+    /// share of all entries differed in the last seven days, and a bound that it does not exceed with 95 % confidence. About
+    /// as many directories are listed as entries are drawn, and a thousand more each day. At most 100/s. Default: none.
+    #[arg(long, value_name = "RATE", value_parser = Rate::parse, help_heading = "Audit")]
+    audit: Option<Rate>,
+    /// With --audit: compare what differs again after DUR at least
+    ///
+    /// To be longer than file systems show this machine what is no longer so (NFS: `actimeo`). Default: 60 s in a cluster,
+    /// else 0.
+    #[arg(long, value_name = "DUR", value_parser = parse_duration, requires = "audit", help_heading = "Audit")]
+    audit_settle: Option<Duration>,
     /// Delete nothing from DST
     #[arg(long)]
     no_delete: bool,
@@ -134,6 +153,8 @@ impl Args {
         if site.is_none() && !self.agents.is_empty() {
             return Err(UsageError::AgentsWithoutCluster);
         }
+        let settle = if site.is_some() { SETTLE_IN_CLUSTER } else { Duration::ZERO };
+        let settle = self.audit_settle.unwrap_or(settle);
         let diary = log::dir(None, &config.log);
         let telling = self.log.telling(&config.log, site.is_some())?;
         Ok(Request {
@@ -153,6 +174,7 @@ impl Args {
                 diary,
                 poll_every: self.poll_every.unwrap_or(POLL_EVERY),
                 index: self.index.clone(),
+                audit: self.audit.map(|rate| Plan { rate, settle }),
             }),
         })
     }

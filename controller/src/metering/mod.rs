@@ -6,6 +6,7 @@ mod tasks;
 
 pub use tasks::{Counting, Tasks};
 
+use crate::watching::audit::{Counted, Window};
 use treeferry_core::{Counters, JobId, PassSet};
 use treeferry_mirror::Figures;
 use treeferry_service::metrics::table::{self, Metric};
@@ -40,16 +41,23 @@ fn gauge(metric: &'static Metric, labels: Vec<(&'static str, String)>, n: u64, a
     Sample { metric, labels, value: Value::Gauge(n as f64), at }
 }
 
-/// How a mirror stands. `now_us`: µs since 1970.
-pub fn of_mirror(id: JobId, f: &Figures, now_us: u64) -> Vec<Sample> {
-    let one = |metric, value| {
+/// How a mirror stands, and what an audit has found of it, if there is one. `now_us`: µs since 1970.
+pub fn of_mirror(id: JobId, f: &Figures, audit: Option<(Counted, Window)>, now_us: u64) -> Vec<Sample> {
+    let of = |metric, value| {
         let labels = vec![("job_id", id.to_string())];
-        Sample { metric, labels, value: Value::Gauge(value), at: now_us / 1_000_000 }
+        Sample { metric, labels, value, at: now_us / 1_000_000 }
     };
+    let one = |metric, value| of(metric, Value::Gauge(value));
     let mut all = vec![one(&table::MIRROR_FAILING, f.failing as f64)];
     if let Some(t) = f.complete_up_to {
         all.push(one(&table::MIRROR_COMPLETE, t as f64 / 1e6));
         all.push(one(&table::MIRROR_LAG, now_us.saturating_sub(t) as f64 / 1e6));
+    }
+    if let Some((counted, window)) = audit {
+        all.push(of(&table::MIRROR_AUDITED, Value::Count(counted.compared)));
+        all.push(of(&table::MIRROR_DIFFERING, Value::Count(counted.differing)));
+        all.push(one(&table::MIRROR_SHARE, window.share));
+        all.push(one(&table::MIRROR_SHARE_AT_MOST, window.share_at_most));
     }
     all
 }

@@ -9,7 +9,7 @@ mod summary;
 
 pub use console::Console;
 pub use progress::Reading;
-pub use report::{Report, grouped, took};
+pub use report::{Report, grouped, share, took};
 pub use summary::{End, Summary};
 
 use std::fmt::Write as _;

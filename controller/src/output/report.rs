@@ -124,6 +124,13 @@ pub fn grouped(n: u64) -> String {
     out
 }
 
+/// A share as people write it, of which the first two digits count.
+pub fn share(share: f64) -> String {
+    let percent = share * 100.0;
+    let digits = if percent > 0.0 { (1.0 - percent.log10().floor()).clamp(0.0, 9.0) as usize } else { 0 };
+    format!("{percent:.digits$} %")
+}
+
 /// A time span in words.
 pub fn took(seconds: f64) -> String {
     let whole = seconds as u64;

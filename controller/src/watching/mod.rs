@@ -1,6 +1,8 @@
 //! `treeferry watch`: keeps DST like SRC with the embedded engine. Detectors tell what may have changed; a desk remembers
-//! what is to be looked at; a pool of threads looks. Beside it walks go on, the first of them over everything.
+//! what is to be looked at; a pool of threads looks. Beside it walks go on, the first of them over everything; and, if that
+//! is wanted, an audit of what is on the target.
 
+pub mod audit;
 mod desk;
 pub mod detect;
 pub mod diary;
@@ -60,6 +62,8 @@ pub struct Wish {
     pub agents: Vec<String>,
     /// In a cluster: where it is kept how soon changes arrived, below this directory; `None`: nowhere.
     pub diary: Option<PathBuf>,
+    /// How entries are drawn and compared meanwhile; `None`: they are not.
+    pub audit: Option<audit::Plan>,
 }
 
 /// Keeps the mirror until it is told to stop, or until a list is at its end and worked off.
@@ -102,6 +106,8 @@ pub fn run(
     let pool = Pool::of(context, request.pool);
     let walks =
         walks::start(walks::Ground::Here, &desk, &job, &reporter, request.pool, stop).map_err(thread)?;
+    let audit = wish.audit.and_then(|plan| audit::start(plan, &request.spec, &desk));
+    let audited = audit.as_ref().map(|a| Arc::clone(a.book()));
     let meter = metrics.map(|m| {
         let (e, counted, stand) = (engine.clone(), walks.counting(), Arc::clone(&desk));
         let status = move || {
@@ -111,7 +117,10 @@ pub fn run(
             Status { outstanding: (f.waiting + f.busy) as u64, ..now }
         };
         let desk = Arc::clone(&desk);
-        let more = move || metering::of_mirror(id, &desk.pending().figures(), now_us());
+        let more = move || {
+            let figures = desk.pending().figures();
+            metering::of_mirror(id, &figures, audited.as_ref().map(|a| a.figures()), now_us())
+        };
         metering::local::start(&m, id, request.spec.passes, status, &tasks, pool.load(), more)
     });
     let post = Post::open(id).unwrap_or_else(|e| {
@@ -129,7 +138,8 @@ pub fn run(
         tracing::info!("nobody can post to this mirror: {e}");
         None
     });
-    let watch = Watch { id, request, engine, pool, desk, walks, detectors, job, began_ms: Control::now_ms() };
+    let watch =
+        Watch { id, request, engine, pool, desk, walks, audit, detectors, job, began_ms: Control::now_ms() };
     tracing::info!(detectors = watch.detectors.names().join(","), resumed, "mirror begun");
     let mut next = Instant::now();
     let mut kept = Instant::now();
@@ -222,6 +232,7 @@ struct Watch<'a> {
     pool: Pool,
     desk: Arc<Desk>,
     walks: walks::Walks,
+    audit: Option<audit::Audit>,
     detectors: Detectors,
     job: Arc<Job>,
     began_ms: u64,
@@ -270,6 +281,7 @@ impl Watch<'_> {
     fn end(self, stop: &Stop) -> (End, Engine) {
         let interrupted = !self.desk.pending().is_idle() || self.desk.aborted().is_some();
         self.detectors.stop();
+        self.audit.into_iter().for_each(audit::Audit::end);
         if interrupted {
             stop.set();
         }
@@ -328,6 +340,7 @@ impl Watch<'_> {
     fn mirror_json(&self) -> Value {
         let mut v = of_pending(&self.desk.pending(), self.desk.moved.load(Relaxed));
         v["detect"] = json!(self.detectors.names());
+        v["audit"] = self.audit.as_ref().map_or(Value::Null, |a| a.book().to_json());
         v
     }
 }

@@ -227,14 +227,55 @@ pub static MIRROR_FAILING: Metric = Metric::new(
     "paths of a mirror that failed when they were last tried",
 );
 
+/// What an audit of a mirror has compared.
+pub static MIRROR_AUDITED: Metric = Metric::new(
+    "{job_id}.all.mirror.audit.compared",
+    "treeferry_mirror_audit_compared_total",
+    Kind::Counter,
+    "entries",
+    Teller::One,
+    "with `treeferry watch --audit`: entries that were drawn and compared since the mirror was begun",
+);
+/// What it has found.
+pub static MIRROR_DIFFERING: Metric = Metric::new(
+    "{job_id}.all.mirror.audit.differing",
+    "treeferry_mirror_audit_differing_total",
+    Kind::Counter,
+    "entries",
+    Teller::One,
+    "those of them that differed though the mirror was complete",
+);
+/// What that means for all.
+pub static MIRROR_SHARE: Metric = Metric::new(
+    "{job_id}.all.mirror.audit.share",
+    "treeferry_mirror_audit_share",
+    Kind::Gauge,
+    "of 1",
+    Teller::One,
+    "the share of all entries that differed when they were compared, as far as the draws of the last seven days tell",
+);
+/// And at most.
+pub static MIRROR_SHARE_AT_MOST: Metric = Metric::new(
+    "{job_id}.all.mirror.audit.share_at_most",
+    "treeferry_mirror_audit_share_at_most",
+    Kind::Gauge,
+    "of 1",
+    Teller::One,
+    "what that share does not exceed, with 95 % confidence",
+);
+
 /// All but the counters, and but cmover's.
-static OTHERS: [&Metric; 12] = [
+static OTHERS: [&Metric; 16] = [
     &FAILURES_BY_ERRNO,
     &TASK_SECONDS,
     &OUTSTANDING,
     &MIRROR_COMPLETE,
     &MIRROR_LAG,
     &MIRROR_FAILING,
+    &MIRROR_AUDITED,
+    &MIRROR_DIFFERING,
+    &MIRROR_SHARE,
+    &MIRROR_SHARE_AT_MOST,
     &POOL,
     &BUSY,
     &UNACKED,

@@ -1,4 +1,5 @@
 use super::*;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 /// Directories with their entries, which are directories or not.
@@ -47,6 +48,24 @@ impl Trees for &Plan {
         let n = usize::from(side == Side::Target);
         let (up, name) = path.split().unwrap();
         Ok(self.0[n].get(up.as_bytes()).and_then(|all| all.get(name.to_bytes()).copied()))
+    }
+}
+
+/// Trees that change.
+struct Changing<'a>(&'a RefCell<Plan>);
+
+impl Trees for Changing<'_> {
+    fn list(
+        &mut self,
+        side: Side,
+        dir: &RelPath,
+        each: &mut dyn FnMut(&CStr, bool),
+    ) -> Result<bool, Failure> {
+        (&*self.0.borrow()).list(side, dir, each)
+    }
+
+    fn find(&mut self, side: Side, path: &RelPath) -> Result<Option<bool>, Failure> {
+        (&*self.0.borrow()).find(side, path)
     }
 }
 
@@ -141,6 +160,41 @@ fn what_only_one_side_has_is_drawn_as_such() {
     within("extra", extra, 901.0, 0.1);
     // the file of a name that is a directory of the source goes together with that
     within("the others", both, uneven().1 + 1.0, 0.1);
+}
+
+#[test]
+fn draws_that_last_are_of_what_is_there_then() {
+    let (p, all) = uneven();
+    let (mut sums, mut new, mut first, mut old) = (0.0, 0.0, 0.0, 0.0);
+    const SEEDS: u64 = 100;
+    for seed in 0..SEEDS {
+        let plan = RefCell::new(p.clone());
+        let mut s = Sampler::lasting(Changing(&plan), seed).unwrap();
+        while !s.is_explored() {
+            s.explore();
+        }
+        // known: 341 directories, each but the root one of the kept subdirectories; and no names
+        assert!(s.held() <= 2 * 2 * 345, "{}", s.held());
+        let drawn = |s: &mut Sampler<Changing<'_>>| (0..300).filter_map(|_| s.draw()).collect::<Vec<_>>();
+        sums += drawn(&mut s).iter().map(|d| d.weight).sum::<f64>() / 300.0;
+        // one directory becomes twenty times as large, an empty one does too, and another becomes empty
+        plan.borrow_mut().files(&[0, 1], "chain", 100);
+        plan.borrow_mut().files(&[0, 1], "many/d7", 500);
+        plan.borrow_mut().0.iter_mut().for_each(|side| side.get_mut(&b"many/d13"[..]).unwrap().clear());
+        for d in drawn(&mut s) {
+            let under = |dir: &[u8]| d.path.as_bytes().starts_with(dir);
+            new += if under(b"chain/f") { d.weight / 300.0 } else { 0.0 };
+            first += if under(b"many/d7/") { d.weight / 300.0 } else { 0.0 };
+            old += if under(b"many/d13/") { d.weight } else { 0.0 };
+        }
+        // of the only large directory some names are kept
+        assert!(s.held() <= 2 * 2 * 345 + 2 * NAMES, "{}", s.held());
+    }
+    let n = SEEDS as f64;
+    within("all entries", sums / n, all, 0.05);
+    within("those of the directory that grew", new / n, 100.0, 0.25);
+    assert!(first > 0.0, "what is made in an empty directory is drawn");
+    assert_eq!(old, 0.0, "what is gone is not drawn");
 }
 
 #[test]

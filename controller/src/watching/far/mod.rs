@@ -13,7 +13,7 @@ mod book;
 use super::desk::{Desk, Told, now_us};
 use super::diary::Diary;
 use super::walks::{self, Ground};
-use super::{Wish, of_pending};
+use super::{Wish, audit, of_pending};
 use crate::args::daemon::host;
 use crate::cluster::{absolute, connect};
 use crate::events::{self, Teller, Watched};
@@ -133,6 +133,7 @@ pub fn run(
     }
     tracing::info!(mirror = %id, resumed = again, "mirror begun");
     let mut diary = Diary::open(wish.diary.as_ref(), id, &spec);
+    let audit = wish.audit.and_then(|plan| audit::start(plan, &spec, &desk));
     let mut keeper = Keeper {
         id,
         who,
@@ -148,6 +149,7 @@ pub fn run(
         record,
         stop: stop.clone(),
         request,
+        audited: audit.as_ref().map(|a| Arc::clone(a.book())),
     };
     let clerk = keeper.clerk()?;
     let meter = request.metrics.clone().map(|settings| {
@@ -161,7 +163,11 @@ pub fn run(
             Status { state, outstanding, counters, failures: Vec::new(), aborted: None }
         };
         // walks are jobs of their own, and workers tell of their tasks
-        let more = move || metering::of_mirror(id, &stand.pending().figures(), now_us());
+        let audited = keeper.audited.clone();
+        let more = move || {
+            let figures = stand.pending().figures();
+            metering::of_mirror(id, &figures, audited.as_ref().map(|a| a.figures()), now_us())
+        };
         metering::local::start(&metrics, id, request.spec.passes, status, &Arc::default(), || (0, 0), more)
     });
     let (mut next, mut said) = (Instant::now(), false);
@@ -190,6 +196,7 @@ pub fn run(
     }
     meter.into_iter().for_each(Meter::stop);
     diary.end(&keeper.desk.pending());
+    audit.into_iter().for_each(audit::Audit::end);
     let end = keeper.end(clerk, inbox);
     let why = end.aborted.as_deref().unwrap_or_default();
     events::put(node.outbox(), Event::job_ended(id, end.state, &end.counters, began.elapsed(), why));
@@ -244,6 +251,7 @@ struct Keeper<'a> {
     record: JobRecord,
     stop: Stop,
     request: &'a Request,
+    audited: Option<Arc<audit::Book>>,
 }
 
 impl Keeper<'_> {
@@ -411,6 +419,7 @@ impl Keeper<'_> {
             began_ms: self.began_ms,
             wish: self.record.created_ms,
             stop: self.stop.clone(),
+            audited: self.audited.clone(),
         };
         std::thread::Builder::new()
             .name("tf-clerk".to_owned())
@@ -460,6 +469,7 @@ struct Clerk {
     began_ms: u64,
     wish: u64,
     stop: Stop,
+    audited: Option<Arc<audit::Book>>,
 }
 
 impl Clerk {
@@ -534,6 +544,7 @@ impl Clerk {
         mirror["agents"] = self.book.agents_json();
         mirror["kept_by"] = json!(self.who);
         mirror["detect"] = json!(self.book.detectors());
+        mirror["audit"] = json!(self.audited.as_ref().map(|a| a.to_json()));
         let mut counters = self.book.counters();
         counters.add(&self.book.walked());
         counters.failures = f.failing as u64;
