@@ -90,7 +90,7 @@ class Treeferry(Tool):
         self.binary, self.shim, self.options = binary, shim, list(options)
         self.detect, self.name = detect, f"treeferry --detect {detect}"
 
-    def start(self, place):
+    def start(self, place, wait=True):
         self.src = place / "src"
         self.env = dict(os.environ, TREEFERRY_RUNTIME_DIR=str(place / "run"), TREEFERRY_LOG_DIR=str(place / "log"))
         # the configuration of the user may name a cluster
@@ -101,8 +101,10 @@ class Treeferry(Tool):
         if self.detect == "shim":
             self.ring = ["--ring", str(place / "ring")]
             self.writing = {"LD_PRELOAD": str(self.shim), "TREEFERRY_SHIM": str(place / "ring")}
+        began = time.time()
         self.launch(place)
-        self.wait_complete(300)
+        if wait:
+            self.wait_complete(300, began)
 
     def launch(self, place):
         detect = ["--detect", self.detect, *self.ring]
@@ -119,9 +121,9 @@ class Treeferry(Tool):
         except (ValueError, LookupError, StopIteration):
             return {}
 
-    def wait_complete(self, patience):
-        """Waits until all that has happened up to now is on the target."""
-        now = time.time()
+    def wait_complete(self, patience, moment=None):
+        """Waits until all that has happened up to a moment, or up to now, is on the target."""
+        now = moment or time.time()
 
         def complete():
             for process in self.processes:
