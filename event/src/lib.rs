@@ -110,6 +110,11 @@ pub trait Detector: Send {
         false
     }
 
+    /// Whether what it has to tell waits without harm until it is read. What the kernel or programs tell does not.
+    fn can_wait(&self) -> bool {
+        false
+    }
+
     /// What ends the waiting of [`Detector::read`] from another thread.
     fn waker(&self) -> Waker;
 }

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 pub struct Waker(Arc<OwnedFd>);
 
 impl Waker {
-    pub(crate) fn new() -> Result<Waker, Error> {
+    /// Makes one, for a detector. It fails where no descriptor can be had.
+    pub fn new() -> Result<Waker, Error> {
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).call("eventfd")?;
         Ok(Waker(Arc::new(fd)))
     }

@@ -34,8 +34,6 @@ mod tell;
 
 /// Stands in for a function of the C library. In the body, `real()` calls it with the arguments that were given, but for
 /// those that are named behind it: `real(flags)` has them anew.
-///
-/// `prepare()` looks up all of these functions, which otherwise is done when one is called first.
 macro_rules! stand_in {
     ($(fn $name:ident($($arg:ident: $kind:ty),* $(,)?) -> $result:ty, $real:ident $(($anew:ident))? => $body:expr)*) => {
         $(
@@ -49,9 +47,6 @@ macro_rules! stand_in {
                 $body
             }
         )*
-        pub(crate) fn prepare() {
-            $($name::NEXT.look_up($name::NAME);)*
-        }
     };
 }
 pub(crate) use stand_in;
@@ -60,10 +55,10 @@ pub(crate) use stand_in;
 macro_rules! looked_up {
     ($name:ident) => {
         #[allow(non_snake_case)]
-        mod $name {
+        pub(crate) mod $name {
             #[unsafe(link_section = ".data.hot")]
-            pub(super) static NEXT: $crate::next::Next = $crate::next::Next::new();
-            pub(super) const NAME: &core::ffi::CStr =
+            pub(crate) static NEXT: $crate::next::Next = $crate::next::Next::new();
+            pub(crate) const NAME: &core::ffi::CStr =
                 match core::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
                     Ok(name) => name,
                     Err(_) => unreachable!(),

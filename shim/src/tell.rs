@@ -3,7 +3,7 @@
 use crate::parents::{self, Parent};
 use crate::path::{self, Path, Where};
 use crate::table::{self, Known};
-use crate::{attributes, ends, files, names, next, process, shared, sys};
+use crate::{ends, files, next, process, shared, sys};
 use core::ffi::{CStr, c_char, c_int};
 use treeferry_ring::{Epoch, Handed, Kind, Record, Ring, id_of};
 
@@ -544,9 +544,7 @@ pub(crate) fn forking(real: impl FnOnce() -> c_int, is_child: impl FnOnce(c_int)
     static FORKS: AtomicU32 = AtomicU32::new(0);
     // one that does so again and again finds out once what each of its children would
     if FORKS.fetch_add(1, Relaxed) == 1 {
-        for prepare in [attributes::prepare, ends::prepare, files::prepare, names::prepare] {
-            prepare();
-        }
+        prepare();
         if let Some(ring) = shared::ring() {
             shared::process(&ring);
         }
@@ -561,6 +559,19 @@ pub(crate) fn forking(real: impl FnOnce() -> c_int, is_child: impl FnOnce(c_int)
         forked(parent);
     }
     result
+}
+
+/// Looks up what a shell uses in each of its children. No more: to look for what the C library does not have leaves an error
+/// for dlerror(3).
+#[cold]
+fn prepare() {
+    macro_rules! look_up {
+        ($($file:ident :: $name:ident)*) => { $($file::$name::NEXT.look_up($file::$name::NAME);)* };
+    }
+    look_up! {
+        files::open files::open64 files::openat files::close files::dup2 files::fcntl files::fclose files::fopen
+        ends::execve ends::_exit
+    }
 }
 
 /// This process has been forked; from whom is 0 if that had no files open.

@@ -64,6 +64,9 @@ impl How {
 
 /// How long a detector waits for something before it says that there is nothing.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// While so many paths wait to be looked at, who can wait is not asked for more: some 20 MB.
+const MOST_WAITING: usize = 32_768;
+
 /// Running detectors.
 pub struct Detectors {
     threads: Vec<JoinHandle<()>>,
@@ -181,6 +184,10 @@ fn follow(mut detector: Box<dyn Detector>, n: usize, desk: &Desk, over: &AtomicB
     let mut news = Vec::new();
     let mut behind = detector.needs_head_start();
     while !over.load(Acquire) {
+        if detector.can_wait() && desk.pending().figures().waiting > MOST_WAITING {
+            std::thread::sleep(PATIENCE);
+            continue;
+        }
         let r = detector.read(PATIENCE, &mut |n| news.push(n));
         if behind && news.iter().any(|n| matches!(n, News::UpTo(_))) {
             behind = false;
@@ -234,5 +241,71 @@ fn pass_on(news: impl Iterator<Item = News>, n: usize, desk: &Desk, told: &Mutex
     drop(pending);
     if heard {
         desk.ring();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use treeferry_event::{Error, Waker};
+    use treeferry_mirror::{Pending, Timing};
+
+    struct Counted {
+        waits: bool,
+        reads: Arc<AtomicUsize>,
+        waker: Waker,
+    }
+
+    impl Detector for Counted {
+        fn name(&self) -> &'static str {
+            "counted"
+        }
+
+        fn read(&mut self, _: Duration, _: &mut dyn FnMut(News)) -> Result<(), Error> {
+            self.reads.fetch_add(1, SeqCst);
+            std::thread::sleep(Duration::from_millis(1));
+            Ok(())
+        }
+
+        fn can_wait(&self) -> bool {
+            self.waits
+        }
+
+        fn waker(&self) -> Waker {
+            self.waker.clone()
+        }
+    }
+
+    #[test]
+    fn who_can_wait_is_not_read_while_much_is_waiting_already() {
+        let desk = Desk::new(Pending::new(Timing::default()));
+        let fill = |count: usize| {
+            let mut pending = desk.pending();
+            for n in 0..count {
+                pending.sign(Instant::now(), RelPath::new(format!("f{n}")).unwrap(), Sign::Open);
+            }
+        };
+        fill(MOST_WAITING + 1);
+        let counts: [Arc<AtomicUsize>; 2] = Default::default();
+        let of = |waits: bool| {
+            let reads = Arc::clone(&counts[usize::from(waits)]);
+            Box::new(Counted { waits, reads, waker: Waker::new().unwrap() }) as Box<dyn Detector>
+        };
+        let detectors = start(vec![of(true), of(false)], &desk).unwrap();
+        let read = |n: usize, times: usize| {
+            let before = counts[n].load(SeqCst);
+            while counts[n].load(SeqCst) < before + times {
+                std::thread::yield_now();
+            }
+        };
+        read(0, 20);
+        assert_eq!(counts[1].load(SeqCst), 0);
+        // what waits is taken for looks as it comes of age
+        while desk.pending().figures().waiting > MOST_WAITING {
+            desk.pending().take(Instant::now(), 100);
+        }
+        read(1, 3);
+        detectors.stop();
     }
 }

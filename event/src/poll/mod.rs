@@ -333,6 +333,11 @@ impl Detector for Poll {
         self.from.is_none()
     }
 
+    /// The walk stands still meanwhile.
+    fn can_wait(&self) -> bool {
+        true
+    }
+
     fn waker(&self) -> Waker {
         self.waker.clone()
     }
