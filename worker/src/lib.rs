@@ -4,6 +4,7 @@
 //! A pass is a function: task in, [`Outcome`](treeferry_core::Outcome) out. It never sees a broker, a ledger
 //! or a clock; what it needs of the engine is one question, "who leads this hard-link group?".
 
+mod again;
 mod attrs;
 mod bars;
 mod chunk;
@@ -14,6 +15,7 @@ mod devices;
 mod dir;
 mod dirtime;
 mod job;
+mod kin;
 mod limit;
 mod look;
 mod mirror;

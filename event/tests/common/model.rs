@@ -85,10 +85,15 @@ impl Model {
         self.recent.insert((path.clone(), deep), SystemTime::now());
         match now {
             // another directory than the one that is known, and nobody said that it is one: not to be believed in
-            Some(found) if !deep && found.0 => {
-                if self.entries.get(&path).is_some_and(|known| *known != found) {
+            Some(found) if !deep && found.0 && self.entries.contains_key(&path) => {
+                if self.entries.get(&path) != Some(&found) {
                     self.remove(&path);
                 }
+            }
+            // who has nothing there makes it, with all that is below
+            Some(found) if found.0 => {
+                self.remove(&path);
+                scan(&self.source, &path, &mut self.entries);
             }
             Some(found) if !deep => {
                 self.remove(&path);

@@ -1,0 +1,85 @@
+//! What a mirror has to look at once more: what changed while it was looked at, on either side.
+
+use crate::dir::Dir;
+use crate::mirror::seen;
+use crate::trouble::Trouble;
+use crate::worker::Worker;
+use std::ffi::CStr;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use treeferry_core::{RelPath, Side};
+use treeferry_fs::meta::{fstat, stat_if_there};
+use treeferry_fs::{AsFd, BorrowedFd, Root};
+
+impl Worker {
+    /// After an entry was made like that of the source: if that has changed meanwhile it is looked at again.
+    pub(crate) fn check_again(&self, dir: &Dir, name: &CStr) {
+        if !self.job.is_mirror() {
+            return;
+        }
+        let now = stat_if_there(dir.s(), name).ok().flatten().map(|m| seen(&m));
+        if now.is_none() || now != self.looked {
+            self.again_later(dir.child(name), false);
+        }
+    }
+
+    /// After an entry was removed: if the source has it again it is looked at again.
+    pub(crate) fn check_gone(&self, path: &RelPath) {
+        if self.job.is_mirror() && !matches!(self.job.src.find(path.as_bytes()), Err(e) if e.is_gone()) {
+            self.again_later(path.clone(), true);
+        }
+    }
+
+    /// After names were removed from a directory of the target: if it has another name since it was opened, they were
+    /// perhaps those of a directory that the source has.
+    pub(crate) fn check_moved(&self, path: &RelPath, d: BorrowedFd<'_>) {
+        let (Some(mirror), Some(target)) = (self.job.mirror(), &self.job.dst) else { return };
+        let id = |d: BorrowedFd<'_>| fstat(d).ok().map(|m| (m.dev, m.ino, m.nlink > 0));
+        let now = target.open_dir(path.as_bytes()).ok().and_then(|there| id(there.as_fd()));
+        match id(d) {
+            None | Some((.., false)) => {}
+            was if was == now => {}
+            // where that cannot be said everything is walked
+            _ => mirror.listener.again(path_in(target, d).unwrap_or_else(RelPath::root), true, path),
+        }
+    }
+
+    /// A path is to be looked at again, where there is somebody who does that: it changed, or could not be looked at.
+    pub(crate) fn again_later(&self, path: RelPath, below: bool) {
+        if let Some(m) = self.job.mirror() {
+            m.listener.again(path.clone(), below, &path);
+        }
+    }
+
+    /// All is done that a ticket was for: that is said once the task is committed, after all else that it has to say.
+    pub(crate) fn settle(&mut self, ticket: u64) {
+        self.settled.extend(Some(ticket).filter(|t| *t != 0));
+    }
+
+    /// Whether a trouble only tells that things changed while they were looked at: then a mirror looks again, for as
+    /// long as that takes.
+    pub(crate) fn is_deferred(&self, t: &Trouble, path: impl FnOnce() -> RelPath) -> bool {
+        let passing = match t {
+            Trouble::Changed => true,
+            Trouble::Call(_, e) => e.is_gone() || e.is_exists() || e.is_other_kind(),
+            _ => false,
+        };
+        let deferred = passing && self.job.mirror().is_some();
+        if deferred {
+            // what the source has no more is found out by looking at the name alone
+            self.again_later(path(), matches!(t, Trouble::Call(Side::Target, _)));
+        }
+        deferred
+    }
+}
+
+/// The path that a directory below a root has now.
+fn path_in(root: &Root, d: BorrowedFd<'_>) -> Option<RelPath> {
+    let name = |fd: BorrowedFd<'_>| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok();
+    let path = name(d)?.strip_prefix(name(root.fd())?).ok()?.as_os_str().as_bytes().to_vec();
+    // it may have yet another name by now
+    let path = RelPath::new(path).ok()?;
+    let found = root.open_dir(path.as_bytes()).and_then(|fd| fstat(fd.as_fd())).ok()?;
+    let is = fstat(d).ok()?;
+    ((found.dev, found.ino) == (is.dev, is.ino)).then_some(path)
+}
