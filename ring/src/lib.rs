@@ -32,16 +32,18 @@ mod layout;
 mod table;
 #[cfg(test)]
 mod tests;
+mod underway;
 mod write;
 
 pub use cursor::{Buffer, Cursor, Next};
 pub use handed::Handed;
 pub use layout::{Bad, Epoch, Figures, MIN_SLOTS, Ring, SLOT_BYTES, VERSION, bytes_for, slots_in};
 pub use table::{MAX_ROOTS, Root, word_of};
+pub use underway::Mark;
 pub use write::Pushed;
 
 /// Longest path of a record, in bytes: what is longer is told as its nearest ancestor that fits ([`Record::cut`]).
-pub const MAX_PATH_BYTES: usize = 2048;
+pub const MAX_PATH_BYTES: usize = 1024;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 
 use crate::handed::HANDED_WORDS;
 use crate::layout::{Ring, TABLE, TABLE_LEN, TABLE_SEQ};
+use crate::underway::UNDERWAY_WORDS;
 use core::sync::atomic::{Ordering::*, fence};
 
 /// Most directories.
@@ -13,7 +14,8 @@ const DEVICES: usize = TABLE;
 const LENGTHS: usize = DEVICES + MAX_ROOTS;
 /// What programs hand to each other is on the same page as what all need, so that few pages are touched.
 pub(crate) const HANDED: usize = LENGTHS + MAX_ROOTS;
-const PATHS: usize = HANDED + HANDED_WORDS;
+pub(crate) const UNDERWAY: usize = HANDED + HANDED_WORDS;
+const PATHS: usize = UNDERWAY + UNDERWAY_WORDS;
 /// How often a writer looks again at a table that changes. The reader is at it for a few microseconds.
 const PATIENCE: usize = 200;
 
@@ -60,14 +62,14 @@ impl Ring<'_> {
 
     /// Whether a path is one of the directories, or below one.
     pub fn holds(&self, path: &[u8]) -> bool {
-        self.looked(|| (0..self.roots()).any(|n| self.begins(n, path)))
+        self.looked(|| (0..self.roots()).any(|n| self.is_below(n, path)))
     }
 
     fn roots(&self) -> usize {
         (self.word(TABLE_LEN).load(Relaxed) as usize).min(MAX_ROOTS)
     }
 
-    fn begins(&self, n: usize, path: &[u8]) -> bool {
+    fn is_below(&self, n: usize, path: &[u8]) -> bool {
         let length = self.word(LENGTHS + n).load(Relaxed) as usize;
         if length == 0 || length > PATH_WORDS * 8 {
             return false;

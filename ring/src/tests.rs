@@ -427,3 +427,25 @@ fn a_record_without_a_path_names_a_file_that_the_reader_knows() {
         assert_eq!(next, if is { Next::Record(record(kind, id)) } else { Next::Skipped }, "{kind:?} {id}");
     }
 }
+
+#[test]
+fn what_is_under_way_is_seen_until_it_is_told_or_its_process_is_dead() {
+    let memory = memory(64);
+    let ring = Ring::format(&memory, 0, 0).unwrap();
+    assert!(ring.begins(0, 1).is_none() && ring.under_way().next().is_none());
+    let marks: Vec<Mark> = (0..40).map(|n| ring.begins(7, 2 * n).unwrap()).collect();
+    assert_eq!(ring.under_way().count(), 40);
+    for mark in &marks[..39] {
+        assert!(mark.pid() == 7 && ring.is_under_way(*mark));
+        ring.ends(*mark);
+        assert!(!ring.is_under_way(*mark));
+    }
+    assert_eq!(ring.under_way().collect::<Vec<_>>(), marks[39..]);
+    ring.is_dead(marks[39]);
+    assert_eq!((ring.under_way().count(), ring.figures().unnamed), (0, 1));
+    // who was taken for dead and is not takes nothing from whoever has the place by now
+    let others: Vec<Mark> = (0..128).filter_map(|n| ring.begins(9, n)).collect();
+    assert!(others.len() > 64, "{}", others.len());
+    ring.ends(marks[39]);
+    assert_eq!(ring.under_way().count(), others.len());
+}

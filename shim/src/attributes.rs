@@ -7,6 +7,7 @@ use libc::{AT_FDCWD, gid_t, mode_t, size_t, timespec, timeval, uid_t, utimbuf};
 use treeferry_ring::Kind;
 
 stand_in! {
+    told;
     fn chmod(path: *const c_char, mode: mode_t) -> c_int, real => at(real(), AT_FDCWD, path, true)
     fn lchmod(path: *const c_char, mode: mode_t) -> c_int, real => at(real(), AT_FDCWD, path, false)
     fn fchmod(fd: c_int, mode: mode_t) -> c_int, real => of(real(), fd)

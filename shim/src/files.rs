@@ -4,7 +4,7 @@ use crate::next::keeping_errno;
 use crate::stand_in;
 use crate::table;
 use crate::tell::{
-    self, Flushes, Name, Plain, closing, closing_all, copied, existing, held, opened, opening,
+    self, Flushes, Name, Plain, closing, closing_all, copied, existing, held, opened, opening, under_way,
 };
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use libc::{AT_FDCWD, DIR, FILE, mode_t, off_t, size_t, ssize_t};
@@ -34,22 +34,22 @@ stand_in! {
     }
     fn creat(path: *const c_char, mode: mode_t) -> c_int, real => opening(CREATES, Name(AT_FDCWD, path), |_| real())
     fn creat64(path: *const c_char, mode: mode_t) -> c_int, real => opening(CREATES, Name(AT_FDCWD, path), |_| real())
-    fn mkstemp(template: *mut c_char) -> c_int, real => made(real(), template)
-    fn mkstemp64(template: *mut c_char) -> c_int, real => made(real(), template)
-    fn mkostemp(template: *mut c_char, flags: c_int) -> c_int, real => made(real(), template)
-    fn mkostemp64(template: *mut c_char, flags: c_int) -> c_int, real => made(real(), template)
-    fn mkstemps(template: *mut c_char, suffix: c_int) -> c_int, real => made(real(), template)
-    fn mkstemps64(template: *mut c_char, suffix: c_int) -> c_int, real => made(real(), template)
-    fn mkostemps(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int, real => made(real(), template)
-    fn mkostemps64(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int, real => made(real(), template)
+    fn mkstemp(template: *mut c_char) -> c_int, real => under_way(|| made(real(), template))
+    fn mkstemp64(template: *mut c_char) -> c_int, real => under_way(|| made(real(), template))
+    fn mkostemp(template: *mut c_char, flags: c_int) -> c_int, real => under_way(|| made(real(), template))
+    fn mkostemp64(template: *mut c_char, flags: c_int) -> c_int, real => under_way(|| made(real(), template))
+    fn mkstemps(template: *mut c_char, suffix: c_int) -> c_int, real => under_way(|| made(real(), template))
+    fn mkstemps64(template: *mut c_char, suffix: c_int) -> c_int, real => under_way(|| made(real(), template))
+    fn mkostemps(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int, real => under_way(|| made(real(), template))
+    fn mkostemps64(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int, real => under_way(|| made(real(), template))
 
-    fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE, real => stream(real(), mode, path)
-    fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE, real => stream(real(), mode, path)
+    fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE, real => stream(mode, path, real)
+    fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE, real => stream(mode, path, real)
     fn freopen(path: *const c_char, mode: *const c_char, file: *mut FILE) -> *mut FILE, real => {
-        stream(closing(descriptor(file), Flushes::Yes, real, |_| true), mode, path)
+        stream(mode, path, || closing(descriptor(file), Flushes::Yes, real, |_| true))
     }
     fn freopen64(path: *const c_char, mode: *const c_char, file: *mut FILE) -> *mut FILE, real => {
-        stream(closing(descriptor(file), Flushes::Yes, real, |_| true), mode, path)
+        stream(mode, path, || closing(descriptor(file), Flushes::Yes, real, |_| true))
     }
     fn fclose(file: *mut FILE) -> c_int, real => closing(descriptor(file), Flushes::Yes, real, |_| true)
     fn fcloseall() -> c_int, real => { let result = real(); tell::flushed(); result }
@@ -72,8 +72,8 @@ stand_in! {
         real()
     }
 
-    fn truncate(path: *const c_char, length: off_t) -> c_int, real => changed(real(), path)
-    fn truncate64(path: *const c_char, length: off_t) -> c_int, real => changed(real(), path)
+    fn truncate(path: *const c_char, length: off_t) -> c_int, real => under_way(|| changed(real(), path))
+    fn truncate64(path: *const c_char, length: off_t) -> c_int, real => under_way(|| changed(real(), path))
     fn ftruncate(fd: c_int, length: off_t) -> c_int, real => { let r = real(); still(r == 0, fd); r }
     fn ftruncate64(fd: c_int, length: off_t) -> c_int, real => { let r = real(); still(r == 0, fd); r }
     fn fallocate(fd: c_int, mode: c_int, from: off_t, length: off_t) -> c_int, real => {
@@ -112,8 +112,10 @@ fn over(old: c_int, new: c_int, real: impl FnOnce() -> c_int) -> c_int {
 fn controlled(fd: c_int, command: c_int, result: c_int) -> c_int {
     match command {
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => copied(fd, result),
-        // what was added when it was opened
-        libc::F_GETFL if result >= 0 && table::is_added(fd) => result & !libc::O_NOFOLLOW,
+        // what was added when it was opened, perhaps by another process, and the program has not asked for
+        libc::F_GETFL if result >= 0 && tell::is_for_writing(result) && !table::is_asked_for(fd) => {
+            result & !libc::O_NOFOLLOW
+        }
         _ => result,
     }
 }
@@ -152,16 +154,20 @@ fn forgotten(stream: *mut DIR) {
     }
 }
 
-fn stream(file: *mut FILE, mode: *const c_char, path: *const c_char) -> *mut FILE {
-    if file.is_null() || mode.is_null() {
-        return file;
+fn stream(mode: *const c_char, path: *const c_char, real: impl FnOnce() -> *mut FILE) -> *mut FILE {
+    if mode.is_null() || !crate::shared::is_named() {
+        return real();
     }
-    // SAFETY: the call that has succeeded with it has read it.
-    let mode = unsafe { CStr::from_ptr(mode) }.to_bytes();
+    // SAFETY: the program hands it to a call that reads it too.
+    let text = unsafe { CStr::from_ptr(mode) }.to_bytes();
     // what comes after a comma names a character set
-    let mode = mode.split(|b| *b == b',').next().unwrap_or_default();
-    let writes = mode.iter().any(|b| matches!(b, b'w' | b'a' | b'+'));
-    let fd = descriptor(file);
-    opened(fd, if writes { CREATES } else { libc::O_RDONLY }, Name(AT_FDCWD, path), Plain::Unknown);
-    file
+    let text = text.split(|b| *b == b',').next().unwrap_or_default();
+    let writes = text.iter().any(|b| matches!(b, b'w' | b'a' | b'+'));
+    let flags = if writes { CREATES } else { libc::O_RDONLY };
+    let opens = || {
+        let file = real();
+        opened(descriptor(file), flags, Name(AT_FDCWD, path), Plain::Unknown);
+        file
+    };
+    if writes { under_way(opens) } else { opens() }
 }

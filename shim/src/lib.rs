@@ -34,7 +34,14 @@ mod tell;
 
 /// Stands in for a function of the C library. In the body, `real()` calls it with the arguments that were given, but for
 /// those that are named behind it: `real(flags)` has them anew.
+///
+/// Behind `told;` stand those that change something by a name or without one: it is under way until it is told.
 macro_rules! stand_in {
+    (told; $(fn $name:ident($($arg:ident: $kind:ty),* $(,)?) -> $result:ty, $real:ident => $body:expr)*) => {
+        $crate::stand_in! { $(
+            fn $name($($arg: $kind),*) -> $result, $real => $crate::tell::under_way(|| $body)
+        )* }
+    };
     ($(fn $name:ident($($arg:ident: $kind:ty),* $(,)?) -> $result:ty, $real:ident $(($anew:ident))? => $body:expr)*) => {
         $(
             $crate::looked_up! { $name }

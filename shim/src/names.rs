@@ -7,6 +7,7 @@ use libc::{AT_FDCWD, dev_t, mode_t};
 use treeferry_ring::Kind;
 
 stand_in! {
+    told;
     fn rename(old: *const c_char, new: *const c_char) -> c_int, real => {
         renaming(Name(AT_FDCWD, old), Name(AT_FDCWD, new), false, real)
     }

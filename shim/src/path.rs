@@ -1,6 +1,7 @@
 //! Absolute paths without symlinks, of open files and of names.
 
-use crate::{parents, sys};
+use crate::parents::{self, Parent};
+use crate::sys;
 use core::ffi::{CStr, c_int};
 use core::fmt::Write;
 use core::mem::MaybeUninit;
@@ -41,6 +42,14 @@ impl Path {
     fn cleared(&mut self) -> &mut [u8; MAX_PATH_BYTES] {
         (self.length, self.cut) = (0, false);
         self.room.write([0; MAX_PATH_BYTES])
+    }
+
+    /// The status of what has this path: of a symlink its own.
+    fn status(&mut self) -> Result<libc::stat, c_int> {
+        if self.length == 0 {
+            return sys::stat_at(libc::AT_FDCWD, c"/", libc::AT_SYMLINK_NOFOLLOW);
+        }
+        sys::stat_at(libc::AT_FDCWD, self.as_c().ok_or(libc::ENAMETOOLONG)?, libc::AT_SYMLINK_NOFOLLOW)
     }
 
     /// NUL-ended.
@@ -90,34 +99,9 @@ impl Path {
         }
     }
 
-    /// Makes it the absolute path of what is named, by text alone: right only if no symlink is on the way. `false`: that
-    /// is not known, or too long.
-    fn set_text(&mut self, dir: c_int, text: &[u8]) -> bool {
-        (self.length, self.cut) = (0, false);
-        if text.first() != Some(&b'/') {
-            if dir != libc::AT_FDCWD {
-                return false;
-            }
-            match sys::working_directory(self.cleared()) {
-                Ok(length) => self.set(length),
-                Err(_) => return false,
-            }
-            // it is not where it could be reached
-            if self.cut || self.as_bytes().first() != Some(&b'/') {
-                return false;
-            }
-        }
-        for name in text.split(|b| *b == b'/') {
-            match name {
-                b"" | b"." => {}
-                b".." => self.length = self.as_bytes().iter().rposition(|b| *b == b'/').unwrap_or(0),
-                name => self.push(name),
-            }
-        }
-        if self.length == 0 {
-            self.push(b"");
-        }
-        !self.cut
+    /// Takes away the last name.
+    fn pop(&mut self) {
+        self.length = self.as_bytes().iter().rposition(|b| *b == b'/').unwrap_or(0);
     }
 
     pub(crate) fn push(&mut self, name: &[u8]) {
@@ -152,8 +136,10 @@ pub(crate) fn of_opened(
     let (dir, given, is_plain) = name;
     let changes = ring.settled_changes();
     let used = parents::split(given.to_bytes()).filter(|_| is_plain);
-    let proven = path.set_text(dir, given.to_bytes()) && leads_to(dir, given, s);
-    let at = if proven { path.checked(ring) } else { of_known(ring, fd, s, path) };
+    let at = match resolve(dir, given.to_bytes(), true, path) {
+        Ok(Some(t)) if (t.st_dev, t.st_ino) == (s.st_dev, s.st_ino) => path.checked(ring),
+        _ => of_known(ring, fd, s, path),
+    };
     if let (Some((parent, name)), Some((real, end))) = (used, parents::split(path.as_bytes()))
         && name == end
         && !path.is_cut()
@@ -167,13 +153,121 @@ pub(crate) fn of_opened(
     at
 }
 
-/// Whether a path leads to a file, without a symlink. To ask for the name of a descriptor costs twice as much, and twenty
-/// times as much when a process asks first.
-fn leads_to(dir: c_int, path: &CStr, s: &libc::stat) -> bool {
-    let Ok(place) = sys::place_at(dir, path, libc::O_NOFOLLOW) else { return false };
-    let there = sys::stat_of(place);
-    sys::close(place);
-    there.is_ok_and(|t| (t.st_dev, t.st_ino) == (s.st_dev, s.st_ino))
+/// How many symlinks may be on the way (path_resolution(7)).
+const MOST_LINKS: usize = 40;
+
+/// What is left of a path after a symlink: it ends where the room ends.
+struct Rest {
+    room: [u8; MAX_PATH_BYTES],
+    begins: usize,
+}
+
+/// The path of what a name leads to, without symlinks, and its status: what is too long for a path has none.
+///
+/// Each name on the way is asked for by its path. To open it would be one question, and take a number for a moment that
+/// another thread may be about to give to a descriptor of its own (dup2(2)).
+#[inline(never)]
+fn resolve(dir: c_int, given: &[u8], follow: bool, path: &mut Path) -> Result<Option<libc::stat>, c_int> {
+    begin(dir, given, path)?;
+    let mut rest = Rest { room: [0; MAX_PATH_BYTES], begins: MAX_PATH_BYTES };
+    let (mut given, mut links) = (Some(given), 0);
+    loop {
+        let text = given.unwrap_or(rest.text());
+        let end = text.iter().position(|b| *b == b'/');
+        let name = text.get(..end.unwrap_or(text.len())).unwrap_or_default();
+        let more = end.map_or(&b""[..], |end| text.get(end + 1..).unwrap_or_default());
+        let (left, is_last) = (more.len(), more.iter().all(|b| *b == b'/'));
+        let is_name = !matches!(name, b"" | b"." | b"..");
+        match name {
+            b"" | b"." => {}
+            b".." => path.pop(),
+            name => path.push(name),
+        }
+        if path.cut {
+            return Ok(None);
+        }
+        if is_last || is_name {
+            let s = path.status()?;
+            if s.st_mode & libc::S_IFMT == libc::S_IFLNK && (follow || end.is_some()) {
+                links += 1;
+                if links > MOST_LINKS {
+                    return Err(libc::ELOOP);
+                }
+                if let Some(more) = given.and_then(|g| g.get(g.len() - left..)) {
+                    rest.keep(more)?;
+                }
+                rest.begin_anew(path, left)?;
+                given = None;
+                continue;
+            }
+            if is_last {
+                if path.length == 0 {
+                    path.push(b"");
+                }
+                return Ok(Some(s));
+            }
+        }
+        match given {
+            Some(g) => given = g.get(g.len() - left..),
+            None => rest.begins = MAX_PATH_BYTES - left,
+        }
+    }
+}
+
+impl Rest {
+    fn text(&self) -> &[u8] {
+        self.room.get(self.begins..).unwrap_or_default()
+    }
+
+    /// Takes what is left of the path that was given.
+    fn keep(&mut self, more: &[u8]) -> Result<(), c_int> {
+        self.begins = MAX_PATH_BYTES;
+        self.put_before(more)
+    }
+
+    /// The path is that of a symlink: goes on with its text, and then with so many bytes as were left.
+    fn begin_anew(&mut self, path: &mut Path, left: usize) -> Result<(), c_int> {
+        let mut link = [0_u8; MAX_PATH_BYTES];
+        let length = sys::read_link(path.as_c().ok_or(libc::ENAMETOOLONG)?, &mut link)?;
+        let link = link.get(..length).filter(|l| l.len() < MAX_PATH_BYTES).ok_or(libc::ENAMETOOLONG)?;
+        self.begins = MAX_PATH_BYTES - left.min(MAX_PATH_BYTES);
+        self.put_before(b"/")?;
+        self.put_before(link)?;
+        path.pop();
+        if link.first() == Some(&b'/') {
+            path.length = 0;
+        }
+        Ok(())
+    }
+
+    fn put_before(&mut self, bytes: &[u8]) -> Result<(), c_int> {
+        let begins = self.begins.checked_sub(bytes.len()).ok_or(libc::ENAMETOOLONG)?;
+        self.room.get_mut(begins..self.begins).ok_or(libc::ENAMETOOLONG)?.copy_from_slice(bytes);
+        self.begins = begins;
+        Ok(())
+    }
+}
+
+/// Where a path begins.
+fn begin(dir: c_int, given: &[u8], path: &mut Path) -> Result<(), c_int> {
+    (path.length, path.cut) = (0, false);
+    if given.first() == Some(&b'/') {
+        return Ok(());
+    }
+    if dir == libc::AT_FDCWD {
+        let length = sys::working_directory(path.cleared())?;
+        path.set(length);
+    } else {
+        link_of(dir, path)?;
+    }
+    // it has lost its name, or is not where it could be reached
+    if path.as_bytes().first() != Some(&b'/') || path.as_bytes().ends_with(b" (deleted)") {
+        return Err(libc::ESTALE);
+    }
+    if path.as_bytes() == b"/" {
+        path.length = 0;
+    }
+    Ok(())
 }
 
 /// Where an open file or directory is.
@@ -219,11 +313,12 @@ fn link_of(fd: c_int, path: &mut Path) -> Result<(), c_int> {
 /// Where something is that has this name now. `follow`: that to which a symlink of this name leads.
 pub(crate) fn of_existing(ring: &Ring<'_>, dir: c_int, name: &CStr, follow: bool, path: &mut Path) -> Where {
     let how = if follow { 0 } else { libc::O_NOFOLLOW };
-    if path.set_text(dir, name.to_bytes())
-        && let Ok(place) = sys::place_at(dir, name, how)
-    {
-        sys::close(place);
-        return path.checked(ring);
+    match resolve(dir, name.to_bytes(), follow, path) {
+        Ok(_) => return path.checked(ring),
+        // whoever has removed it tells that
+        Err(libc::ENOENT | libc::ENOTDIR) => return Where::Elsewhere,
+        // an ancestor that may not be searched, a text that is too long
+        Err(_) => {}
     }
     match sys::open_at(dir, name, libc::O_PATH | libc::O_CLOEXEC | how) {
         Ok(fd) => {
@@ -251,6 +346,7 @@ pub(crate) fn of_name(ring: &Ring<'_>, dir: c_int, given: &CStr, path: &mut Path
         return of_existing(ring, dir, given, true, path);
     }
     let found = match parent {
+        parent if parent.first() == Some(&b'/') => of_absolute_parent(ring, parent, path),
         b"" if dir == libc::AT_FDCWD => of_working_directory(ring, path),
         b"" => of_open(ring, dir, path),
         parent if parent.len() < SHORT_BYTES => of_parent::<SHORT_BYTES>(ring, dir, parent, path),
@@ -264,6 +360,28 @@ pub(crate) fn of_name(ring: &Ring<'_>, dir: c_int, given: &CStr, path: &mut Path
 }
 
 const SHORT_BYTES: usize = 512;
+
+/// A directory by its absolute path: programs use the same ones again and again.
+fn of_absolute_parent(ring: &Ring<'_>, parent: &[u8], path: &mut Path) -> Where {
+    // it ends with a slash
+    let used = parent.strip_suffix(b"/").unwrap_or(parent);
+    match parents::look(ring, used, path) {
+        Some(Parent::Elsewhere) => return Where::Elsewhere,
+        Some(Parent::Here) => return Where::Here,
+        None => {}
+    }
+    let changes = ring.settled_changes();
+    let at = match parent.len() < SHORT_BYTES {
+        true => of_parent::<SHORT_BYTES>(ring, libc::AT_FDCWD, parent, path),
+        false => of_long_parent(ring, libc::AT_FDCWD, parent, path),
+    };
+    match at {
+        Where::Elsewhere => parents::remember(changes, used, b""),
+        Where::Here if !path.is_cut() => parents::remember(changes, used, path.as_bytes()),
+        _ => {}
+    }
+    at
+}
 
 fn of_working_directory(ring: &Ring<'_>, path: &mut Path) -> Where {
     match sys::working_directory(path.cleared()) {

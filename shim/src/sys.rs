@@ -45,18 +45,6 @@ pub(crate) fn open_at(dir: c_int, path: &CStr, flags: c_int) -> Result<c_int> {
         .map(|fd| fd as c_int)
 }
 
-/// openat2(2): opens what a path leads to as a place (`O_PATH`), if there is no symlink on the way. One that the path
-/// ends with is opened with `O_NOFOLLOW`, and is one too many without.
-pub(crate) fn place_at(dir: c_int, path: &CStr, flags: c_int) -> Result<c_int> {
-    const RESOLVE_NO_SYMLINKS: u64 = 4;
-    let flags = flags | libc::O_PATH | libc::O_CLOEXEC;
-    // struct open_how: flags, mode, resolve
-    let how = [flags as u64, 0, RESOLVE_NO_SYMLINKS];
-    let at = [of(dir), path.as_ptr() as usize, how.as_ptr() as usize, size_of_val(&how), 0, 0];
-    // SAFETY: the path is NUL-ended, and `how` is as long as is said.
-    unsafe { call(libc::SYS_openat2, at) }.map(|fd| fd as c_int)
-}
-
 /// close(2), of one of our own.
 pub(crate) fn close(fd: c_int) {
     // SAFETY: only what was opened here is closed here.

@@ -26,8 +26,8 @@ const UNKNOWN: u64 = 0;
 const HARMLESS: u64 = 1;
 const ELSEWHERE: u64 = 2;
 const TOLD: u64 = 3;
-/// It was opened with `O_NOFOLLOW`, which the program has not asked for.
-const ADDED: u64 = 4;
+/// It was opened with `O_NOFOLLOW`, and the program has asked for that.
+const ASKED_FOR: u64 = 4;
 /// Those of the kind, and that one.
 const LOW_BITS: u32 = 3;
 const KIND: u64 = 3;
@@ -126,24 +126,23 @@ pub(crate) fn set(fd: c_int, what: Known) {
     saw(fd);
 }
 
-/// Remembers that a descriptor was opened with `O_NOFOLLOW`, which the program has not asked for.
-#[inline]
-pub(crate) fn add(fd: c_int) {
+/// Remembers that a descriptor was opened with `O_NOFOLLOW`, and that the program has asked for that.
+pub(crate) fn ask_for(fd: c_int) {
     if let Some(slot) = slot(fd) {
-        slot.known.fetch_or(ADDED, AcqRel);
+        slot.known.fetch_or(ASKED_FOR, AcqRel);
     }
 }
 
 /// Whether that is so.
-pub(crate) fn is_added(fd: c_int) -> bool {
-    slot(fd).is_some_and(|s| s.known.load(Acquire) & ADDED != 0)
+pub(crate) fn is_asked_for(fd: c_int) -> bool {
+    slot(fd).is_some_and(|s| s.known.load(Acquire) & ASKED_FOR != 0)
 }
 
 /// A descriptor has become a copy of another.
 pub(crate) fn copy(old: c_int, new: c_int) {
     set(new, get(old));
-    if is_added(old) {
-        add(new);
+    if is_asked_for(old) {
+        ask_for(new);
     }
 }
 

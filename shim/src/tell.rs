@@ -114,7 +114,7 @@ pub(crate) enum Flushes {
 
 const MAKES: c_int = libc::O_CREAT | libc::O_TRUNC;
 
-fn is_for_writing(flags: c_int) -> bool {
+pub(crate) fn is_for_writing(flags: c_int) -> bool {
     flags & libc::O_ACCMODE != libc::O_RDONLY && flags & libc::O_PATH == 0
 }
 
@@ -126,8 +126,16 @@ pub(crate) fn opening(flags: c_int, name: Name, real: impl Fn(c_int) -> c_int) -
         return real(flags);
     }
     if !is_for_writing(flags) {
+        if flags & MAKES != 0 {
+            return under_way(|| opened(real(flags), flags, name, Plain::Unknown));
+        }
         return opened(real(flags), flags, name, Plain::Unknown);
     }
+    under_way(|| opening_for_writing(flags, name, real))
+}
+
+#[inline]
+fn opening_for_writing(flags: c_int, name: Name, real: impl Fn(c_int) -> c_int) -> c_int {
     // before it is open: what comes from elsewhere after that makes it another one
     let epoch = shared::mapped_for_writing().map(|ring| ring.epoch());
     let never_follows =
@@ -135,6 +143,9 @@ pub(crate) fn opening(flags: c_int, name: Name, real: impl Fn(c_int) -> c_int) -
     if never_follows || flags & libc::O_DIRECTORY != 0 {
         let fd = real(flags);
         opened_for_writing(fd, name, if never_follows { Plain::Yes } else { Plain::Unknown }, epoch);
+        if flags & libc::O_NOFOLLOW != 0 {
+            table::ask_for(fd);
+        }
         return fd;
     }
     let errno = next::errno();
@@ -146,7 +157,6 @@ pub(crate) fn opening(flags: c_int, name: Name, real: impl Fn(c_int) -> c_int) -
         return fd;
     }
     opened_for_writing(fd, name, Plain::Yes, epoch);
-    table::add(fd);
     fd
 }
 
@@ -298,7 +308,18 @@ pub(crate) fn closing<R>(
 
 #[inline(never)]
 fn closing_unknown<R>(fd: c_int, real: impl FnOnce() -> R, is_closed: impl FnOnce(&R) -> bool) -> R {
-    let Some(s) = written(fd) else { return real() };
+    match written(fd) {
+        None => real(),
+        Some(s) => under_way(|| closing_written(fd, &s, real, is_closed)),
+    }
+}
+
+fn closing_written<R>(
+    fd: c_int,
+    s: &libc::stat,
+    real: impl FnOnce() -> R,
+    is_closed: impl FnOnce(&R) -> bool,
+) -> R {
     let Some(ring) = shared::ring() else { return real() };
     if ring.is_full() {
         let result = real();
@@ -306,10 +327,10 @@ fn closing_unknown<R>(fd: c_int, real: impl FnOnce() -> R, is_closed: impl FnOnc
         return result;
     }
     let mut path = Path::new();
-    let at = path::of_known(&ring, fd, &s, &mut path);
+    let at = path::of_known(&ring, fd, s, &mut path);
     let result = real();
     if is_closed(&result) {
-        say(&ring, closed(id_in(&s)), id_in(&s), at, &path);
+        say(&ring, closed(id_in(s)), id_in(s), at, &path);
     }
     result
 }
@@ -379,6 +400,21 @@ pub(crate) fn removing(kind: Kind, dir: c_int, path: *const c_char, real: impl F
     result
 }
 
+/// Does something that is told when it is done: the reader sees meanwhile that it is under way, and what has become of this
+/// process if it is never told.
+pub(crate) fn under_way<R>(what: impl FnOnce() -> R) -> R {
+    use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    #[unsafe(link_section = ".data.hot")]
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let Some(ring) = shared::ring() else { return what() };
+    let mark = ring.begins(shared::process(&ring), NUMBER.fetch_add(2, Relaxed));
+    let result = what();
+    if let Some(mark) = mark {
+        ring.ends(mark);
+    }
+    result
+}
+
 /// Does something after which paths may lead to elsewhere.
 pub(crate) fn changing<R>(real: impl FnOnce() -> R) -> R {
     let Some(ring) = shared::ring() else { return real() };
@@ -392,7 +428,9 @@ pub(crate) fn changing<R>(real: impl FnOnce() -> R) -> R {
 #[derive(Clone, Copy)]
 pub(crate) struct Name(pub(crate) c_int, pub(crate) *const c_char);
 
-/// Renames.
+/// Renames. Not inlined: the function of the C library is looked up before there are two paths on the stack, which may be
+/// the small one of a signal handler.
+#[inline(never)]
 pub(crate) fn renaming(old: Name, new: Name, exchange: bool, real: impl FnOnce() -> c_int) -> c_int {
     if old.1.is_null() || new.1.is_null() {
         return real();

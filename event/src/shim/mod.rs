@@ -5,6 +5,7 @@ mod file;
 mod found;
 mod held;
 mod hub;
+mod promise;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use crate::mounts::{Mounts, relative};
 use crate::{Detector, Excluded, News, Waker, What};
 use held::{Held, Name, is_gone};
 use hub::{Current, Hub};
+use promise::Promise;
 use rustix::event::PollFlags;
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
@@ -75,6 +77,7 @@ pub struct Shim {
     unknown: u64,
     /// Changes of what paths lead to, when they were last looked at ([`treeferry_ring::Ring::settle_changes`]).
     changes: (u64, u64),
+    promise: Promise,
 }
 
 /// Reads the ring at a path, which is made if there is none. When this returns, no change will be missed that a program
@@ -115,6 +118,7 @@ pub fn shim(ring: &Path, root: &Path, excluded: Excluded) -> Result<Shim, Error>
         gone: false,
         unknown: 0,
         changes: (0, 0),
+        promise: Promise::default(),
     })
 }
 
@@ -192,7 +196,9 @@ impl Shim {
         }
         if figures.unnamed != self.told.unnamed {
             let n = figures.unnamed.wrapping_sub(self.told.unnamed);
-            tell(News::Lost(format!("of {n} changes programs could not find out the path")));
+            tell(News::Lost(format!(
+                "of {n} changes programs could not find out the path, or did not live to tell it"
+            )));
         }
         self.told = figures;
     }
@@ -393,9 +399,13 @@ impl Detector for Shim {
             self.tick(tell)?;
         }
         self.mounted()?;
-        let before = SystemTime::now();
+        let ring = Arc::clone(&self.current.file);
+        let moment =
+            ring.ring().and_then(|ring| self.promise.moment(&ring, SystemTime::now(), self.began.elapsed()));
         self.follow(tell);
         let end = self.drain(tell)?;
+        // who is at something is looked after soon
+        self.pending |= moment.is_none();
         let (top, mut gone) = (self.top.clone(), Vec::new());
         self.held.settle(&mut |path, cut| gone.extend(relative(path, &top).map(|p| (p, cut))))?;
         for (path, cut) in gone {
@@ -405,8 +415,9 @@ impl Detector for Shim {
         // what went missing while this was read
         self.follow(tell);
         self.hub.handed_over(self.id, self.current.number, self.cursor.at(), self.told);
-        if end {
-            tell(News::UpTo(before));
+        if let Some(moment) = moment.filter(|_| end) {
+            self.promise.is_told();
+            tell(News::UpTo(moment));
         }
         Ok(())
     }

@@ -220,6 +220,47 @@ fn what_is_open_when_a_detector_begins_is_known() {
 }
 
 #[test]
+fn what_is_under_way_is_waited_for_and_missed_if_its_process_dies() {
+    let place = Place::new();
+    let mut a = place.shim("a");
+    news(&mut a);
+    let mut promised = |a: &mut Shim| {
+        let mut told = Vec::new();
+        a.read(Duration::ZERO, &mut |n| told.push(n)).unwrap();
+        told
+    };
+    let before = SystemTime::now();
+    let mark = ring(&a).begins(std::process::id(), 2).unwrap();
+    for _ in 0..3 {
+        assert!(promised(&mut a).is_empty(), "it is not known what it has done");
+    }
+    place.tell(&a, Kind::Changed, 1, "a/x", "");
+    ring(&a).ends(mark);
+    let next = ring(&a).begins(std::process::id(), 4).unwrap();
+    let told = promised(&mut a);
+    assert!(
+        matches!(&told[..], [h, News::UpTo(t)] if *h == hint("x", What::Changed) && *t >= before),
+        "{told:?}"
+    );
+    // what waits for something is not waited for
+    let began = Instant::now();
+    while promised(&mut a).is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!promised(&mut a).is_empty(), "nor from then on");
+    ring(&a).ends(next);
+    // there is no such process
+    ring(&a).begins(4_000_000, 6).unwrap();
+    let told = promised(&mut a);
+    assert!(
+        matches!(&told[..], [News::Lost(why), News::UpTo(_)] if why.contains("did not live")),
+        "{told:?}"
+    );
+    assert!(matches!(promised(&mut a)[..], [News::UpTo(_)]));
+}
+
+#[test]
 fn what_went_missing_is_said_once_and_also_to_the_next_reader() {
     let place = Place::new();
     let mut a = place.shim("a");
