@@ -62,8 +62,9 @@ impl How {
     }
 }
 
-/// How long a detector waits for something before it says that there is nothing.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How long a detector waits for something before it says that there is nothing: so old is the promise of a mirror at rest. By
+/// eye: shorter costs a share of a core that can be seen.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// While so many paths wait to be looked at, who can wait is not asked for more: some 20 MB.
 const MOST_WAITING: usize = 32_768;
 

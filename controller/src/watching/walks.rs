@@ -14,7 +14,7 @@ use treeferry_queue::{Control, Engine, JobRecord, Node};
 use treeferry_worker::{Job, Pool, PoolSize, Reporter};
 
 /// How often the wish to stop is looked at.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(200);
 /// Failures that are read at once.
 const FAILURES: usize = 10_000;
 /// After a walk that did not come to its end.
