@@ -3,16 +3,14 @@
 use crate::compare::looks_unchanged;
 use crate::delete::source_lost;
 use crate::dir::Dir;
-use crate::mirror::{Mirror, Search, seen};
+use crate::mirror::{Mirror, Search};
 use crate::reconcile::Source;
 use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::Worker;
 use std::ffi::CStr;
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use treeferry_core::{Item, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work};
 use treeferry_fs::meta::{fstat, stat_if_there};
-use treeferry_fs::{AsFd, BorrowedFd, Kind, Meta, OwnedFd, Root, attr, entry};
+use treeferry_fs::{AsFd, Kind, Meta, OwnedFd, Root, attr, entry};
 
 /// How often the times of a directory are set before somebody else is to look at it again.
 const MOST_ROUNDS: usize = 8;
