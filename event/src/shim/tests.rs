@@ -224,7 +224,7 @@ fn what_is_under_way_is_waited_for_and_missed_if_its_process_dies() {
     let place = Place::new();
     let mut a = place.shim("a");
     news(&mut a);
-    let mut promised = |a: &mut Shim| {
+    let promised = |a: &mut Shim| {
         let mut told = Vec::new();
         a.read(Duration::ZERO, &mut |n| told.push(n)).unwrap();
         told
