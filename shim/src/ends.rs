@@ -3,8 +3,9 @@
 //! A file that is open when a program ends is told as open: the reader sees the process go, and knows then that
 //! nothing more is written. So what the C library writes at the very end of `exit` is written by then.
 
+use crate::life::{becoming_another, begun, ending, forking};
 use crate::stand_in;
-use crate::tell::{becoming_another, begun, changing, ending, forking};
+use crate::tell::changing;
 use crate::{shared, table};
 use core::arch::naked_asm;
 use core::ffi::{c_char, c_int, c_void};

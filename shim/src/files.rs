@@ -1,11 +1,13 @@
 //! Opening, closing, and changing by way of a descriptor.
 
+use crate::descriptors::{
+    Flushes, Plain, closing, closing_all, copied, held, is_for_writing, opened, opening,
+};
+use crate::life::flushed;
 use crate::next::keeping_errno;
 use crate::stand_in;
 use crate::table;
-use crate::tell::{
-    self, Flushes, Name, Plain, closing, closing_all, copied, existing, held, opened, opening, under_way,
-};
+use crate::tell::{Name, existing, under_way};
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use libc::{AT_FDCWD, DIR, FILE, mode_t, off_t, size_t, ssize_t};
 use treeferry_ring::Kind;
@@ -52,7 +54,7 @@ stand_in! {
         stream(mode, path, || closing(descriptor(file), Flushes::Yes, real, |_| true))
     }
     fn fclose(file: *mut FILE) -> c_int, real => closing(descriptor(file), Flushes::Yes, real, |_| true)
-    fn fcloseall() -> c_int, real => { let result = real(); tell::flushed(); result }
+    fn fcloseall() -> c_int, real => { let result = real(); flushed(); result }
 
     // also if it fails: the descriptor is closed even then
     fn close(fd: c_int) -> c_int, real => closing(fd, Flushes::No, real, |_| true)
@@ -113,7 +115,7 @@ fn controlled(fd: c_int, command: c_int, result: c_int) -> c_int {
     match command {
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => copied(fd, result),
         // what was added when it was opened, perhaps by another process, and the program has not asked for
-        libc::F_GETFL if result >= 0 && tell::is_for_writing(result) && !table::is_asked_for(fd) => {
+        libc::F_GETFL if result >= 0 && is_for_writing(result) && !table::is_asked_for(fd) => {
             result & !libc::O_NOFOLLOW
         }
         _ => result,

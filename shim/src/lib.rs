@@ -20,8 +20,10 @@
 #![no_std]
 
 mod attributes;
+mod descriptors;
 mod ends;
 mod files;
+mod life;
 mod names;
 mod next;
 mod parents;

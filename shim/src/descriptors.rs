@@ -1,0 +1,271 @@
+//! Opening and closing: what is remembered of a descriptor, and what is told when it is closed.
+
+use crate::parents::{self, Parent};
+use crate::path::{self, Path, Where};
+use crate::table::{self, Known};
+use crate::tell::{Name, given, id_in, is_regular, open, put_known, remember, say, under_way, unnamed};
+use crate::{next, shared, sys};
+use core::ffi::c_int;
+use treeferry_ring::{Epoch, Kind, Ring};
+
+/// The status of a descriptor if it is that of a file, open for writing.
+pub(crate) fn written(fd: c_int) -> Option<libc::stat> {
+    let flags = sys::flags_of(fd, libc::F_GETFL).ok()?;
+    if flags & libc::O_ACCMODE == libc::O_RDONLY || flags & libc::O_PATH != 0 {
+        return None;
+    }
+    sys::stat_of(fd).ok().filter(is_regular)
+}
+
+/// Whether the name by which a file was opened is known to be that of the file itself, and not of a symlink.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plain {
+    Yes,
+    Unknown,
+}
+
+/// Whether closing writes what is left in a buffer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flushes {
+    Yes,
+    No,
+}
+
+const MAKES: c_int = libc::O_CREAT | libc::O_TRUNC;
+
+pub(crate) fn is_for_writing(flags: c_int) -> bool {
+    flags & libc::O_ACCMODE != libc::O_RDONLY && flags & libc::O_PATH == 0
+}
+
+/// Opens a file with these flags, or others: who opens to write is asked not to follow a symlink at the end of the name,
+/// since then the file is where its directory is. If there is one, it is opened once more, as the program wants it.
+#[inline]
+pub(crate) fn opening(flags: c_int, name: Name, real: impl Fn(c_int) -> c_int) -> c_int {
+    if !shared::is_named() {
+        return real(flags);
+    }
+    if !is_for_writing(flags) {
+        if flags & MAKES != 0 {
+            return under_way(|| opened(real(flags), flags, name, Plain::Unknown));
+        }
+        return opened(real(flags), flags, name, Plain::Unknown);
+    }
+    under_way(|| opening_for_writing(flags, name, real))
+}
+
+#[inline]
+fn opening_for_writing(flags: c_int, name: Name, real: impl Fn(c_int) -> c_int) -> c_int {
+    // before it is open: what comes from elsewhere after that makes it another one
+    let epoch = shared::mapped_for_writing().map(|ring| ring.epoch());
+    let never_follows =
+        flags & libc::O_NOFOLLOW != 0 || flags & MAKES & !libc::O_TRUNC != 0 && flags & libc::O_EXCL != 0;
+    if never_follows || flags & libc::O_DIRECTORY != 0 {
+        let fd = real(flags);
+        opened_for_writing(fd, name, if never_follows { Plain::Yes } else { Plain::Unknown }, epoch);
+        if flags & libc::O_NOFOLLOW != 0 {
+            table::ask_for(fd);
+        }
+        return fd;
+    }
+    let errno = next::errno();
+    let fd = real(flags | libc::O_NOFOLLOW);
+    if fd < 0 && next::errno() == libc::ELOOP {
+        next::set_errno(errno);
+        let fd = real(flags);
+        opened_for_writing(fd, name, Plain::Unknown, epoch);
+        return fd;
+    }
+    opened_for_writing(fd, name, Plain::Yes, epoch);
+    fd
+}
+
+/// A file was opened with these flags, by a name, seen from an open directory.
+#[inline]
+pub(crate) fn opened(fd: c_int, flags: c_int, name: Name, plain: Plain) -> c_int {
+    if fd < 0 || !shared::is_named() {
+        return fd;
+    }
+    if is_for_writing(flags) {
+        opened_for_writing(fd, name, plain, None);
+    } else {
+        table::set(fd, Known::Harmless);
+        if flags & MAKES != 0 && flags & libc::O_PATH == 0 {
+            made_by_opening(fd);
+        }
+    }
+    fd
+}
+
+/// `before`: the epoch before it was opened, if the ring was there.
+fn opened_for_writing(fd: c_int, name: Name, plain: Plain, before: Option<Epoch>) {
+    if fd < 0 {
+        return;
+    }
+    table::set(fd, Known::Unknown);
+    let Some(ring) = shared::ring() else { return };
+    if ring.is_full() {
+        return untold(&ring);
+    }
+    // SAFETY: a call has just succeeded with it.
+    let given = unsafe { given(name.1) };
+    let mut path = Path::new();
+    let epoch = before.unwrap_or_else(|| ring.epoch());
+    let believed = match (before, parents::split(given.to_bytes())) {
+        (Some(_), Some((parent, end))) if plain == Plain::Yes => {
+            parents::look(&ring, parent, &mut path).map(|is| (is, end))
+        }
+        _ => None,
+    };
+    if let Some((Parent::Elsewhere, _)) = believed {
+        return table::set(fd, Known::Elsewhere(epoch, 0));
+    }
+    let Ok(s) = sys::stat_of(fd) else { return };
+    // writing to a FIFO changes its time
+    if !is_regular(&s) && s.st_mode & libc::S_IFMT != libc::S_IFIFO {
+        return table::set(fd, Known::Harmless);
+    }
+    if s.st_nlink == 0 {
+        // it may get a name (O_TMPFILE)
+        return;
+    }
+    let id = id_in(&s);
+    if !ring.may_hold(s.st_dev) {
+        return table::set(fd, Known::Elsewhere(epoch, id));
+    }
+    let at = match believed {
+        Some((_, end)) => {
+            path.push(end);
+            Where::Here
+        }
+        None => path::of_opened(&ring, fd, &s, (name.0, given, plain == Plain::Yes), &mut path),
+    };
+    remember(&ring, fd, epoch, id, at, &path);
+}
+
+/// There is no room for what would be told. Everything is looked at for that, when there is a reader again.
+fn untold(ring: &Ring<'_>) {
+    if ring.add_untold() {
+        sys::wake(ring.sleeper());
+    }
+}
+
+/// A file was made or emptied by opening it, and cannot be written by way of this descriptor.
+#[cold]
+fn made_by_opening(fd: c_int) {
+    open(Kind::Changed, fd);
+}
+
+/// A descriptor is, or may still be, open for writing.
+pub(crate) fn held(fd: c_int) {
+    let Some(ring) = shared::ring() else { return };
+    let epoch = ring.epoch();
+    match table::get(fd) {
+        Known::Harmless => return,
+        // the reader looks at it from time to time, and when it is closed
+        Known::Told(known, _) if known.session() == epoch.session() => return,
+        Known::Elsewhere(known, _) if known == epoch => return,
+        _ => {}
+    }
+    if let Some(s) = written(fd) {
+        find(&ring, fd, epoch, &s);
+    }
+}
+
+/// Finds out where a file is that is open for writing, and tells that it is.
+pub(crate) fn find(ring: &Ring<'_>, fd: c_int, epoch: Epoch, s: &libc::stat) {
+    if s.st_nlink == 0 {
+        return;
+    }
+    let mut path = Path::new();
+    let at = path::of_known(ring, fd, s, &mut path);
+    remember(ring, fd, epoch, id_in(s), at, &path);
+}
+
+/// A descriptor has become a copy of another.
+pub(crate) fn copied(old: c_int, new: c_int) -> c_int {
+    if new >= 0 && shared::is_named() {
+        table::copy(old, new);
+    }
+    new
+}
+
+/// Closes a descriptor. `is_closed` says of the result whether it is.
+#[inline]
+pub(crate) fn closing<R>(
+    fd: c_int,
+    flushes: Flushes,
+    real: impl FnOnce() -> R,
+    is_closed: impl FnOnce(&R) -> bool,
+) -> R {
+    if !shared::is_named() {
+        return real();
+    }
+    match (table::take(fd), shared::mapped()) {
+        (Known::Harmless, _) => real(),
+        (Known::Told(epoch, id), Some(ring)) if epoch.session() == ring.epoch().session() => {
+            let result = real();
+            if is_closed(&result) {
+                put_known(&ring, closed(id), id);
+            } else {
+                table::set(fd, Known::Told(epoch, id));
+            }
+            result
+        }
+        (Known::Elsewhere(epoch, id), Some(ring)) if epoch == ring.epoch() => {
+            let result = real();
+            if !is_closed(&result) {
+                table::set(fd, Known::Elsewhere(epoch, id));
+            } else if flushes == Flushes::Yes && ring.epoch() != epoch {
+                // it was written as it was closed, and somebody has brought it here meanwhile: he tells where
+                if id == 0 { unnamed(&ring) } else { put_known(&ring, Kind::Changed, id) }
+            }
+            result
+        }
+        _ => closing_unknown(fd, real, is_closed),
+    }
+}
+
+#[inline(never)]
+fn closing_unknown<R>(fd: c_int, real: impl FnOnce() -> R, is_closed: impl FnOnce(&R) -> bool) -> R {
+    match written(fd) {
+        None => real(),
+        Some(s) => under_way(|| closing_written(fd, &s, real, is_closed)),
+    }
+}
+
+fn closing_written<R>(
+    fd: c_int,
+    s: &libc::stat,
+    real: impl FnOnce() -> R,
+    is_closed: impl FnOnce(&R) -> bool,
+) -> R {
+    let Some(ring) = shared::ring() else { return real() };
+    if ring.is_full() {
+        let result = real();
+        untold(&ring);
+        return result;
+    }
+    let mut path = Path::new();
+    let at = path::of_known(&ring, fd, s, &mut path);
+    let result = real();
+    if is_closed(&result) {
+        say(&ring, closed(id_in(s)), id_in(s), at, &path);
+    }
+    result
+}
+
+/// What is open by another descriptor too is not finished.
+fn closed(id: u64) -> Kind {
+    if table::has_another(id) { Kind::Changed } else { Kind::Closed }
+}
+
+/// Some descriptors are about to be closed, whatever they are.
+pub(crate) fn closing_all(first: u32, last: u32) {
+    if !shared::is_named() {
+        return;
+    }
+    let first = c_int::try_from(first).unwrap_or(c_int::MAX);
+    for fd in first..=c_int::try_from(last).unwrap_or(c_int::MAX).min(table::highest()) {
+        closing(fd, Flushes::No, || (), |()| true);
+    }
+}
