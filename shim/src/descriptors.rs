@@ -39,8 +39,8 @@ pub(crate) fn is_for_writing(flags: c_int) -> bool {
 
 /// Opens a file with these flags, or others: who opens to write is asked not to follow a symlink at the end of the name,
 /// since then the file is where its directory is. If there is one, it is opened once more, as the program wants it.
-#[inline]
-pub(crate) fn opening(flags: c_int, name: Name, real: impl Fn(c_int) -> c_int) -> c_int {
+#[inline(never)]
+pub(crate) fn opening(flags: c_int, name: Name, real: &dyn Fn(c_int) -> c_int) -> c_int {
     if !shared::is_named() {
         return real(flags);
     }
@@ -53,8 +53,7 @@ pub(crate) fn opening(flags: c_int, name: Name, real: impl Fn(c_int) -> c_int) -
     under_way(|| opening_for_writing(flags, name, real))
 }
 
-#[inline]
-fn opening_for_writing(flags: c_int, name: Name, real: impl Fn(c_int) -> c_int) -> c_int {
+fn opening_for_writing(flags: c_int, name: Name, real: &dyn Fn(c_int) -> c_int) -> c_int {
     // before it is open: what comes from elsewhere after that makes it another one
     let epoch = shared::mapped_for_writing().map(|ring| ring.epoch());
     let never_follows =
@@ -80,7 +79,6 @@ fn opening_for_writing(flags: c_int, name: Name, real: impl Fn(c_int) -> c_int) 
 }
 
 /// A file was opened with these flags, by a name, seen from an open directory.
-#[inline]
 pub(crate) fn opened(fd: c_int, flags: c_int, name: Name, plain: Plain) -> c_int {
     if fd < 0 || !shared::is_named() {
         return fd;

@@ -17,25 +17,25 @@ use treeferry_ring::Kind;
 const CREATES: c_int = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC;
 
 stand_in! {
-    fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real(flags) => opening(flags, Name(AT_FDCWD, path), real)
-    fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real(flags) => opening(flags, Name(AT_FDCWD, path), real)
+    fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real(flags) => opening(flags, Name(AT_FDCWD, path), &real)
+    fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real(flags) => opening(flags, Name(AT_FDCWD, path), &real)
     fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real(flags) => {
-        opening(flags, Name(dir, path), real)
+        opening(flags, Name(dir, path), &real)
     }
     fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int, real(flags) => {
-        opening(flags, Name(dir, path), real)
+        opening(flags, Name(dir, path), &real)
     }
     // what the compiler makes of them when it checks their arguments
-    fn __open_2(path: *const c_char, flags: c_int) -> c_int, real(flags) => opening(flags, Name(AT_FDCWD, path), real)
-    fn __open64_2(path: *const c_char, flags: c_int) -> c_int, real(flags) => opening(flags, Name(AT_FDCWD, path), real)
+    fn __open_2(path: *const c_char, flags: c_int) -> c_int, real(flags) => opening(flags, Name(AT_FDCWD, path), &real)
+    fn __open64_2(path: *const c_char, flags: c_int) -> c_int, real(flags) => opening(flags, Name(AT_FDCWD, path), &real)
     fn __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int, real(flags) => {
-        opening(flags, Name(dir, path), real)
+        opening(flags, Name(dir, path), &real)
     }
     fn __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int, real(flags) => {
-        opening(flags, Name(dir, path), real)
+        opening(flags, Name(dir, path), &real)
     }
-    fn creat(path: *const c_char, mode: mode_t) -> c_int, real => opening(CREATES, Name(AT_FDCWD, path), |_| real())
-    fn creat64(path: *const c_char, mode: mode_t) -> c_int, real => opening(CREATES, Name(AT_FDCWD, path), |_| real())
+    fn creat(path: *const c_char, mode: mode_t) -> c_int, real => opening(CREATES, Name(AT_FDCWD, path), &|_| real())
+    fn creat64(path: *const c_char, mode: mode_t) -> c_int, real => opening(CREATES, Name(AT_FDCWD, path), &|_| real())
     fn mkstemp(template: *mut c_char) -> c_int, real => under_way(|| made(real(), template))
     fn mkstemp64(template: *mut c_char) -> c_int, real => under_way(|| made(real(), template))
     fn mkostemp(template: *mut c_char, flags: c_int) -> c_int, real => under_way(|| made(real(), template))

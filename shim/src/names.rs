@@ -9,15 +9,15 @@ use treeferry_ring::Kind;
 stand_in! {
     told;
     fn rename(old: *const c_char, new: *const c_char) -> c_int, real => {
-        renaming(Name(AT_FDCWD, old), Name(AT_FDCWD, new), false, real)
+        renaming(Name(AT_FDCWD, old), Name(AT_FDCWD, new), false, &real)
     }
     fn renameat(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char) -> c_int, real => {
-        renaming(Name(old_dir, old), Name(new_dir, new), false, real)
+        renaming(Name(old_dir, old), Name(new_dir, new), false, &real)
     }
     fn renameat2(
         old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char, flags: c_uint,
     ) -> c_int, real => {
-        renaming(Name(old_dir, old), Name(new_dir, new), flags & libc::RENAME_EXCHANGE != 0, real)
+        renaming(Name(old_dir, old), Name(new_dir, new), flags & libc::RENAME_EXCHANGE != 0, &real)
     }
     fn link(old: *const c_char, new: *const c_char) -> c_int, real => {
         // it may be a symlink that gets another name
@@ -60,13 +60,13 @@ stand_in! {
         made(real(), Kind::Changed, dir, path)
     }
 
-    fn unlink(path: *const c_char) -> c_int, real => removing(Kind::Changed, AT_FDCWD, path, real)
+    fn unlink(path: *const c_char) -> c_int, real => removing(Kind::Changed, AT_FDCWD, path, &real)
     fn unlinkat(dir: c_int, path: *const c_char, flags: c_int) -> c_int, real => {
         let kind = if flags & libc::AT_REMOVEDIR == 0 { Kind::Changed } else { Kind::Tree };
-        removing(kind, dir, path, real)
+        removing(kind, dir, path, &real)
     }
-    fn rmdir(path: *const c_char) -> c_int, real => removing(Kind::Tree, AT_FDCWD, path, real)
-    fn remove(path: *const c_char) -> c_int, real => removing(Kind::Tree, AT_FDCWD, path, real)
+    fn rmdir(path: *const c_char) -> c_int, real => removing(Kind::Tree, AT_FDCWD, path, &real)
+    fn remove(path: *const c_char) -> c_int, real => removing(Kind::Tree, AT_FDCWD, path, &real)
     // what changes where all paths lead
     fn chroot(path: *const c_char) -> c_int, real => changing(real)
     fn mount(

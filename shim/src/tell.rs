@@ -4,7 +4,7 @@ use crate::path::{self, Path, Where};
 use crate::table::{self, Known};
 use crate::{shared, sys};
 use core::ffi::{CStr, c_char, c_int};
-use treeferry_ring::{Epoch, Kind, Record, Ring, id_of};
+use treeferry_ring::{Epoch, Kind, Mark, Record, Ring, id_of};
 
 /// A path of the program's, if it gave one.
 ///
@@ -120,7 +120,8 @@ pub(crate) fn open(kind: Kind, fd: c_int) {
 }
 
 /// Takes a name away. Where it is has to be known before: the path may lead through what goes.
-pub(crate) fn removing(kind: Kind, dir: c_int, path: *const c_char, real: impl FnOnce() -> c_int) -> c_int {
+#[inline(never)]
+pub(crate) fn removing(kind: Kind, dir: c_int, path: *const c_char, real: &dyn Fn() -> c_int) -> c_int {
     if path.is_null() {
         return real();
     }
@@ -137,17 +138,24 @@ pub(crate) fn removing(kind: Kind, dir: c_int, path: *const c_char, real: impl F
 
 /// Does something that is told when it is done: the reader sees meanwhile that it is under way, and what has become of this
 /// process if it is never told.
+#[inline]
 pub(crate) fn under_way<R>(what: impl FnOnce() -> R) -> R {
-    use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
-    #[unsafe(link_section = ".data.hot")]
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let Some(ring) = shared::ring() else { return what() };
-    let mark = ring.begins(shared::process(&ring), NUMBER.fetch_add(2, Relaxed));
+    let mark = begins();
     let result = what();
-    if let Some(mark) = mark {
+    if let Some((ring, mark)) = mark {
         ring.ends(mark);
     }
     result
+}
+
+#[inline(never)]
+fn begins() -> Option<(Ring<'static>, Mark)> {
+    use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    #[unsafe(link_section = ".data.hot")]
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let ring = shared::ring()?;
+    let mark = ring.begins(shared::process(&ring), NUMBER.fetch_add(2, Relaxed))?;
+    Some((ring, mark))
 }
 
 /// Does something after which paths may lead to elsewhere.
@@ -166,7 +174,7 @@ pub(crate) struct Name(pub(crate) c_int, pub(crate) *const c_char);
 /// Renames. Not inlined: the function of the C library is looked up before there are two paths on the stack, which may be
 /// the small one of a signal handler.
 #[inline(never)]
-pub(crate) fn renaming(old: Name, new: Name, exchange: bool, real: impl FnOnce() -> c_int) -> c_int {
+pub(crate) fn renaming(old: Name, new: Name, exchange: bool, real: &dyn Fn() -> c_int) -> c_int {
     if old.1.is_null() || new.1.is_null() {
         return real();
     }
