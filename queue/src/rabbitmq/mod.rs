@@ -295,7 +295,9 @@ async fn publish(
             }
         };
         *lock(&status) = Some(conn.status().clone());
-        if ch.confirm_select(ConfirmSelectOptions::default()).await.is_err() {
+        // a connection that breaks at this moment may never answer
+        let began = tokio::time::timeout(ANSWER_WITHIN, ch.confirm_select(ConfirmSelectOptions::default()));
+        if !matches!(began.await, Ok(Ok(()))) {
             tokio::time::sleep(FIRST_PATIENCE).await;
             continue;
         }
@@ -321,16 +323,16 @@ async fn publish(
                 None => BasicProperties::default().with_delivery_mode(2),
                 Some(why) => dead(why),
             };
-            let sent = ch.basic_publish("".into(), post.queue.into(), options, &payload, persistent).await;
-            match sent {
-                Ok(confirm) => {
+            let sent = ch.basic_publish("".into(), post.queue.into(), options, &payload, persistent);
+            match tokio::time::timeout(ANSWER_WITHIN, sent).await {
+                Ok(Ok(confirm)) => {
                     tokio::spawn(async move {
                         let r = tokio::time::timeout(CONFIRM_WITHIN, confirm).await;
                         let _ = post.done.send(matches!(r, Ok(Ok(Confirmation::Ack(None)))));
                         drop(permit);
                     });
                 }
-                Err(_) => {
+                Ok(Err(_)) | Err(_) => {
                     unsent = Some(post);
                     break;
                 }
