@@ -1,7 +1,7 @@
 //! The verbs of an engine, and the only place that names the engines.
 
 use crate::cluster::{Cluster, ClusterSeat, Node};
-use crate::groups::{Claim, Leader};
+use crate::groups::{Claim, Leader, Owned};
 use crate::memory::Memory;
 use crate::rabbitmq::Arrival;
 use std::sync::Arc;
@@ -87,7 +87,8 @@ pub(crate) trait BackendSeat: Send {
 /// What an engine implements of the inode registry.
 pub(crate) trait Groups: Send + Sync {
     fn claim(&self, key: GroupKey, nlink: u32, path: &RelPath, wavers: bool) -> Claim;
-    fn own_target(&self, key: GroupKey, target: (u64, u64)) -> bool;
+    fn own_target(&self, key: GroupKey, target: (u64, u64), leader: Option<&RelPath>) -> Owned;
+    fn is_mine(&self) -> bool;
     fn ready(&self, key: GroupKey, leader: Leader);
     fn abandon(&self, key: GroupKey);
     fn seen(&self, key: GroupKey, linked: bool);
@@ -167,10 +168,16 @@ impl Registry {
         self.0.claim(key, nlink, path, wavers)
     }
 
-    /// Takes an inode of the target, (device, inode), for a group, which may be a single file; false if another
-    /// has it.
-    pub fn own_target(&self, key: GroupKey, target: (u64, u64)) -> bool {
-        self.0.own_target(key, target)
+    /// Takes an inode of the target, (device, inode), for a group, which may be a single file. `leader`: the path that
+    /// leads it and is about to get this inode.
+    pub fn own_target(&self, key: GroupKey, target: (u64, u64), leader: Option<&RelPath>) -> Owned {
+        self.0.own_target(key, target, leader)
+    }
+
+    /// Whether the task that runs is still this thread's, as far as is known or can be learned at once. If not, it must
+    /// not touch the target: another has begun it anew, and may have ended it. Always, for the embedded engine.
+    pub fn is_mine(&self) -> bool {
+        self.0.is_mine()
     }
 
     /// The group's first copy exists; what waits for it is released by the leader's commit.

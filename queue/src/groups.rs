@@ -26,6 +26,18 @@ pub struct Leader {
     pub links: u32,
 }
 
+/// Whether an inode of the target is a group's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owned {
+    /// It is.
+    Ours,
+    /// Another has taken it.
+    Others,
+    /// Who asks has lost its task, or leads the group no more: it must not touch the target. Of this task nothing will
+    /// be committed.
+    Lost,
+}
+
 /// What a name of a group is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
@@ -80,6 +92,8 @@ impl Table {
             targets: Vec::new(),
             parked: Vec::new(),
         });
+        // links may be made while the job runs
+        g.nlink = g.nlink.max(nlink);
         match &g.state {
             State::Ready(leader) if leader.path != *path => Claim::Follow(leader.clone()),
             State::Copying(p) if p != path => Claim::Wait,

@@ -19,6 +19,6 @@ pub use cluster::{
     Refusal, Reporting, RunningTask, Shutdown, Site, SiteError, Wanted, Which,
 };
 pub use engine::{Engine, Registry, Seat, Status, Take};
-pub use groups::{Claim, Leader};
+pub use groups::{Claim, Leader, Owned};
 pub use rabbitmq::survey::{Alarm, BrokerFacts, QueueFacts, QueueState};
 pub use redis::{JobReading, LedgerError, NodeReading};

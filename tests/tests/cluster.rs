@@ -21,6 +21,8 @@ use treeferry_tests::{Live, PATIENCE, Run, Scratch};
 
 /// Rounds in which something is killed.
 const ROUNDS: usize = 52;
+/// Rounds in which Redis forgets.
+const FORGETFUL_ROUNDS: usize = 8;
 /// Rounds in which RabbitMQ is, which takes its time to come back.
 const BROKER_ROUNDS: usize = 3;
 
@@ -322,6 +324,58 @@ fn whatever_is_killed_the_job_ends_by_itself_and_right() {
         what.into_iter().for_each(|w| *tally.entry(w).or_default() += 1);
     }
     eprintln!("killed: {tally:?}");
+}
+
+/// Redis answers before its disk has what it was told, and a machine may lose power: what it has said, and then knows
+/// nothing of, must be found out and done again, whoever goes on believing it.
+#[test]
+fn what_redis_has_forgotten_is_done_again() {
+    let mut rng = Rng::new(seed(8));
+    let c = Cluster::start(2, 1);
+    let mut forgotten = 0;
+    while forgotten < FORGETFUL_ROUNDS {
+        let s = Scratch::memory();
+        let dirs = rng.pick(&[2, 5, 40]).to_owned();
+        for i in 0..300 {
+            let name = |j: usize| format!("d{}/{i}-{j}", (i * 7 + j * 5) % dirs);
+            s.src().file(&name(0), format!("content {i}"));
+            for j in 1..1 + i % 4 {
+                s.src().dir(&format!("d{}", (i * 7 + j * 5) % dirs)).link(&name(0), &name(j));
+            }
+        }
+        let all = count(&s.at("src"));
+        // some of it is there already, split as a run leaves it that knows no hard links
+        let old = rng.chance(0.3);
+        if old {
+            s.sync("--no-hardlinks").expect(0);
+        }
+        let mut run = Live::of(&mut c.sync_command(&s, "--delete --iops 700"));
+        let linked =
+            |root: &Path| checks::entries(root).values().filter(|m| m.is_file() && m.nlink() > 1).count();
+        let done = || if old { linked(&s.at("dst")) } else { count(&s.at("dst")) };
+        let wanted = rng.below(all as u64 / 2) as usize;
+        run.until("it has come so far", || done() >= wanted);
+        let (then, at) = (c.services.remember(), done());
+        let more = 1 + rng.below(250) as usize;
+        let ended = || {
+            c.call("jobs --json").json["jobs"]
+                .as_array()
+                .is_none_or(|all| all.iter().all(|j| j["state"] != "running"))
+        };
+        run.until("it has come farther", || done() >= at + more || ended());
+        c.kill_server("redis");
+        c.services.forget_since(&then);
+        c.services.call("start");
+        let end = run.finish().expect(0).json;
+        assert_eq!(end["state"], "done", "{end}");
+        // it may have been told that all is done before that was forgotten
+        wait_until("it is done", PATIENCE, ended);
+        eprintln!(
+            "of {all} entries in {dirs} (old: {old}) what was done after {at}, {more} or more, was forgotten"
+        );
+        assert_clean(&s);
+        forgotten += 1;
+    }
 }
 
 /// How many entries there are, unfinished copies among them.

@@ -454,12 +454,12 @@ fn the_stream_has_a_bound_and_what_was_cut_off_unread_is_counted() {
     let text =
         std::fs::read_to_string(&config).unwrap() + "\n[log]\nstream-length = 1000\nlevel = \"info\"\n";
     std::fs::write(&config, text).unwrap();
-    c.worker("w0", 2);
     let s = Scratch::memory();
     Spec::new(Kind::Small).count(6000).make(&s.at("src/small")).unwrap();
     let prefix = s.at("collected");
     let collect = |c: &Cluster| Run::of(c.command(["logs", "--json"]).arg(&prefix)).expect(0);
-    assert_eq!(collect(&c).stderr, "", "it joins while nothing is lost");
+    assert_eq!(collect(&c).stderr, "", "it joins before anything is told, and so misses all that is lost");
+    c.worker("w0", 2);
     let r = c.sync(&s, "").expect(0);
     let id = r.json["job"].as_str().unwrap();
     wait_until("the end is told", PATIENCE, || {

@@ -213,6 +213,7 @@ impl Worker {
             return Err(Trouble::Changed);
         }
         let made = fstat(staged.as_fd()).dst()?;
+        self.may_appear(|| file.path.clone(), file.group.map(|g| (g, self.job.target_id(&made))))?;
         dir.change(|d| entry::rename(d, &temp, name))?;
         self.looked = Some(seen(&meta));
         if meta.nlink > 1 {
@@ -234,9 +235,6 @@ impl Worker {
         if self.notes() {
             // how long that took, from the first chunk on another node perhaps, nobody knows
             self.note_copy(item, path(), Some(meta.size), None, out);
-        }
-        if let Some(g) = file.group {
-            self.registry.own_target(g, self.job.target_id(&made));
         }
         let source = Source { name, meta, open: None, group: file.group, attempt: file.attempt };
         self.lead_done(dir, &source, Some(self.job.target_id(&made)), 1, out);

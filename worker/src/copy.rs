@@ -104,6 +104,7 @@ impl Worker {
             Some(_) => Some(fstat(staged.fd.as_fd()).dst().map(|m| self.job.target_id(&m))?),
             None => None,
         };
+        self.may_appear(path, src.group.zip(target))?;
         staged.publish(name)?;
         out.counters.copied_files += 1;
         out.counters.copied_bytes += meta.size;
@@ -111,9 +112,6 @@ impl Worker {
         self.note_copied(&meta, dst, Some(began), path, out);
         let size = || meta.size.to_string();
         self.job.bars.offer_time(Best::SlowestFile, began.elapsed(), size, path, out);
-        if let (Some(t), Some(g)) = (target, src.group) {
-            self.registry.own_target(g, t);
-        }
         self.lead_done(dir, &src, target, 1, out);
         Ok(true)
     }
@@ -252,19 +250,20 @@ impl Worker {
             let (spot, from) = (Spot::Name(d, at), At::Name(dir.s(), name));
             let dressed =
                 attrs::dress_new(&self.job, spot, from, meta, &want, birth, &mut self.bufs, &path, out);
-            let named = dressed.and_then(|()| match &temp {
-                Some(t) => entry::rename(d, t, name).dst(),
-                None => Ok(()),
+            let named = dressed.and_then(|()| {
+                if src.group.is_some() {
+                    target = Some(self.job.target_id(&stat(d, at).dst()?));
+                }
+                self.may_appear(path, src.group.zip(target))?;
+                match &temp {
+                    Some(t) => entry::rename(d, t, name).dst(),
+                    None => Ok(()),
+                }
             });
             if let (Err(_), Some(t)) = (&named, &temp) {
                 let _ = entry::remove(d, t);
             }
             named?;
-            if let Some(g) = src.group {
-                let m = stat(d, name).dst()?;
-                target = Some(self.job.target_id(&m));
-                self.registry.own_target(g, self.job.target_id(&m));
-            }
         }
         match meta.kind {
             Kind::Symlink => out.counters.symlinks += 1,

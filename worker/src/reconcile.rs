@@ -17,7 +17,7 @@ use treeferry_core::{Fresh, GroupKey, Item, NewTask, Outcome, RelPath, Seal, Sid
 use treeferry_fs::meta::{fstat, stat, stat_if_there};
 use treeferry_fs::xattr::At;
 use treeferry_fs::{AsFd, Error, Kind, Meta, OwnedFd, copy, entry};
-use treeferry_queue::{Claim, Leader};
+use treeferry_queue::{Claim, Leader, Owned};
 
 /// Files larger than this get a task of their own, so that a batch does not wait behind them.
 const ALONE_FROM_BYTES: u64 = 4 << 20;
@@ -190,7 +190,7 @@ impl Worker {
         let same_kind = dst.filter(|d| d.kind == meta.kind);
         if let Some(d) = same_kind
             && self.is_same(dir, &src, &d)?
-            && kin.map_or_else(|| self.links_right(&src, &d), |k| k == Kin::Right)
+            && kin.map_or_else(|| self.links_right(dir, &src, &d), |k| Ok(k == Kin::Right))?
             && self.fix(dir, &src, &d, kin, out)?
         {
             self.lead_done(dir, &src, Some(self.job.target_id(&d)), d.nlink, out);
@@ -271,12 +271,32 @@ impl Worker {
     /// Whether the inode at the target is shared with no name of the source that it should not be shared with:
     /// an inode with several links belongs to the first source inode that takes it. Names that are not in the
     /// source (extra ones, or a snapshot beside DST) do no harm, since such an inode is never written to.
-    fn links_right(&self, src: &Source<'_>, dst: &Meta) -> bool {
+    fn links_right(&self, dir: &Dir, src: &Source<'_>, dst: &Meta) -> Res<bool> {
         if !self.job.spec.hardlinks || (dst.nlink <= 1 && src.group.is_none()) {
-            return true;
+            return Ok(true);
         }
+        let path = src.group.map(|_| dir.child(src.name));
         let key = self.job.group_of(&src.meta);
-        self.registry.own_target(key, self.job.target_id(dst))
+        match self.registry.own_target(key, self.job.target_id(dst), path.as_ref()) {
+            Owned::Ours => Ok(true),
+            Owned::Others => Ok(false),
+            Owned::Lost => Err(Trouble::Stopped),
+        }
+    }
+
+    /// Asked right before an entry appears under its name. `leads`: the group that it leads, and its inode. An error:
+    /// the task is another's by now, who may have ended it, and what came after it.
+    pub(crate) fn may_appear(
+        &self,
+        path: impl FnOnce() -> RelPath,
+        leads: Option<(GroupKey, (u64, u64))>,
+    ) -> Res<()> {
+        let mine = match leads {
+            // a new inode is nobody's, whatever is still said of one that had its number
+            Some((g, target)) => self.registry.own_target(g, target, Some(&path())) != Owned::Lost,
+            None => self.registry.is_mine(),
+        };
+        if mine { Ok(()) } else { Err(Trouble::Stopped) }
     }
 
     /// Whether content, link text or device number is the same.

@@ -211,7 +211,7 @@ fn collect(args: &Args) -> Result<(), Why> {
             (source, To::Terminal(voice), Seen::default())
         }
         Some(prefix) => {
-            let files = Files::open(prefix, voice)?;
+            let mut files = Files::open(prefix, voice)?;
             let (place, seen) = files.remembered(&from.name()).map_or((None, None), |(p, s)| (p, Some(s)));
             let (source, new) = match (&from, place) {
                 (Where::Cluster(site), place) => {
@@ -227,7 +227,12 @@ fn collect(args: &Args) -> Result<(), Why> {
                 (Where::Dir(d), _) => (Source::dir(d, Default::default()), true),
             };
             // one that was known and of which nothing is remembered has read before, who knows how far
+            let known = seen.is_some();
             let seen = seen.unwrap_or_else(|| if new { Seen::default() } else { Seen::late() });
+            if !known {
+                // also if there is nothing yet: what is lost from now on is missed
+                files.commit(&from.name(), source.place(), &seen)?;
+            }
             (source, To::Files(Box::new(files)), seen)
         }
     };

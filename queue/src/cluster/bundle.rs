@@ -11,7 +11,7 @@
 
 use crate::groups::Leader;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 use treeferry_core::records::Record;
 use treeferry_core::sizes::Sizes;
@@ -151,6 +151,10 @@ pub struct Commit {
     pub released: Vec<GroupKey>,
     /// Groups that the holder has led since its last commit: it must still be the one who does.
     pub led: BTreeMap<GroupKey, RelPath>,
+    /// Leaders that names were settled by since the last commit: they must still lead.
+    pub followed: BTreeMap<GroupKey, Leader>,
+    /// Inodes of the target that groups have taken since the last commit: they must still have them.
+    pub owned: Vec<(GroupKey, (u64, u64))>,
     /// Counted since the last commit.
     pub counters: Counters,
     /// Sizes of files counted since the last commit.
@@ -380,6 +384,16 @@ impl Holding {
         self.pending.led.insert(key, path);
     }
 
+    /// Notes that a name of a group was told to follow this leader.
+    pub fn follows(&mut self, key: GroupKey, leader: Leader) {
+        self.pending.followed.insert(key, leader);
+    }
+
+    /// Notes that a group has taken an inode of the target.
+    pub fn owns(&mut self, key: GroupKey, target: (u64, u64)) {
+        self.pending.owned.push((key, target));
+    }
+
     /// The last word of this bundle on a group that the ledger does not know yet: its leader, if it has one.
     pub fn group_now(&self, key: GroupKey) -> Option<Option<&Leader>> {
         self.pending.groups.iter().rev().find_map(|(k, c)| match c {
@@ -411,6 +425,10 @@ impl Holding {
             away.extend(self.tasks.drain(..n));
         }
         let mut c = std::mem::take(&mut self.pending);
+        // a name that becomes a link asks again when that is made
+        let settled = c.groups.iter().filter(|(_, change)| matches!(change, GroupChange::Seen(_)));
+        let settled: BTreeSet<GroupKey> = settled.map(|(k, _)| *k).collect();
+        c.followed.retain(|k, _| settled.contains(k));
         let mut children = split(away, give.max(1));
         children.extend(split(std::mem::take(&mut self.foreign), 1));
         for j in children.iter().flat_map(|(_, b)| &b.tasks).filter_map(|t| t.join).collect::<Vec<_>>() {

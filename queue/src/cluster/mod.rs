@@ -22,7 +22,7 @@ mod report;
 mod stream;
 
 use crate::engine::{Backend, BackendSeat, Groups, Status, Take};
-use crate::groups::{Claim, Leader};
+use crate::groups::{Claim, Leader, Owned};
 use crate::rabbitmq::{Arrival, Errand};
 use crate::redis::{Begin, Committed};
 use bundle::{GroupChange, Holding};
@@ -40,6 +40,10 @@ use treeferry_core::{Figures, GroupKey, JobId, NewTask, Notice, Outcome, RelPath
 const CHECKPOINT: Duration = Duration::from_secs(2);
 /// News for others (links, released groups) wait at most so long.
 const NEWS: Duration = Duration::from_millis(100);
+/// For so long a bundle is taken for ours after the ledger said so: for it may be another's when we were cut off or asleep.
+const ASSURED: Duration = Duration::from_secs(1);
+/// The same when the broker is known to have given its message to others.
+const DOUBTFUL: Duration = Duration::from_millis(20);
 /// Between two times that a seat gives work away.
 const GIVE: Duration = Duration::from_millis(20);
 /// After this a message is handed back, so that jobs take turns, and long before the broker's consumer timeout.
@@ -136,6 +140,19 @@ struct Held {
     arrival: Arrival,
     since: Instant,
     committed: Instant,
+    /// When the ledger last said that it is ours.
+    assured: Instant,
+    /// It is ours no more: nothing of it may be committed.
+    lost: Option<Lost>,
+}
+
+/// Why a bundle is ours no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    /// Another has begun it, or the ledger has forgotten a commit.
+    Begun,
+    /// It has led a group that another leads now: it is to be run again.
+    Fenced,
 }
 
 /// What a seat and the registry of its thread share.
@@ -204,8 +221,17 @@ impl Hand {
                 }
                 let now = Instant::now();
                 self.node.hold(job, task, &arrival.slip);
-                *lock(&self.held) =
-                    Some(Held { holding, task, token, commits: 0, arrival, since: now, committed: now });
+                *lock(&self.held) = Some(Held {
+                    holding,
+                    task,
+                    token,
+                    commits: 0,
+                    arrival,
+                    since: now,
+                    committed: now,
+                    assured: now,
+                    lost: None,
+                });
             }
             Ok(Begin::Gone | Begin::Over) => self.node.ack(arrival, job, Vec::new()),
             Err(e) => {
@@ -217,6 +243,10 @@ impl Hand {
 
     /// Commits; `all`: nothing is kept. Returns whether the bundle is still ours.
     fn commit(&self, held: &mut Held, give: usize, all: bool) -> bool {
+        if let Some(lost) = held.lost {
+            self.let_go(held, lost);
+            return false;
+        }
         if let Some(j) = held.holding.lost() {
             let why = format!("the ledger has no join {}: please report this as a bug", j.0);
             self.node.end(self.job, JobState::Aborted, &why);
@@ -227,6 +257,7 @@ impl Hand {
         match self.node.commit(self.job, held.task, (held.token, held.commits + 1), &c) {
             Ok(r) if r.what == Committed::Done => {
                 held.commits += 1;
+                held.assured = held.committed;
                 let made = r.made;
                 if c.rest.is_some() {
                     self.node.publish(self.job, made);
@@ -235,17 +266,10 @@ impl Hand {
                 self.node.post_and_ack(self.job, made, held.arrival.slip.clone());
                 false
             }
-            Ok(r) if r.what == Committed::Fenced => {
-                // somebody else leads a group that we have led: all of it is run again, and finds that out
-                self.node.post_and_ack(
-                    self.job,
-                    vec![(held.arrival.lane, held.task)],
-                    held.arrival.slip.clone(),
-                );
-                false
-            }
-            Ok(_) => {
-                self.node.post_and_ack(self.job, Vec::new(), held.arrival.slip.clone());
+            Ok(r) => {
+                let lost = if r.what == Committed::Fenced { Lost::Fenced } else { Lost::Begun };
+                held.lost = Some(lost);
+                self.let_go(held, lost);
                 false
             }
             Err(e) => {
@@ -255,9 +279,16 @@ impl Hand {
         }
     }
 
+    /// Settles the message of a bundle that is ours no more.
+    fn let_go(&self, held: &Held, lost: Lost) {
+        // somebody else leads a group that we have led: all of it is run again, and finds that out
+        let again = matches!(lost, Lost::Fenced).then_some((held.arrival.lane, held.task));
+        self.node.post_and_ack(self.job, again.into_iter().collect(), held.arrival.slip.clone());
+    }
+
     /// What is due between two tasks. Returns whether the bundle is still ours.
     fn between(&self, held: &mut Held) -> bool {
-        if held.holding.is_done() {
+        if held.holding.is_done() || held.lost.is_some() {
             return self.commit(held, 0, true);
         }
         if !held.holding.is_committable() {
@@ -468,14 +499,40 @@ impl Groups for Hand {
             }
         }
         let claim = self.node.claim(self.job, key, nlink, path, wavers, abandoned);
-        if let (Claim::Lead, Some(h)) = (&claim, held.as_mut()) {
-            h.holding.leads(key, path.clone());
+        match (&claim, held.as_mut()) {
+            (Claim::Lead, Some(h)) => h.holding.leads(key, path.clone()),
+            (Claim::Follow(l), Some(h)) => h.holding.follows(key, l.clone()),
+            _ => {}
         }
         claim
     }
 
-    fn own_target(&self, key: GroupKey, target: (u64, u64)) -> bool {
-        self.node.own_target(self.job, key, target)
+    fn own_target(&self, key: GroupKey, target: (u64, u64), leader: Option<&RelPath>) -> Owned {
+        let mut held = lock(&self.held);
+        let Some(h) = held.as_mut().filter(|h| h.lost.is_none()) else { return Owned::Lost };
+        let owned = self.node.own_target(self.job, key, target, leader, h.task, (h.token, h.commits));
+        match owned {
+            Some(Owned::Ours) => h.holding.owns(key, target),
+            Some(Owned::Others) => {}
+            Some(Owned::Lost) => h.lost = Some(Lost::Begun),
+            None => h.lost = Some(Lost::Fenced),
+        }
+        h.assured = Instant::now();
+        owned.unwrap_or(Owned::Lost)
+    }
+
+    fn is_mine(&self) -> bool {
+        let mut held = lock(&self.held);
+        let Some(h) = held.as_mut().filter(|h| h.lost.is_none()) else { return false };
+        let within = if h.arrival.slip.is_valid() { ASSURED } else { DOUBTFUL };
+        if h.assured.elapsed() > within {
+            let now = Instant::now();
+            match self.node.is_owned(self.job, h.task, (h.token, h.commits)) {
+                true => h.assured = now,
+                false => h.lost = Some(Lost::Begun),
+            }
+        }
+        h.lost.is_none()
     }
 
     fn ready(&self, key: GroupKey, leader: Leader) {

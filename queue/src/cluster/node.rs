@@ -7,7 +7,7 @@ use super::pulse::pulse;
 use super::reaper::reap;
 use super::report::{JobNow, NodeReport, Wanted, has_too_much};
 use crate::engine::Status;
-use crate::groups::Claim;
+use crate::groups::{Claim, Owned};
 use crate::rabbitmq::{Arrival, Broker, Depth, Door, Errand, Slip};
 use crate::redis::{Begin, Committed, Ledger, LedgerError, Receipt, now_ms, prefix};
 use redis::AsyncCommands;
@@ -569,9 +569,26 @@ impl Node {
         })
     }
 
-    pub(super) fn own_target(&self, job: JobId, key: GroupKey, target: (u64, u64)) -> bool {
-        let own = self.rt.block_on(self.shared.ledger.own_target(job, key, target));
+    /// `None`: another leads the group.
+    pub(super) fn own_target(
+        &self,
+        job: JobId,
+        key: GroupKey,
+        target: (u64, u64),
+        leader: Option<&RelPath>,
+        task: TaskId,
+        lease: (u64, u64),
+    ) -> Option<Owned> {
+        let own = self.rt.block_on(self.shared.ledger.own_target(job, key, target, leader, task, lease));
         own.unwrap_or_else(|e| {
+            self.end(job, JobState::Aborted, &e.to_string());
+            Some(Owned::Lost)
+        })
+    }
+
+    /// Whether a task is still owned by who has begun it with this token, and has made so many commits since.
+    pub(super) fn is_owned(&self, job: JobId, task: TaskId, lease: (u64, u64)) -> bool {
+        self.rt.block_on(self.shared.ledger.is_owned(job, task, lease)).unwrap_or_else(|e| {
             self.end(job, JobState::Aborted, &e.to_string());
             false
         })

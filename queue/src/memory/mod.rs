@@ -7,7 +7,7 @@
 mod joins;
 
 use crate::engine::{Backend, BackendSeat, Groups, Status, Take};
-use crate::groups::{Claim, Leader, Table};
+use crate::groups::{Claim, Leader, Owned, Table};
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use joins::Joins;
 use std::collections::{BTreeSet, VecDeque};
@@ -259,8 +259,14 @@ impl Groups for Memory {
     fn claim(&self, key: GroupKey, nlink: u32, path: &RelPath, wavers: bool) -> Claim {
         lock(&self.groups).claim(key, nlink, path, wavers)
     }
-    fn own_target(&self, key: GroupKey, target: (u64, u64)) -> bool {
-        lock(&self.groups).own_target(key, target)
+    fn own_target(&self, key: GroupKey, target: (u64, u64), _leader: Option<&RelPath>) -> Owned {
+        match lock(&self.groups).own_target(key, target) {
+            true => Owned::Ours,
+            false => Owned::Others,
+        }
+    }
+    fn is_mine(&self) -> bool {
+        true
     }
     fn ready(&self, key: GroupKey, leader: Leader) {
         lock(&self.groups).ready(key, leader);

@@ -2,7 +2,7 @@
 //! that order, at least once for as long as the process lives, and everything that was not confirmed is sent again when
 //! the broker is back.
 
-use super::{ANSWER_WITHIN, FIRST_PATIENCE, LOOK_AFTER, OUTSTANDING, Slip, open_at_last};
+use super::{FIRST_PATIENCE, LOOK_AFTER, OUTSTANDING, Slip, dead, open_at_last, within};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use lapin::options::{
@@ -84,8 +84,7 @@ async fn send(url: String, mut letters: mpsc::UnboundedReceiver<Letter>, unsent:
     let mut waiting: VecDeque<Letter> = VecDeque::new();
     loop {
         let (conn, ch) = open_at_last(&url, "lines").await;
-        let began = tokio::time::timeout(ANSWER_WITHIN, ch.confirm_select(ConfirmSelectOptions::default()));
-        if !matches!(began.await, Ok(Ok(()))) {
+        if within(ch.confirm_select(ConfirmSelectOptions::default())).await.is_err() {
             tokio::time::sleep(FIRST_PATIENCE).await;
             continue;
         }
@@ -95,9 +94,8 @@ async fn send(url: String, mut letters: mpsc::UnboundedReceiver<Letter>, unsent:
             if published < waiting.len() && confirms.len() < OUTSTANDING {
                 let l = &waiting[published];
                 if !known.contains(&l.line) {
-                    let declared = tokio::time::timeout(ANSWER_WITHIN, declare(&ch, &l.line)).await;
-                    match declared {
-                        Ok(Ok(())) => drop(known.insert(l.line.clone())),
+                    match within(declare(&ch, &l.line)).await {
+                        Ok(()) => drop(known.insert(l.line.clone())),
                         _ => break,
                     }
                 }
@@ -105,7 +103,7 @@ async fn send(url: String, mut letters: mpsc::UnboundedReceiver<Letter>, unsent:
                 let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
                 let properties = BasicProperties::default().with_delivery_mode(mode);
                 let sent = ch.basic_publish("".into(), l.line.as_str().into(), options, &l.body, properties);
-                match sent.await {
+                match within(sent).await {
                     Ok(confirm) => confirms.push_back(tokio::time::timeout(CONFIRM_WITHIN, confirm)),
                     Err(_) => break,
                 }
@@ -156,7 +154,9 @@ async fn consume(url: String, line: String, prefetch: u16, to: mpsc::UnboundedSe
             let (queue, tag) = (line.as_str().into(), "".into());
             ch.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default()).await
         };
-        if let Ok(Ok(mut consumer)) = tokio::time::timeout(ANSWER_WITHIN, began).await {
+        if let Ok(mut consumer) = within(began).await {
+            let dead = dead(&conn);
+            tokio::pin!(dead);
             loop {
                 tokio::select! {
                     next = consumer.next() => match next {
@@ -169,12 +169,13 @@ async fn consume(url: String, line: String, prefetch: u16, to: mpsc::UnboundedSe
                         _ => break,
                     },
                     () = to.closed() => break,
+                    () = &mut dead => break,
                 }
             }
         }
         if to.is_closed() {
             // what was brought and not settled comes back to the line at once
-            let _ = tokio::time::timeout(ANSWER_WITHIN, conn.close(200, "done".into())).await;
+            let _ = within(conn.close(200, "done".into())).await;
             return;
         }
         drop(conn);
@@ -186,18 +187,18 @@ async fn consume(url: String, line: String, prefetch: u16, to: mpsc::UnboundedSe
 pub async fn depth(url: &str, line: &str) -> lapin::Result<Option<(u32, u32)>> {
     let (conn, ch) = super::open(url, "look").await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
-    let answer = match ch.queue_declare(line.into(), passive, FieldTable::default()).await {
+    let answer = match within(ch.queue_declare(line.into(), passive, FieldTable::default())).await {
         Ok(q) => Some((q.message_count(), q.consumer_count())),
         Err(e) if matches!(e.kind(), lapin::ErrorKind::ProtocolError(_)) => None,
         Err(e) => return Err(e),
     };
-    let _ = conn.close(200, "done".into()).await;
+    let _ = within(conn.close(200, "done".into())).await;
     Ok(answer)
 }
 
 /// Removes a line with all that is in it.
 pub async fn remove(url: &str, line: &str) -> lapin::Result<()> {
     let (conn, ch) = super::open(url, "remove").await?;
-    ch.queue_delete(line.into(), QueueDeleteOptions::default()).await?;
-    conn.close(200, "done".into()).await
+    within(ch.queue_delete(line.into(), QueueDeleteOptions::default())).await?;
+    within(conn.close(200, "done".into())).await
 }

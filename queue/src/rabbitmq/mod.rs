@@ -71,16 +71,37 @@ impl Slip {
     /// The broker forgets the message.
     pub async fn ack(&self) {
         if let Some(acker) = &self.0 {
-            // a false answer, or an error: the message will come again, and be found done
-            let _ = acker.ack(Default::default()).await;
+            // a false answer, none, or an error: the message will come again, and be found done
+            let _ = within(acker.ack(Default::default())).await;
         }
+    }
+
+    /// Whether the broker takes us for the one who has the message. What was taken back nobody but the ledger knows of.
+    pub fn is_valid(&self) -> bool {
+        self.0.as_ref().is_some_and(Acker::usable)
     }
 
     /// The broker gives the message to somebody else.
     pub async fn give_back(&self) {
         if let Some(acker) = &self.0 {
-            let _ = acker.reject(BasicRejectOptions { requeue: true }).await;
+            let _ = within(acker.reject(BasicRejectOptions { requeue: true })).await;
         }
+    }
+}
+
+/// What the broker does not answer in time has failed: over a connection that breaks at that moment nothing comes, not
+/// even an error.
+async fn within<T>(call: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
+    match tokio::time::timeout(ANSWER_WITHIN, call).await {
+        Ok(r) => r,
+        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+    }
+}
+
+/// Returns when a connection is found dead: its channels may not hear of it.
+async fn dead(conn: &Connection) {
+    while conn.status().connected() {
+        tokio::time::sleep(LOOK_AFTER).await;
     }
 }
 
@@ -233,6 +254,10 @@ pub type Depth = (&'static str, u32, u32);
 
 /// The queues of some lanes, and that of dead letters.
 pub async fn look(url: &str, lanes: &[Lane]) -> lapin::Result<Vec<Depth>> {
+    within(look_at(url, lanes)).await
+}
+
+async fn look_at(url: &str, lanes: &[Lane]) -> lapin::Result<Vec<Depth>> {
     let (conn, ch) = open(url, "look").await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
     let mut out = Vec::new();
@@ -245,19 +270,20 @@ pub async fn look(url: &str, lanes: &[Lane]) -> lapin::Result<Vec<Depth>> {
 }
 
 async fn open(url: &str, what: &str) -> lapin::Result<(Connection, Channel)> {
-    let conn = Connection::connect(url, properties(what)).await?;
-    let ch = conn.create_channel().await?;
-    declare(&ch).await?;
-    Ok((conn, ch))
+    let opened = async {
+        let conn = Connection::connect(url, properties(what)).await?;
+        let ch = conn.create_channel().await?;
+        declare(&ch).await?;
+        Ok((conn, ch))
+    };
+    within(opened).await
 }
 
 /// A connection that can be used, however long that takes.
 async fn open_at_last(url: &str, what: &str) -> (Connection, Channel) {
     let (mut patience, mut said) = (FIRST_PATIENCE, false);
     loop {
-        let opened = tokio::time::timeout(ANSWER_WITHIN, open(url, what)).await;
-        let silent = || std::io::Error::from(std::io::ErrorKind::TimedOut);
-        match opened.unwrap_or_else(|_| Err(silent().into())) {
+        match open(url, what).await {
             Ok(c) => {
                 if said {
                     tracing::warn!("the broker is back ({what})");
@@ -295,9 +321,7 @@ async fn publish(
             }
         };
         *lock(&status) = Some(conn.status().clone());
-        // a connection that breaks at this moment may never answer
-        let began = tokio::time::timeout(ANSWER_WITHIN, ch.confirm_select(ConfirmSelectOptions::default()));
-        if !matches!(began.await, Ok(Ok(()))) {
+        if within(ch.confirm_select(ConfirmSelectOptions::default())).await.is_err() {
             tokio::time::sleep(FIRST_PATIENCE).await;
             continue;
         }
@@ -321,18 +345,18 @@ async fn publish(
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
             let persistent = match &post.reason {
                 None => BasicProperties::default().with_delivery_mode(2),
-                Some(why) => dead(why),
+                Some(why) => dead_letter(why),
             };
             let sent = ch.basic_publish("".into(), post.queue.into(), options, &payload, persistent);
-            match tokio::time::timeout(ANSWER_WITHIN, sent).await {
-                Ok(Ok(confirm)) => {
+            match within(sent).await {
+                Ok(confirm) => {
                     tokio::spawn(async move {
                         let r = tokio::time::timeout(CONFIRM_WITHIN, confirm).await;
                         let _ = post.done.send(matches!(r, Ok(Ok(Confirmation::Ack(None)))));
                         drop(permit);
                     });
                 }
-                Ok(Err(_)) | Err(_) => {
+                Err(_) => {
                     unsent = Some(post);
                     break;
                 }
@@ -406,8 +430,14 @@ async fn consume(url: String, prefetch: u16, c: Consumer) {
         let (conn, ch) = open_at_last(&url, c.lane.queue()).await;
         // A process takes messages of a lane while a thread asks for one, so that none waits here while threads
         // elsewhere have nothing to do. The hardlinker stays the one whom the broker has chosen.
-        while let Ended::Busy = c.some(&ch, prefetch).await {
-            c.door.asked().await;
+        let taken = async {
+            while let Ended::Busy = c.some(&ch, prefetch).await {
+                c.door.asked().await;
+            }
+        };
+        tokio::select! {
+            () = taken => {}
+            () = dead(&conn) => {}
         }
         drop(conn);
         tokio::time::sleep(FIRST_PATIENCE).await;
@@ -423,9 +453,7 @@ impl Consumer {
             let (queue, tag) = (self.lane.queue().into(), "".into());
             ch.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default()).await
         };
-        let Ok(Ok(mut consumer)) = tokio::time::timeout(ANSWER_WITHIN, began).await else {
-            return Ended::Broken;
-        };
+        let Ok(mut consumer) = within(began).await else { return Ended::Broken };
         loop {
             tokio::select! {
                 biased;
@@ -443,7 +471,7 @@ impl Consumer {
             }
         }
         let cancel = ch.basic_cancel(consumer.tag(), BasicCancelOptions::default());
-        if !matches!(tokio::time::timeout(ANSWER_WITHIN, cancel).await, Ok(Ok(()))) {
+        if within(cancel).await.is_err() {
             return Ended::Broken;
         }
         // what came in between, for which there may be somebody after all
@@ -480,7 +508,7 @@ impl Consumer {
 }
 
 /// Properties of a dead letter.
-fn dead(why: &str) -> BasicProperties {
+fn dead_letter(why: &str) -> BasicProperties {
     let mut headers = FieldTable::default();
     headers.insert("treeferry-reason".into(), AMQPValue::LongString(why.into()));
     BasicProperties::default().with_delivery_mode(2).with_headers(headers)
@@ -490,7 +518,13 @@ fn dead(why: &str) -> BasicProperties {
 async fn bury(ch: &Channel, delivery: Delivery, why: &str) {
     tracing::warn!("a message that is not ours went to {DEAD}: {why}");
     let sent = ch
-        .basic_publish("".into(), DEAD.into(), BasicPublishOptions::default(), &delivery.data, dead(why))
+        .basic_publish(
+            "".into(),
+            DEAD.into(),
+            BasicPublishOptions::default(),
+            &delivery.data,
+            dead_letter(why),
+        )
         .await;
     match sent {
         Ok(_) => drop(delivery.acker.ack(Default::default()).await),

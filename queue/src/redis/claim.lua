@@ -2,6 +2,11 @@
 -- to do; see groups.rs, of which this is the twin.
 local key, nlink, path = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local g = group(key) or {s = 'A', p = '', t = '', l = 0, n = nlink, c = 0, o = {}}
+-- links may be made while the job runs
+if nlink > g.n then
+  g.n = nlink
+  if g.s ~= 'A' then keep(key, g) end
+end
 if ARGV[5] == '1' and g.s ~= 'R' then g.s = 'A' end
 if g.s == 'R' and g.p ~= path then return {'follow', g.p, g.t, g.l} end
 if g.s == 'C' and g.p ~= path then return {'wait'} end

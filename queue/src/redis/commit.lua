@@ -8,10 +8,18 @@ local made = {}
 local at = redis.call('HGET', begun, id)
 if at == token .. ':' .. number then return {'done', outstanding()} end
 if at ~= token .. ':' .. (number - 1) or redis.call('HEXISTS', open, id) == 0 then return {'gone', outstanding()} end
--- whoever was thought to lead a group must still be the one
+-- Whoever was thought to lead a group must still be the one, what was followed must still lead, and inodes must be whose
+-- they were thought to be: another may lead by now, and a Redis that was killed may have forgotten what it has said
 for _, l in ipairs(c.led) do
   local g = group(l[1])
-  if g and (g.s == 'C' or g.s == 'R') and g.p ~= l[2] then return {'fenced', outstanding()} end
+  if not g or g.p ~= l[2] then return {'fenced', outstanding()} end
+end
+for _, f in ipairs(c.followed) do
+  local g = group(f[1])
+  if not g or g.s ~= 'R' or g.p ~= f[2] or g.t ~= f[3] then return {'fenced', outstanding()} end
+end
+for _, o in ipairs(c.owned) do
+  if redis.call('HGET', targets, o[2]) ~= o[1] then return {'fenced', outstanding()} end
 end
 for _, j in ipairs(c.joins) do
   if not j[2] and redis.call('HEXISTS', P .. 'joins:n', j[1]) == 0 then

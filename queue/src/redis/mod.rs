@@ -4,14 +4,14 @@
 //! every script may be repeated without harm; it is said once.
 
 use crate::cluster::bundle::{Bundle, Commit, GroupChange, Lane};
-use crate::groups::{Claim, Leader};
+use crate::groups::{Claim, Leader, Owned};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncCommands, Client, RedisError, Script, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use treeferry_core::job::JobState;
 use treeferry_core::wire::{self, WireError};
 use treeferry_core::{Counters, GroupKey, JobId, NewTask, RelPath, Task, TaskId, errno};
@@ -19,6 +19,8 @@ use treeferry_core::{Counters, GroupKey, JobId, NewTask, RelPath, Task, TaskId, 
 /// Between two attempts to reach Redis: from this, doubled, to [`MOST_PATIENCE`].
 const FIRST_PATIENCE: Duration = Duration::from_millis(50);
 const MOST_PATIENCE: Duration = Duration::from_secs(2);
+/// Redis puts off writing its log for two seconds at most.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(3);
 /// Samples of a job are so far apart at first, in ms.
 const SAMPLE_EVERY_MS: u64 = 2000;
 
@@ -123,6 +125,7 @@ pub struct Ledger {
 pub type Told = (u64, Vec<(String, Vec<u64>)>);
 
 struct Scripts {
+    create: Script,
     begin: Script,
     commit: Script,
     claim: Script,
@@ -151,6 +154,7 @@ impl Ledger {
         let client = Client::open(url)?;
         let conn = ConnectionManager::new_with_config(client.clone(), config).await?;
         let scripts = Scripts {
+            create: script!("create.lua"),
             begin: script!("begin.lua"),
             commit: script!("commit.lua"),
             claim: script!("claim.lua"),
@@ -214,29 +218,49 @@ impl Ledger {
         first: &[Bundle],
     ) -> Res<Vec<(Lane, TaskId)>> {
         let p = prefix(job);
-        let key = format!("{p}job");
-        let mut pipe = redis::pipe();
-        pipe.atomic();
+        let mut call = self.scripts.create.prepare_invoke();
+        call.key(p).arg(now_ms()).arg(fields.len());
         for (name, value) in fields {
-            pipe.hset(&key, *name, value).ignore();
+            call.arg(*name).arg(value);
         }
-        let mut made = Vec::new();
-        for (n, bundle) in (1..).zip(first) {
-            let lane = lane_of(bundle);
-            pipe.hset(format!("{p}open"), n, body(lane, bundle)).ignore();
-            pipe.zadd(format!("{p}outbox"), n, now_ms()).ignore();
-            made.push((lane, TaskId(n)));
+        for bundle in first {
+            call.arg(body(lane_of(bundle), bundle));
         }
-        pipe.hset(&key, "next", made.len()).ignore();
-        pipe.hset(&key, "state", "running").ignore();
-        pipe.sadd("treeferry:running", job.to_string()).ignore();
+        let answer: Vec<Value> = self
+            .stubborn(|mut c| {
+                let call = &call;
+                async move { call.invoke_async(&mut c).await }
+            })
+            .await?;
+        let made = read_made(&answer)?;
+        let mut pipe = redis::pipe();
+        pipe.atomic().sadd("treeferry:running", job.to_string()).ignore();
         pipe.zadd("treeferry:jobs", job.to_string(), now_ms()).ignore();
         self.stubborn(|mut c| {
             let pipe = pipe.clone();
             async move { pipe.query_async::<()>(&mut c).await }
         })
         .await?;
+        self.written().await?;
         Ok(made)
+    }
+
+    /// Waits until Redis has written to its log what it has answered before, so that it knows it still if it is killed:
+    /// while its disk is slow it answers as much as two seconds before it writes.
+    async fn written(&self) -> Res<()> {
+        let until = Instant::now() + WRITTEN_WITHIN;
+        loop {
+            let info: redis::InfoDict = self
+                .stubborn(
+                    |mut c| async move { redis::cmd("INFO").arg("persistence").query_async(&mut c).await },
+                )
+                .await?;
+            // no such field: it keeps no log
+            if info.get::<u64>("aof_buffer_length").unwrap_or(0) == 0 || Instant::now() > until {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Begins a task: whoever has begun it before owns it no more.
@@ -297,15 +321,7 @@ impl Ledger {
         let Some(Value::Int(outstanding)) = answer.get(1) else {
             return Err(LedgerError::Strange("an answer without a number"));
         };
-        let mut made = Vec::new();
-        for pair in answer.get(2..).unwrap_or_default().chunks(2) {
-            let id = word(pair.first()).parse::<u64>().ok();
-            let lane = word(pair.get(1)).bytes().next().and_then(Lane::from_code);
-            let (Some(id), Some(lane)) = (id, lane) else {
-                return Err(LedgerError::Strange("a task that cannot be named"));
-            };
-            made.push((lane, TaskId(id)));
-        }
+        let made = read_made(answer.get(2..).unwrap_or_default())?;
         Ok(Receipt { what, outstanding: *outstanding as u64, made })
     }
 
@@ -406,6 +422,7 @@ impl Ledger {
                 }
             })
             .await?;
+        self.written().await?;
         Ok(n == 1)
     }
 
@@ -432,17 +449,47 @@ impl Ledger {
         Ok(n == 1)
     }
 
-    /// See [`crate::Registry::own_target`].
-    pub async fn own_target(&self, job: JobId, key: GroupKey, target: (u64, u64)) -> Res<bool> {
+    /// See [`crate::Registry::own_target`]. `lease`: token and number of the last commit. `None`: another leads the group.
+    pub async fn own_target(
+        &self,
+        job: JobId,
+        key: GroupKey,
+        target: (u64, u64),
+        leader: Option<&RelPath>,
+        task: TaskId,
+        lease: (u64, u64),
+    ) -> Res<Option<Owned>> {
         let p = prefix(job);
         let n: i64 = self
             .stubborn(|mut c| {
                 let p = p.clone();
-                let t = format!("{}:{}", target.0, target.1);
-                async move { self.scripts.own.key(p).arg(group(key)).arg(t).invoke_async(&mut c).await }
+                async move {
+                    let mut call = self.scripts.own.key(p);
+                    call.arg(group(key)).arg(inode_text(Some(target)));
+                    call.arg(leader.map_or(&b""[..], RelPath::as_bytes));
+                    call.arg(task.0).arg(lease_text(lease)).invoke_async(&mut c).await
+                }
             })
             .await?;
-        Ok(n == 1)
+        match n {
+            1 => Ok(Some(Owned::Ours)),
+            0 => Ok(Some(Owned::Others)),
+            -1 => Ok(Some(Owned::Lost)),
+            -2 => Ok(None),
+            _ => Err(LedgerError::Strange("an answer that no script gives")),
+        }
+    }
+
+    /// Whether a task is still owned by who has begun it with this token, and has made so many commits since.
+    pub async fn is_owned(&self, job: JobId, task: TaskId, lease: (u64, u64)) -> Res<bool> {
+        let key = format!("{}begun", prefix(job));
+        let at = self
+            .stubborn(|mut c| {
+                let key = key.clone();
+                async move { c.hget::<_, _, Option<String>>(key, task.0).await }
+            })
+            .await?;
+        Ok(at.is_some_and(|at| at == lease_text(lease)))
     }
 }
 
@@ -470,9 +517,33 @@ fn may_pass(e: &RedisError) -> bool {
         || e.code().is_some_and(|c| PASSING.contains(&c))
 }
 
+/// New tasks, as scripts name them.
+fn read_made(answer: &[Value]) -> Res<Vec<(Lane, TaskId)>> {
+    let mut made = Vec::new();
+    for pair in answer.chunks(2) {
+        let id = word(pair.first()).parse::<u64>().ok();
+        let lane = word(pair.get(1)).bytes().next().and_then(Lane::from_code);
+        let (Some(id), Some(lane)) = (id, lane) else {
+            return Err(LedgerError::Strange("a task that cannot be named"));
+        };
+        made.push((lane, TaskId(id)));
+    }
+    Ok(made)
+}
+
 /// What a job's keys begin with.
 pub fn prefix(job: JobId) -> String {
     format!("treeferry:{{{job}}}:")
+}
+
+/// Token and number of the last commit, as `begun` has them.
+fn lease_text(lease: (u64, u64)) -> String {
+    format!("{}:{}", lease.0, lease.1)
+}
+
+/// Device and inode of the target; nothing for none.
+fn inode_text(target: Option<(u64, u64)>) -> String {
+    target.map(|(d, i)| format!("{d}:{i}")).unwrap_or_default()
 }
 
 fn group(key: GroupKey) -> String {
@@ -576,7 +647,7 @@ impl Pack {
 /// A commit as `commit.lua` takes it.
 fn pack(c: &Commit) -> Vec<u8> {
     let mut p = Pack::default();
-    let _ = rmp::encode::write_map_len(&mut p.0, 14);
+    let _ = rmp::encode::write_map_len(&mut p.0, 16);
     p.text("rest").text(c.rest.as_ref().map(|b| body(lane_of(b), b)).unwrap_or_default());
     p.text("children").list(c.children.iter(), |p, (lane, b)| {
         p.text(body(*lane, b));
@@ -595,7 +666,7 @@ fn pack(c: &Commit) -> Vec<u8> {
     });
     p.text("groups").list(c.groups.iter(), |p, (k, change)| match change {
         GroupChange::Ready(l) => {
-            let target = l.target.map(|(d, i)| format!("{d}:{i}")).unwrap_or_default();
+            let target = inode_text(l.target);
             p.tuple(5).text(group(*k)).text("R").text(l.path.as_bytes()).text(target).number(l.links.into());
         }
         GroupChange::Abandon => {
@@ -610,6 +681,12 @@ fn pack(c: &Commit) -> Vec<u8> {
     });
     p.text("led").list(c.led.iter(), |p, (k, path)| {
         p.tuple(2).text(group(*k)).text(path.as_bytes());
+    });
+    p.text("followed").list(c.followed.iter(), |p, (k, l)| {
+        p.tuple(3).text(group(*k)).text(l.path.as_bytes()).text(inode_text(l.target));
+    });
+    p.text("owned").list(c.owned.iter(), |p, (k, t)| {
+        p.tuple(2).text(group(*k)).text(inode_text(Some(*t)));
     });
     let counted: Vec<_> = c.counters.iter().filter(|(_, n)| *n > 0).collect();
     p.text("counters").list(counted.iter(), |p, (name, n)| {

@@ -17,6 +17,10 @@ pub struct Services {
     pub ledger: String,
 }
 
+/// The log of Redis as it was at some moment.
+#[derive(Debug)]
+pub struct Remembered(Vec<(PathBuf, Vec<u8>)>);
+
 impl Services {
     /// Starts them; takes some seconds.
     ///
@@ -109,6 +113,34 @@ impl Services {
     pub fn lose_queues(&self) {
         let data = self.home().join("rabbitmq/data");
         std::fs::remove_dir_all(&data).unwrap_or_else(|e| panic!("{}: {e}", data.display()));
+    }
+
+    /// What Redis has written to its log so far, for [`Services::forget_since`].
+    ///
+    /// # Panics
+    /// When it keeps none.
+    pub fn remember(&self) -> Remembered {
+        let read = |path: PathBuf| (path.clone(), std::fs::read(&path).expect("a file of Redis"));
+        let files = std::fs::read_dir(self.log_of_redis()).expect("the log of Redis");
+        Remembered(files.map(|f| read(f.expect("an entry").path())).collect())
+    }
+
+    /// Makes Redis, which must not run, forget what it has written since: as if it had been killed before it wrote that,
+    /// having answered already.
+    ///
+    /// # Panics
+    /// When its files cannot be written.
+    pub fn forget_since(&self, then: &Remembered) {
+        for f in std::fs::read_dir(self.log_of_redis()).expect("the log of Redis") {
+            std::fs::remove_file(f.expect("an entry").path()).expect("a file of Redis");
+        }
+        for (path, content) in &then.0 {
+            std::fs::write(path, content).expect("a file of Redis");
+        }
+    }
+
+    fn log_of_redis(&self) -> PathBuf {
+        self.home().join("redis/appendonlydir")
     }
 
     /// Calls `scripts/services WHAT`.
