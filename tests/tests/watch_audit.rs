@@ -144,6 +144,19 @@ fn what_was_changed_behind_the_mirrors_back_is_found_named_and_repaired() {
         let lines = r.stderr.lines().filter(|l| l.contains("audit: ") && l.ends_with(&format!(" {path}")));
         assert_eq!(lines.count(), 1, "{path} once: {r}");
     }
+    let job = r.json["job"].as_str().unwrap();
+    let told = Run::of(&mut command(["logs", "--json", "--job", job, "--event", "entry.differed"])).stdout;
+    let told = told.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
+    let told: Vec<_> = told.map(|e| (e["path"].clone(), e["severity"].clone())).collect();
+    let warned = |path: &str| (Value::from(path), Value::from("warning"));
+    assert_eq!(told, ["d1/f1", "d2/f2", "d3/f3", "d4/alien", "d0"].map(warned));
+    // whoever keeps it next goes on with the figures
+    let m = Mirror::start(&s, "--detect inotify --audit 1/d");
+    m.until("it is audited again", || !m.status()["audit"].is_null());
+    assert!(m.audit("compared") >= a["compared"].as_u64().unwrap(), "{a}, then {}", m.status()["audit"]);
+    assert_eq!((m.audit("differing"), m.audit("repaired")), (5, 5));
+    assert!(m.status()["audit"]["share"].as_f64() > Some(0.0));
+    m.stop().expect(0);
 }
 
 #[test]

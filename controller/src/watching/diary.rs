@@ -1,9 +1,11 @@
 //! What is kept of a mirror beyond the life of its process: when changes arrived and how long that took, by the hour and the
 //! day. A mirror is a pair of directories; whoever keeps it next goes on with the same page. Nothing depends on it.
 
+use super::audit;
 use crate::args::daemon::host;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use treeferry_core::{JobId, JobSpec, escape};
 use treeferry_mirror::{Arrivals, Pending};
@@ -35,6 +37,9 @@ pub struct Page {
     pub failing: u64,
     /// When changes arrived.
     pub arrivals: Arrivals,
+    /// What its audits have found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<audit::Kept>,
 }
 
 /// Writes the page of one mirror.
@@ -43,6 +48,7 @@ pub struct Diary {
     id: JobId,
     /// What was there before us.
     first: Page,
+    audit: Option<Arc<audit::Book>>,
     next: Instant,
 }
 
@@ -85,10 +91,21 @@ impl Diary {
                 complete_up_to_us,
                 failing,
                 arrivals,
+                audit: None,
             };
             (id, page)
         });
-        Diary { documents, id, first: Page { host: host(), ..page }, next: Instant::now() }
+        Diary { documents, id, first: Page { host: host(), ..page }, audit: None, next: Instant::now() }
+    }
+
+    /// What the audits of this mirror had found before.
+    pub fn audited_before(&self) -> audit::Kept {
+        self.first.audit.clone().unwrap_or_default()
+    }
+
+    /// From now on what this finds is kept.
+    pub fn keep_audit(&mut self, book: &Arc<audit::Book>) {
+        self.audit = Some(Arc::clone(book));
     }
 
     /// A file beside the page of this mirror; `None`: it has none.
@@ -121,6 +138,9 @@ impl Diary {
             ..self.first.clone()
         };
         page.arrivals.add(pending.arrivals());
+        if let Some(book) = &self.audit {
+            page.audit = Some(book.kept());
+        }
         page
     }
 

@@ -106,7 +106,10 @@ pub fn run(
     let pool = Pool::of(context, request.pool);
     let walks =
         walks::start(walks::Ground::Here, &desk, &job, &reporter, request.pool, stop).map_err(thread)?;
-    let audit = wish.audit.and_then(|plan| audit::start(plan, &request.spec, &desk));
+    let told = log.as_ref().map(|l| Teller::new(l.outbox(), id, &request.spec));
+    let audit =
+        wish.audit.and_then(|plan| audit::start(plan, diary.audited_before(), &request.spec, &desk, told));
+    audit.iter().for_each(|a| diary.keep_audit(a.book()));
     let audited = audit.as_ref().map(|a| Arc::clone(a.book()));
     let meter = metrics.map(|m| {
         let (e, counted, stand) = (engine.clone(), walks.counting(), Arc::clone(&desk));

@@ -117,6 +117,7 @@ kinds! {
     EntrySkipped "entry.skipped" Debug false: "it was left alone; `text` says by what",
     EntryVanished "entry.vanished" Warning false: "it was listed in the source and then gone",
     EntryFailed "entry.failed" Error false: "a named failure: `op` on `side` failed with `errno`, or found what `text` says",
+    EntryDiffered "entry.differed" Warning false: "an audit beside a mirror found that it was not as in the source though the mirror was complete; `item` says how. The mirror looks at it again",
     Notice "notice" Warning false: "said once for each kind by each process of a job, and counted for each entry: what cannot be kept",
     EventsDropped "events.dropped" Warning true: "so many events of this process (`count`) were dropped before they were written: they came faster, or there was nowhere to write them",
     EventsLost "events.lost" Warning true: "said by `treeferry logs`: so many events of a process (`count`) were written and then removed, by the cap of the stream or the rotation of files, before they were read",

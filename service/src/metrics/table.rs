@@ -234,7 +234,7 @@ pub static MIRROR_AUDITED: Metric = Metric::new(
     Kind::Counter,
     "entries",
     Teller::One,
-    "with `treeferry watch --audit`: entries that were drawn and compared since the mirror was begun",
+    "with `treeferry watch --audit`: entries that were drawn and compared since the mirror was first audited",
 );
 /// What it has found.
 pub static MIRROR_DIFFERING: Metric = Metric::new(

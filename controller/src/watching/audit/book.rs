@@ -3,6 +3,7 @@
 use super::rate::Rate;
 use super::tally::{CONFIDENCE, Tally, WINDOW_HOURS, Window};
 use crate::watching::desk::now_us;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,8 +20,16 @@ pub struct Book {
     state: Mutex<State>,
 }
 
-/// Counted since the mirror was begun.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// What is kept beyond the life of the process that keeps the mirror.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    counted: Counted,
+    tally: Tally,
+}
+
+/// Counted since the mirror was first audited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counted {
     /// Entries that were compared; one that was drawn twice counts twice.
     pub compared: u64,
@@ -52,9 +61,16 @@ struct Named {
 }
 
 impl Book {
-    /// An empty one.
-    pub fn new(rate: Rate) -> Book {
-        Book { rate, state: Mutex::default() }
+    /// One that goes on from what was kept.
+    pub fn new(rate: Rate, kept: Kept) -> Book {
+        let Kept { counted, tally } = kept;
+        Book { rate, state: Mutex::new(State { counted, tally, ..State::default() }) }
+    }
+
+    /// What is to be kept.
+    pub fn kept(&self) -> Kept {
+        let s = self.state();
+        Kept { counted: s.counted, tally: s.tally.clone() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -157,7 +173,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_named_once_until_it_was_repaired() {
-        let b = Book::new(Rate::parse("10").unwrap());
+        let b = Book::new(Rate::parse("10").unwrap(), Kept::default());
         assert!(b.name(change("a")) && b.name(change("b")) && !b.name(change("a")));
         b.repaired(&change("a").path, false);
         assert!(!b.name(change("a")), "it was never right");
@@ -178,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_is_compared_is_counted() {
-        let b = Book::new(Rate::parse("10").unwrap());
+        let b = Book::new(Rate::parse("10").unwrap(), Kept::default());
         b.compared(1.0, false);
         b.compared(3.0, true);
         assert!(b.trouble("first") && !b.trouble("second"));
@@ -186,5 +202,8 @@ mod tests {
         assert_eq!((c.compared, c.differing, c.failures, w.share), (2, 1, 2, 0.75));
         let v = b.to_json();
         assert_eq!((&v["trouble"], &v["rate_per_hour"]), (&"second".into(), &10.0.into()));
+        let text = serde_json::to_string(&b.kept()).unwrap();
+        let again = Book::new(Rate::parse("5").unwrap(), serde_json::from_str(&text).unwrap());
+        assert_eq!(again.figures(), b.figures(), "whoever audits it next goes on from there");
     }
 }

@@ -12,20 +12,22 @@ mod rate;
 mod suspects;
 mod tally;
 
-pub use book::{Book, Counted};
+pub use book::{Book, Counted, Kept};
 pub use rate::Rate;
 pub use tally::Window;
 
 use super::desk::{Desk, now_us};
 use crate::auditing::compare::{Roots, Stamp, differences, stamp};
 use crate::auditing::sample::Sampler;
+use crate::events::Teller;
 use rate::Pace;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use suspects::{Suspect, Suspects, Verdict};
-use treeferry_core::{Change, Item, JobSpec, Kind, RelPath, Stop};
+use treeferry_core::event::EventKind;
+use treeferry_core::{Change, Event, Item, JobSpec, Kind, RelPath, Stop};
 use treeferry_mirror::Sign;
 use treeferry_worker::{Job, PoolSize};
 
@@ -63,11 +65,18 @@ pub struct Audit {
     book: Arc<Book>,
 }
 
-/// Begins. If it cannot, that is said, and the mirror goes on without.
-pub fn start(plan: Plan, spec: &JobSpec, desk: &Arc<Desk>) -> Option<Audit> {
-    let (book, over) = (Arc::new(Book::new(plan.rate)), Stop::default());
+/// Begins, and goes on from what was kept. If it cannot, that is said, and the mirror goes on without.
+pub fn start(
+    plan: Plan,
+    kept: Kept,
+    spec: &JobSpec,
+    desk: &Arc<Desk>,
+    teller: Option<Teller>,
+) -> Option<Audit> {
+    let (book, over) = (Arc::new(Book::new(plan.rate, kept)), Stop::default());
     let mut auditor = Auditor {
         plan,
+        teller,
         spec: spec_of(spec),
         desk: Arc::clone(desk),
         book: Arc::clone(&book),
@@ -120,6 +129,7 @@ fn spec_of(mirror: &JobSpec) -> JobSpec {
 
 struct Auditor {
     plan: Plan,
+    teller: Option<Teller>,
     spec: JobSpec,
     desk: Arc<Desk>,
     book: Arc<Book>,
@@ -308,7 +318,7 @@ impl Auditor {
 
     /// Says that an entry is wrong, and has the mirror look at it.
     fn name(&self, change: Change) {
-        let (path, text) = (change.path.clone(), change.to_string());
+        let (path, item, text) = (change.path.clone(), change.item, change.to_string());
         let sign = match change.item {
             // if it has other times, so has what is in it perhaps other names
             Item::Fixed(Kind::Dir, _) => Sign::Names,
@@ -316,6 +326,9 @@ impl Auditor {
         };
         if self.book.name(change) {
             tracing::warn!("audit: DST was complete, and this was not as in SRC: {text}");
+            let event =
+                Event { item: Some(item), path: Some(path.clone()), ..Event::new(EventKind::EntryDiffered) };
+            self.teller.iter().for_each(|t| t.events(vec![event.clone()]));
         }
         self.desk.pending().sign(Instant::now(), path, sign);
         self.desk.ring();

@@ -2,6 +2,7 @@
 //! memory however much is compared.
 
 use crate::auditing::bound;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// The hours that count.
@@ -10,13 +11,13 @@ pub const WINDOW_HOURS: u64 = 7 * 24;
 pub const CONFIDENCE: f64 = 0.95;
 
 /// The sums.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tally {
     /// The hour (since 1970) and what was compared in it, the oldest first.
     hours: VecDeque<(u64, Sums)>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Sums {
     compared: u64,
     weight: f64,

@@ -133,7 +133,9 @@ pub fn run(
     }
     tracing::info!(mirror = %id, resumed = again, "mirror begun");
     let mut diary = Diary::open(wish.diary.as_ref(), id, &spec);
-    let audit = wish.audit.and_then(|plan| audit::start(plan, &spec, &desk));
+    let told = Some(Teller::new(node.outbox(), id, &spec));
+    let audit = wish.audit.and_then(|plan| audit::start(plan, diary.audited_before(), &spec, &desk, told));
+    audit.iter().for_each(|a| diary.keep_audit(a.book()));
     let mut keeper = Keeper {
         id,
         who,
