@@ -7,8 +7,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
+
+from bench_mirror.tools import Services, end
 
 from .facts import Log, bad, now_us
 
@@ -16,13 +19,14 @@ from .facts import Log, bad, now_us
 ENTRY = Path(__file__).resolve().parent.parent / "soak-churn"
 # how long a mirror may take after the last write
 BEHIND_S = 180
-ROW = "{:9} {:>4} {:>4} {:>10} {:>6} {:>6} {:>8} {:>8} {:>8}  {}"
+ROW = "{:8} {:9} {:>4} {:>4} {:>10} {:>6} {:>6} {:>8} {:>8} {:>8}  {}"
 
 
 class Failed(Exception):
     pass
 
 
+starting = threading.Lock()
 # what is to end with us
 processes = set()
 
@@ -40,9 +44,9 @@ def stopped(*_):
 
 
 class Run:
-    def __init__(self, options, detect, pool, seed):
-        self.o, self.detect, self.pool, self.seed = options, detect, pool, seed
-        self.place = Path(tempfile.mkdtemp(prefix=f"soak-churn-{detect}-{pool}-{seed}-", dir=options.dir))
+    def __init__(self, options, engine, detect, pool, seed):
+        self.o, self.engine, self.detect, self.pool, self.seed = options, engine, detect, pool, seed
+        self.place = Path(tempfile.mkdtemp(prefix=f"soak-churn-{engine}-{detect}-{pool}-{seed}-", dir=options.dir))
         # links may lead one directory up
         self.src, self.dst, self.outside = self.place / "in/src", self.place / "dst", self.place / "in/outside"
         for p in (self.src, self.dst, self.outside, self.place / "run", self.place / "writers"):
@@ -50,24 +54,60 @@ class Run:
         self.env = dict(os.environ, TREEFERRY_RUNTIME_DIR=str(self.place / "run"), TREEFERRY_LOG_DIR=str(self.place / "log"))
         self.rng = random.Random(f"{seed}/{detect}/{pool}")
         self.logs, self.held, self.moments, self.violations, self.kills = [], 0, set(), [], 0
-        self.resyncs, self.took, self.mirror = 0, None, {}
-        self.watch = None
+        self.resyncs, self.took, self.mirror, self.struck = 0, None, {}, 0
+        # by name: words, process. The last of them keeps the mirror
+        self.daemons, self.services = {}, None
+
+    def daemon(self, name, words):
+        with open(self.place / "daemons.log", "ab") as log:
+            child = start([self.o.binary, *map(str, words)], env=self.env, stdout=log, stderr=log)
+        self.daemons[name] = (words, child)
+
+    def launch(self):
+        detect = ["--detect", self.detect]
+        detect += {"poll": ["--poll-every", self.o.poll_every], "shim": ["--ring", self.place / "ring"]}.get(self.detect, [])
+        # the configuration of the user may name a cluster
+        self.env["TREEFERRY_CONFIG"] = str(self.place / "treeferry.toml")
+        Path(self.env["TREEFERRY_CONFIG"]).touch()
+        if self.engine == "memory":
+            self.daemon("keeper", ["watch", "-q", *detect, "--pool", self.pool, self.src, self.dst])
+            return
+        # one after the other: each takes ports that are free
+        with starting:
+            self.services = Services(self.place)
+        self.env["TREEFERRY_CONFIG"] = str(self.services.config)
+        self.daemon("agent", ["agent", "--name", "a0", *detect])
+        for n in range(self.pool):
+            self.daemon(f"w{n}", ["worker", "--name", f"w{n}", "--pool", 1])
+        self.daemon("hardlinker", ["hardlinker", "--name", "h0"])
+        self.daemon("keeper", ["watch", "-q", "--agents", "a0", self.src, self.dst])
+
+    def strike(self):
+        """Kills one of the processes of the cluster, and starts it again."""
+        name = self.rng.choice(list(self.daemons))
+        words, child = self.daemons[name]
+        child.kill()
+        child.wait()
+        processes.discard(child)
+        self.struck += 1
+        self.daemon(name, words)
 
     def status(self):
         r = subprocess.run([self.o.binary, "status", "--json"], env=self.env, capture_output=True, text=True)
         try:
-            m = json.loads(r.stdout)["jobs"][0]["mirror"]
-        except (ValueError, LookupError):
+            m = next(j["mirror"] for j in json.loads(r.stdout)["jobs"] if j["src"] == str(self.src) and j.get("mirror"))
+        except (ValueError, LookupError, StopIteration):
             m = None
-        if m is None and self.watch.poll() is not None:
-            raise Failed(f"the mirror has ended with {self.watch.returncode}")
+        for name, (_, child) in self.daemons.items():
+            if child.poll() is not None:
+                raise Failed(f"{name} has ended with {child.returncode}")
         if m:
             self.mirror, self.resyncs = m, m["resyncs"]
         return (m or {}).get("complete_up_to_us") or 0
 
     def until_complete(self, moment, why):
         began = time.time()
-        while self.status() <= moment or self.mirror["failing"]:
+        while self.status() <= moment or self.mirror.get("failing"):
             if time.time() > began + BEHIND_S:
                 raise Failed(f"{why}: not complete after {BEHIND_S} s")
             time.sleep(0.02)
@@ -142,6 +182,7 @@ class Run:
         self.began = time.time()
         writers = [self.spawn(n, 0) for n in range(o.writers)]
         kill_at = self.began + self.rng.uniform(0.5, 1.5) * o.kill_every
+        strike_at = self.began + self.rng.uniform(0.5, 1.5) * o.kill_daemons_every
         try:
             while any(w.poll() is None for w in writers) or time.time() < self.began + o.seconds - 0.5:
                 now = time.time()
@@ -157,6 +198,9 @@ class Run:
                         self.kills += 1
                         lives[n] += 1
                         writers[n] = self.spawn(n, lives[n])
+                if o.kill_daemons_every and self.services and now > strike_at:
+                    strike_at = now + self.rng.uniform(0.5, 1.5) * o.kill_daemons_every
+                    self.strike()
                 self.hold()
                 time.sleep(max(0.0, now + 0.1 - time.time()))
         finally:
@@ -175,12 +219,8 @@ class Run:
             raise Failed(f"verify: exit code {v.returncode}: {(v.stdout + v.stderr).splitlines()[:3]}")
 
     def mirrored(self):
-        words = ["watch", "-q", "--detect", self.detect, "--pool", self.pool]
-        words += {"poll": ["--poll-every", self.o.poll_every], "shim": ["--ring", self.place / "ring"]}.get(self.detect, [])
-        with open(self.place / "watch.log", "ab") as log:
-            command = [self.o.binary, *map(str, words), self.src, self.dst]
-            self.watch = start(command, env=self.env, stdout=log, stderr=log)
         try:
+            self.launch()
             self.began = 0
             self.until_complete(now_us(), "first walk")
             walked = self.resyncs
@@ -192,24 +232,28 @@ class Run:
             # names of which a look said something while others failed, too
             self.hold(everything=True)
             self.compare()
-            self.watch.terminate()
-            code = self.watch.wait(60)
-            # a walk that is under way may be left undone
-            if code not in (0, 20) or (code and self.detect != "poll"):
-                raise Failed(f"the mirror has ended with {code}")
-            if "panicked" in (self.place / "watch.log").read_text(errors="replace"):
-                raise Failed("a thread of the mirror has panicked")
+            for name, (_, child) in reversed(self.daemons.items()):
+                if not end(child):
+                    raise Failed(f"{name} does not end")
+                # a walk that is under way may be left undone
+                if child.returncode not in (0, 20) or (child.returncode and self.detect != "poll"):
+                    raise Failed(f"{name} has ended with {child.returncode}")
+            if "panicked" in (self.place / "daemons.log").read_text(errors="replace"):
+                raise Failed("a thread has panicked")
             if self.violations:
                 raise Failed("promises were broken")
             if len(self.moments) < max(2, self.o.seconds / 10):
                 raise Failed(f"only {len(self.moments)} promises were made: the run has proven little")
             # one that is killed while it tells something may leave half of it
-            if self.detect == "shim" and self.resyncs > self.kills:
+            if self.detect == "shim" and self.resyncs > self.kills + self.struck:
                 raise Failed("something was missed, and everything was walked again")
         finally:
-            self.watch.kill()
-            self.watch.wait()
-            processes.discard(self.watch)
+            for _, child in self.daemons.values():
+                child.kill()
+                child.wait()
+                processes.discard(child)
+            if self.services:
+                self.services.clean()
 
     def run(self):
         try:
@@ -231,6 +275,6 @@ class Run:
         elif not self.o.keep:
             shutil.rmtree(self.place)
         took = "-" if self.took is None else f"{self.took:.2f}"
-        figures = [self.detect, self.pool, self.seed, done, self.kills, self.held, len(self.moments), took, self.resyncs]
+        figures = [self.engine, self.detect, self.pool, self.seed, done, self.kills, self.held, len(self.moments), took, self.resyncs]
         print(ROW.format(*map(str, figures), result), flush=True)
         return result == "ok"

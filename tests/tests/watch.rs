@@ -651,3 +651,28 @@ fn rounds(how: Churn) {
         }
     }
 }
+
+/// What is told of directories that are gone by the time they are looked at is settled where the first of them was, and
+/// not level by level, each time after the pause between two looks at a path.
+#[test]
+fn a_deep_tree_that_is_gone_at_once_is_no_work() {
+    const DEPTH: u64 = 400;
+    for detect in of_events() {
+        let s = Scratch::disk();
+        s.src().file("kept", "x");
+        let m = Mirror::start(&s, &format!("--detect {detect}"));
+        m.catch_up();
+        let figure = |name: &str| m.status().and_then(|v| v[name].as_u64()).unwrap_or(0);
+        let before = figure("looks");
+        let mut deep = s.at("src");
+        for _ in 0..DEPTH {
+            deep.push("k");
+            fs::create_dir(&deep).unwrap();
+        }
+        fs::remove_dir_all(s.at("src/k")).unwrap();
+        m.assert_same();
+        let looks = figure("looks") - before;
+        assert!(looks < 20 * DEPTH, "{detect}: {looks} looks");
+        m.stop().expect(0);
+    }
+}

@@ -44,7 +44,7 @@ impl Worker {
         let mut dir = match Dir::open(&self.job, path, treeferry_core::Fresh::No) {
             // it is not there, on one side or the other: what is to be done about it is its parent's to find out
             Err(Trouble::Call(_, e)) if !path.is_root() && (e.is_gone() || e.is_other_kind()) => {
-                self.again_later(path.clone(), false);
+                self.again_later(self.missing_above(path), false);
                 for (name, _) in names.iter() {
                     let child = path.child(name);
                     let there = self.job.src.find(child.as_bytes()).and_then(|fd| fstat(fd.as_fd())).ok();
@@ -81,6 +81,22 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// The uppermost directory on the way to one that is not there which is not there either, on one side or the other:
+    /// if it appears, so does all that is below it, and whoever makes it walks it.
+    fn missing_above(&self, path: &RelPath) -> RelPath {
+        let whole = path.as_bytes();
+        let slashes = whole.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i);
+        let ends: Vec<usize> = slashes.chain([whole.len()]).collect();
+        let is_missing = |root: &Root, end: usize| {
+            root.open_dir(&whole[..end]).is_err_and(|e| e.is_gone() || e.is_other_kind())
+        };
+        let is_there = |end: &usize| {
+            !is_missing(&self.job.src, *end) && !self.job.dst.as_ref().is_some_and(|d| is_missing(d, *end))
+        };
+        let end = ends.get(ends.partition_point(is_there));
+        end.and_then(|end| RelPath::new(&whole[..*end]).ok()).unwrap_or_else(|| path.clone())
     }
 
     /// Runs a task that looks at the names of a directory of the target which the source's has not.
