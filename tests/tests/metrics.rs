@@ -308,7 +308,7 @@ fn what_nodes_tell_is_what_the_job_has_counted_through_kills() {
     let mut c = Cluster::configured(&l.config("cmover-names = true"), &[], 3, 1);
     let s = Scratch::disk();
     plant(&s, 6000);
-    let id = c.detach(&s, "--delete --iops 900");
+    let id = c.detach(&s, "--delete --iops 600");
     let files = |c: &Cluster| c.job(&id)["counters"]["files"].as_u64().unwrap();
     for (n, (name, again)) in
         [("w0", true), ("w1", true), ("w0", true), ("w2", false)].into_iter().enumerate()
