@@ -7,8 +7,9 @@ use treeferry_ring::{Ring, bytes_for, slots_in};
 
 /// Longest path of a ring, with its NUL.
 const PATH_BYTES: usize = 256;
-/// So many times that it is needed there is between two looks at whether there is a(nother) ring.
-const LOOK_AGAIN: usize = 256;
+/// Between two looks at whether there is a(nother) ring, in the unit of [`sys::ticks`]: who makes a ring waits longer than
+/// that before it takes for told what it hears.
+const LOOK_AGAIN_TICKS: u64 = 50;
 const VARIABLE: &[u8] = b"TREEFERRY_SHIM=";
 
 /// What the environment said when the program began: it may write over that later.
@@ -23,9 +24,10 @@ static MAPPED: AtomicUsize = AtomicUsize::new(0);
 /// Which file that is, by its inode.
 #[unsafe(link_section = ".data.hot")]
 static INODE: AtomicU64 = AtomicU64::new(0);
-/// How often the ring was asked for.
+/// Until when what was found then is believed, in the unit of [`sys::ticks`]; 0: nobody has looked and come to an end. Until
+/// somebody has, each thread looks by itself: what it does meanwhile is to be told, too.
 #[unsafe(link_section = ".data.hot")]
-static ASKED: AtomicUsize = AtomicUsize::new(0);
+static BELIEVED: AtomicU64 = AtomicU64::new(0);
 
 /// Whether the reader knows this process by another number. 0: nobody has looked; 1: no; 2: yes.
 #[unsafe(link_section = ".data.hot")]
@@ -86,12 +88,18 @@ pub(crate) fn ring() -> Option<Ring<'static>> {
     if !is_named() {
         return None;
     }
+    let now = sys::ticks();
+    // before what was found: that is never older than what is believed of it
+    let believed = now < BELIEVED.load(Acquire);
     let mapped = MAPPED.load(Acquire);
-    let look_again = ASKED.fetch_add(1, Relaxed).is_multiple_of(LOOK_AGAIN);
     match ring_at(mapped) {
-        Some(ring) if !ring.is_replaced() && !look_again => Some(ring),
-        None if !look_again => None,
-        _ => look(mapped),
+        Some(ring) if believed && !ring.is_replaced() => Some(ring),
+        None if believed => None,
+        _ => {
+            let ring = look(mapped);
+            BELIEVED.fetch_max(now + LOOK_AGAIN_TICKS, Release);
+            ring
+        }
     }
 }
 

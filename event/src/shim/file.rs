@@ -6,7 +6,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use treeferry_ring::{Bad, Ring, bytes_for, slots_in};
 
 /// Slots of a ring that is made: 16 MiB, about a second of all that eight busy cores can tell.
@@ -131,8 +131,7 @@ impl File {
         }
         rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
         let map = Mapping::new(fd.as_fd(), bytes)?;
-        let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Ring::format(map.words(), age.as_nanos() as u64, namespace()).map_err(|_| Errno::INVAL)?;
+        Ring::format(map.words(), now(), namespace()).map_err(|_| Errno::INVAL)?;
         let identity = identity(&rustix::fs::fstat(&fd)?);
         Ok(File { path: path.to_owned(), map, identity, _fd: fd })
     }
@@ -140,6 +139,12 @@ impl File {
     /// The ring.
     pub(crate) fn ring(&self) -> Option<Ring<'_>> {
         Ring::again(self.map.words())
+    }
+
+    /// How long ago it was made. The clock may have been set since; if it says that this will be, it was just now.
+    pub(crate) fn age(&self) -> Duration {
+        let made = self.ring().map_or(0, |r| r.generation());
+        Duration::from_nanos(now().saturating_sub(made))
     }
 
     /// Whether it still has its name.
@@ -151,6 +156,11 @@ impl File {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Nanoseconds since 1970: what tells a ring from others at its path.
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as u64
 }
 
 enum Taken {

@@ -16,6 +16,10 @@ const PAUSE: Duration = Duration::from_micros(500);
 /// How long the thread sleeps at most. Nothing depends on it.
 const SLEEP: Duration = Duration::from_secs(60);
 
+/// After a ring was made so much goes by before what is told counts. Programs that have found none, or have another one that
+/// was removed, look again after 50 ms by a clock that goes in steps of at most 10 (shim/src/shared.rs).
+const SETTLES: Duration = Duration::from_millis(100);
+
 static HUBS: Mutex<Vec<(PathBuf, Weak<Hub>)>> = Mutex::new(Vec::new());
 
 /// A detector that reads the ring.
@@ -217,6 +221,8 @@ fn open(path: &Path, number: u64) -> Result<Current, Error> {
         Came::Found | Came::Made => None,
         Came::Replaced(why) => Some(format!("{} was made anew: {why}", path.display())),
     };
+    // one that was found may have been made by a process that was killed then
+    std::thread::sleep(SETTLES.saturating_sub(file.age()));
     Ok(Current { file: Arc::new(file), number, lost })
 }
 

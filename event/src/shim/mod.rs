@@ -400,8 +400,9 @@ impl Detector for Shim {
         }
         self.mounted()?;
         let ring = Arc::clone(&self.current.file);
-        let moment =
-            ring.ring().and_then(|ring| self.promise.moment(&ring, SystemTime::now(), self.began.elapsed()));
+        let moment = ring
+            .ring()
+            .and_then(|ring| self.promise.moment(&ring, SystemTime::now(), self.began.elapsed(), &is_gone));
         self.follow(tell);
         let end = self.drain(tell)?;
         // who is at something is looked after soon

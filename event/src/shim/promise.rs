@@ -1,7 +1,6 @@
 //! Up to when everything was told. A program changes something, and tells of it a moment later; so what was under way at a
 //! moment has to be told before that can be promised. And who died in between has not told it.
 
-use super::held::is_gone;
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 use treeferry_ring::{Mark, Ring};
@@ -21,10 +20,20 @@ pub(crate) struct Promise {
 impl Promise {
     /// The moment up to which everything has been told when the ring has been read to its end after this. `None`: what
     /// was under way is not over.
-    pub(crate) fn moment(&mut self, ring: &Ring<'_>, now: SystemTime, clock: Duration) -> Option<SystemTime> {
+    /// `is_gone` says whether a process is known to be gone.
+    pub(crate) fn moment(
+        &mut self,
+        ring: &Ring<'_>,
+        now: SystemTime,
+        clock: Duration,
+        is_gone: &dyn Fn(u32) -> bool,
+    ) -> Option<SystemTime> {
         let all: Vec<Mark> = ring.under_way().collect();
         for mark in all.iter().filter(|mark| is_gone(mark.pid())) {
-            ring.is_dead(*mark);
+            // it may have told, taken its mark back and ended since it was seen
+            if ring.is_under_way(*mark) {
+                ring.is_dead(*mark);
+            }
         }
         self.seen.retain(|mark, _| all.contains(mark));
         for mark in &all {
@@ -40,5 +49,36 @@ impl Promise {
     /// It was given.
     pub(crate) fn is_told(&mut self) {
         self.next = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64;
+    use treeferry_ring::{MIN_SLOTS, bytes_for};
+
+    #[test]
+    fn who_dies_in_the_midst_is_known_to_have_and_who_has_told_and_ended_is_not_taken_for_that() {
+        let words: Vec<AtomicU64> = (0..bytes_for(MIN_SLOTS) / 8).map(|_| AtomicU64::new(0)).collect();
+        let ring = Ring::format(&words, 1, 1).unwrap();
+        let at = |s: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(s);
+        let mut promise = Promise::default();
+        let mark = ring.begins(7, 0).unwrap();
+        let told_and_ended = |_: u32| {
+            ring.ends(mark);
+            true
+        };
+        assert_eq!(promise.moment(&ring, at(1), Duration::ZERO, &told_and_ended), Some(at(1)));
+        assert_eq!(ring.figures().unnamed, 0);
+        promise.is_told();
+        ring.begins(7, 2).unwrap();
+        let long = ring.begins(8, 0).unwrap();
+        assert_eq!(promise.moment(&ring, at(2), Duration::ZERO, &|pid| pid == 7), None);
+        assert_eq!(ring.figures().unnamed, 1);
+        // what began after that moment does not hold it up
+        ring.begins(9, 0).unwrap();
+        ring.ends(long);
+        assert_eq!(promise.moment(&ring, at(3), Duration::ZERO, &|_| false), Some(at(2)));
     }
 }

@@ -33,6 +33,13 @@ fn now_us() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() as u64
 }
 
+/// A program with the library, in SRC.
+fn program(s: &Scratch, name: &str) -> Command {
+    let mut c = Command::new(name);
+    c.current_dir(s.at("src")).env("LD_PRELOAD", library()).env("TREEFERRY_SHIM", s.at("ring"));
+    c
+}
+
 struct Mirror<'a> {
     s: &'a Scratch,
     live: Live,
@@ -76,9 +83,7 @@ impl<'a> Mirror<'a> {
 
     /// A program with the library, in SRC.
     fn program(&self, name: &str) -> Command {
-        let mut c = Command::new(name);
-        c.current_dir(self.s.at("src")).env("LD_PRELOAD", library()).env("TREEFERRY_SHIM", self.s.at("ring"));
-        c
+        program(self.s, name)
     }
 
     #[track_caller]

@@ -1,8 +1,9 @@
 //! The ring: full, removed, broken, another's; and readers that come and go.
 
-use crate::Mirror;
+use crate::{Mirror, program};
 use rustix::process::Signal;
 use std::fs;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -55,6 +56,50 @@ fn a_watch_that_is_killed_finds_what_was_told_meanwhile_in_the_ring() {
     m.stop();
 }
 
+/// One of them maps the ring, and the others need it before it has.
+#[test]
+fn all_threads_of_a_program_tell_from_their_first_file_on() {
+    const PROGRAMS: usize = 100;
+    let s = Scratch::disk();
+    let m = Mirror::start(&s);
+    let script = "import sys, threading\nb = threading.Barrier(4)\ndef w(t):\n  b.wait()\n  \
+                  for i in range(3): open(f'{sys.argv[1]}-{t}-{i}', 'w').close()\n\
+                  ts = [threading.Thread(target=w, args=(t,)) for t in range(4)]\n[t.start() for t in ts]; [t.join() for t in ts]";
+    for n in 0..PROGRAMS {
+        assert!(m.run("python3", &["-Sc", script, &n.to_string()]).status.success());
+    }
+    m.assert_same();
+    assert_eq!(fs::read_dir(s.at("dst")).unwrap().count(), PROGRAMS * 12);
+    m.stop();
+}
+
+/// It has looked for a ring, and there was none.
+#[test]
+fn a_program_that_runs_before_there_is_a_ring_tells_from_the_first_promise_on() {
+    let s = Scratch::disk();
+    fs::create_dir_all(s.at("src")).unwrap();
+    let piped = std::process::Stdio::piped;
+    let script =
+        "echo 1 > early; echo; read x; echo 2 > late; echo 3 > early; mkdir d; read x; echo 4 > last";
+    let mut shell = program(&s, "bash").args(["-c", script]).stdin(piped()).stdout(piped()).spawn().unwrap();
+    let mut input = shell.stdin.take().unwrap();
+    let mut line = [0; 1];
+    shell.stdout.take().unwrap().read_exact(&mut line).unwrap();
+    assert!(!s.at("ring").exists());
+    let m = Mirror::start(&s);
+    input.write_all(b"\n").unwrap();
+    let began = Instant::now();
+    while !s.at("src/d").exists() {
+        assert!(began.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    m.assert_same();
+    input.write_all(b"\n").unwrap();
+    assert!(shell.wait().unwrap().success());
+    m.assert_same();
+    m.stop();
+}
+
 #[test]
 fn a_ring_that_is_removed_or_broken_is_made_anew() {
     let s = Scratch::disk();
@@ -76,7 +121,6 @@ fn a_ring_that_is_removed_or_broken_is_made_anew() {
         assert!(began.elapsed() < PATIENCE, "{:?}", m.status());
         std::thread::sleep(Duration::from_millis(10));
     }
-    use std::io::Write;
     input.write_all(b"\n\n").unwrap();
     assert!(shell.wait().unwrap().success());
     m.assert_same();
