@@ -1,8 +1,9 @@
 //! A worker's part in the mirrors of the cluster: it takes what is to be looked at from a line, looks, with threads and an
 //! embedded engine for each mirror, and tells whoever keeps the mirror what it has found.
 //!
-//! An errand is acknowledged when the broker has what was found, so one that is being worked on by a process that dies is
-//! somebody else's next. Nothing is lost by that: whoever looks makes the target what the source is then.
+//! An errand is acknowledged when it is done, so one that is being worked on by a process that dies is somebody else's
+//! next. If its end gets lost, whoever keeps the mirror misses it, and sends the errand again. Nothing is lost by that:
+//! whoever looks makes the target what the source is then.
 
 use crate::events::{self, Teller};
 use crate::links::linker;
@@ -30,6 +31,8 @@ const TELL: Duration = Duration::from_secs(1);
 const ELSEWHERE: Duration = Duration::from_secs(1);
 /// A mirror that could not be opened here is tried again after this.
 const OPEN_AGAIN: Duration = Duration::from_secs(5);
+/// Errands that are here at once, for each thread: until the broker has heard of the end of one, there are others.
+const AHEAD: usize = 4;
 /// Whether a mirror is still one is asked so often.
 const ASK: Duration = Duration::from_secs(30);
 
@@ -183,10 +186,10 @@ impl Mirrored for Ear {
     fn settled(&self, ticket: u64) {
         let Some(d) = lock(&self.0.doing).remove(&ticket) else { return };
         let found = vec![Finding::Settled { life: d.life, ticket: d.ticket }];
-        let sent = self.0.voice.say(found, true);
-        if let Some(letter) = d.letter {
-            sent.then(letter);
-        }
+        // to wait until the broker has it would make each look as slow as its disk. If it gets lost, with this process or
+        // with the broker, whoever keeps the mirror hears nothing of the errand, sends it again, and is answered then
+        drop(self.0.voice.say(found, false));
+        d.letter.into_iter().for_each(Letter::done);
     }
 
     fn moved(&self, _: &RelPath) {
@@ -299,7 +302,7 @@ struct Service {
 
 impl Service {
     fn run(&mut self) {
-        let prefetch = u16::try_from(2 * self.threads).unwrap_or(u16::MAX);
+        let prefetch = u16::try_from(AHEAD * self.threads).unwrap_or(u16::MAX);
         let inbox = self.node.inbox(mirrors::LOOKS, prefetch);
         let (mut told, mut asked) = (Instant::now(), Instant::now());
         while !self.over.load(Relaxed) {

@@ -1,7 +1,7 @@
 //! Opening and closing: what is remembered of a descriptor, and what is told when it is closed.
 
-use crate::parents::{self, Parent};
-use crate::path::{self, Path, Where};
+use crate::parents::{self, Parent, Stay};
+use crate::path::{self, Opened, Path, Where};
 use crate::table::{self, Known};
 use crate::tell::{Name, given, id_in, is_regular, open, put_known, remember, say, under_way, unnamed};
 use crate::{next, shared, sys};
@@ -55,12 +55,12 @@ pub(crate) fn opening(flags: c_int, name: Name, real: &dyn Fn(c_int) -> c_int) -
 
 fn opening_for_writing(flags: c_int, name: Name, real: &dyn Fn(c_int) -> c_int) -> c_int {
     // before it is open: what comes from elsewhere after that makes it another one
-    let epoch = shared::mapped_for_writing().map(|ring| ring.epoch());
+    let before = shared::mapped_for_writing().map(|ring| Before { epoch: ring.epoch(), stay: parents::stay() });
     let never_follows =
         flags & libc::O_NOFOLLOW != 0 || flags & MAKES & !libc::O_TRUNC != 0 && flags & libc::O_EXCL != 0;
     if never_follows || flags & libc::O_DIRECTORY != 0 {
         let fd = real(flags);
-        opened_for_writing(fd, name, if never_follows { Plain::Yes } else { Plain::Unknown }, epoch);
+        opened_for_writing(fd, name, if never_follows { Plain::Yes } else { Plain::Unknown }, before);
         if flags & libc::O_NOFOLLOW != 0 {
             table::ask_for(fd);
         }
@@ -71,10 +71,10 @@ fn opening_for_writing(flags: c_int, name: Name, real: &dyn Fn(c_int) -> c_int) 
     if fd < 0 && next::errno() == libc::ELOOP {
         next::set_errno(errno);
         let fd = real(flags);
-        opened_for_writing(fd, name, Plain::Unknown, epoch);
+        opened_for_writing(fd, name, Plain::Unknown, before);
         return fd;
     }
-    opened_for_writing(fd, name, Plain::Yes, epoch);
+    opened_for_writing(fd, name, Plain::Yes, before);
     fd
 }
 
@@ -94,8 +94,15 @@ pub(crate) fn opened(fd: c_int, flags: c_int, name: Name, plain: Plain) -> c_int
     fd
 }
 
-/// `before`: the epoch before it was opened, if the ring was there.
-fn opened_for_writing(fd: c_int, name: Name, plain: Plain, before: Option<Epoch>) {
+/// How things were before a file was opened.
+#[derive(Clone, Copy)]
+struct Before {
+    epoch: Epoch,
+    stay: Option<Stay>,
+}
+
+/// `before`: if the ring was there.
+fn opened_for_writing(fd: c_int, name: Name, plain: Plain, before: Option<Before>) {
     if fd < 0 {
         return;
     }
@@ -107,14 +114,11 @@ fn opened_for_writing(fd: c_int, name: Name, plain: Plain, before: Option<Epoch>
     // SAFETY: a call has just succeeded with it.
     let given = unsafe { given(name.1) };
     let mut path = Path::new();
-    let epoch = before.unwrap_or_else(|| ring.epoch());
-    let believed = match (before, parents::split(given.to_bytes())) {
-        (Some(_), Some((parent, end))) if plain == Plain::Yes => {
-            parents::look(&ring, parent, &mut path).map(|is| (is, end))
-        }
-        _ => None,
-    };
-    if let Some((Parent::Elsewhere, _)) = believed {
+    let epoch = before.map_or_else(|| ring.epoch(), |b| b.epoch);
+    let since = before.and_then(|b| b.stay);
+    let how = Opened { dir: name.0, given, is_plain: plain == Plain::Yes, since };
+    let believed = before.filter(|_| how.is_plain).and_then(|_| path::believed(&ring, how, &mut path));
+    if believed == Some(Parent::Elsewhere) {
         return table::set(fd, Known::Elsewhere(epoch, 0));
     }
     let Ok(s) = sys::stat_of(fd) else { return };
@@ -131,11 +135,8 @@ fn opened_for_writing(fd: c_int, name: Name, plain: Plain, before: Option<Epoch>
         return table::set(fd, Known::Elsewhere(epoch, id));
     }
     let at = match believed {
-        Some((_, end)) => {
-            path.push(end);
-            Where::Here
-        }
-        None => path::of_opened(&ring, fd, &s, (name.0, given, plain == Plain::Yes), &mut path),
+        Some(_) => Where::Here,
+        None => path::of_opened(&ring, fd, &s, how, &mut path),
     };
     remember(&ring, fd, epoch, id, at, &path);
 }

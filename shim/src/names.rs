@@ -1,10 +1,16 @@
 //! Making, removing and renaming.
 
+use crate::parents::going;
 use crate::stand_in;
 use crate::tell::{Name, changing, linked, name, removing, renaming};
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 use libc::{AT_FDCWD, dev_t, mode_t};
 use treeferry_ring::Kind;
+
+stand_in! {
+    fn chdir(path: *const c_char) -> c_int, real => going(real)
+    fn fchdir(dir: c_int) -> c_int, real => going(real)
+}
 
 stand_in! {
     told;

@@ -4,10 +4,14 @@
 //! library counts such changes in the ring, before and after ([`Ring::changes`]), so what was believed before is asked
 //! again; the count is looked at after the file was opened. What others do is noticed after [`BELIEVED_TICKS`].
 //!
+//! A path that is no absolute one is looked for as what it is below the working directory, which this process may change
+//! meanwhile; so that is counted, too ([`going`]).
+//!
 //! No lock: a slot that another thread, or the code that a signal has interrupted, writes just now is not used.
 
 use crate::path::Path;
 use crate::sys;
+use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
 use treeferry_ring::{Ring, mixed, word_of};
 
@@ -48,6 +52,55 @@ pub(crate) enum Parent {
     Elsewhere,
     /// It is mirrored, and its real path was handed out.
     Here,
+}
+
+/// How often this process has begun to go to another directory, and has gone.
+#[unsafe(link_section = ".data.hot")]
+static LEFT: AtomicU64 = AtomicU64::new(0);
+#[unsafe(link_section = ".data.hot")]
+static ARRIVED: AtomicU64 = AtomicU64::new(0);
+
+/// Does something after which the working directory may be another.
+pub(crate) fn going<R>(real: impl FnOnce() -> R) -> R {
+    LEFT.fetch_add(1, SeqCst);
+    let result = real();
+    ARRIVED.fetch_add(1, SeqCst);
+    result
+}
+
+/// How often the working directory was changed, if nobody is about to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stay(u64);
+
+pub(crate) fn stay() -> Option<Stay> {
+    let arrived = ARRIVED.load(SeqCst);
+    (LEFT.load(SeqCst) == arrived).then_some(Stay(arrived))
+}
+
+/// Directory and name of a path as it was used, the directory as an absolute path. `since`: what [`stay`] said before it
+/// was used. `None`: that cannot be said, or it ends in what is no name.
+pub(crate) fn used<'a>(
+    dir: c_int,
+    path: &'a [u8],
+    since: Option<Stay>,
+    room: &'a mut Path,
+) -> Option<(&'a [u8], &'a [u8])> {
+    if path.first() == Some(&b'/') {
+        return split(path);
+    }
+    let since = since.filter(|_| dir == libc::AT_FDCWD)?;
+    let (parent, name) = match path.iter().rposition(|b| *b == b'/') {
+        Some(at) => (path.get(..at)?, path.get(at + 1..)?),
+        None => (&b""[..], path),
+    };
+    if matches!(name, b"" | b"." | b"..") || !room.is_working_directory() {
+        return None;
+    }
+    if !parent.is_empty() {
+        room.push(parent);
+    }
+    let is_whole = !room.is_cut() && LEFT.load(SeqCst) == since.0;
+    is_whole.then_some((room.as_bytes(), name))
 }
 
 /// Directory and name of an absolute path; `None`: it is none, or ends in what is no name.

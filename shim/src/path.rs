@@ -1,6 +1,6 @@
 //! Absolute paths without symlinks, of open files and of names.
 
-use crate::parents::{self, Parent};
+use crate::parents::{self, Parent, Stay};
 use crate::sys;
 use core::ffi::{CStr, c_int};
 use core::fmt::Write;
@@ -99,6 +99,16 @@ impl Path {
         }
     }
 
+    /// Takes the working directory, as a parent of names. Whether that can be found out, and is not cut.
+    pub(crate) fn is_working_directory(&mut self) -> bool {
+        let Ok(length) = sys::working_directory(self.cleared()) else { return false };
+        self.set(length);
+        if self.as_bytes() == b"/" {
+            self.length = 0;
+        }
+        !self.cut && matches!(self.as_bytes().first(), None | Some(b'/'))
+    }
+
     /// Takes away the last name.
     fn pop(&mut self) {
         self.length = self.as_bytes().iter().rposition(|b| *b == b'/').unwrap_or(0);
@@ -125,32 +135,59 @@ impl Path {
     }
 }
 
-/// Where a file is that was just opened by a name, and has this status. `is_plain`: the name was no symlink.
+/// How a file was opened that is open now.
+#[derive(Clone, Copy)]
+pub(crate) struct Opened<'a> {
+    pub(crate) dir: c_int,
+    pub(crate) given: &'a CStr,
+    /// The name was no symlink.
+    pub(crate) is_plain: bool,
+    /// What [`parents::stay`] said before.
+    pub(crate) since: Option<Stay>,
+}
+
+/// Where a file is that was just opened, and has this status.
 pub(crate) fn of_opened(
     ring: &Ring<'_>,
     fd: c_int,
     s: &libc::stat,
-    name: (c_int, &CStr, bool),
+    how: Opened<'_>,
     path: &mut Path,
 ) -> Where {
-    let (dir, given, is_plain) = name;
+    let Opened { dir, given, is_plain, .. } = how;
     let changes = ring.settled_changes();
-    let used = parents::split(given.to_bytes()).filter(|_| is_plain);
     let at = match resolve(dir, given.to_bytes(), true, path) {
         Ok(Some(t)) if (t.st_dev, t.st_ino) == (s.st_dev, s.st_ino) => path.checked(ring),
         _ => of_known(ring, fd, s, path),
     };
-    if let (Some((parent, name)), Some((real, end))) = (used, parents::split(path.as_bytes()))
-        && name == end
-        && !path.is_cut()
-    {
-        match at {
-            Where::Elsewhere => parents::remember(changes, parent, b""),
-            Where::Here => parents::remember(changes, parent, real),
-            Where::Unknown => {}
-        }
+    if is_plain && at != Where::Unknown && !path.is_cut() {
+        remember(changes, how, at, path);
     }
     at
+}
+
+/// Remembers where the directory is through which a file was opened. Apart, for its path on the stack.
+#[inline(never)]
+fn remember(changes: Option<u64>, how: Opened<'_>, at: Where, path: &Path) {
+    let mut room = Path::new();
+    let used = parents::used(how.dir, how.given.to_bytes(), how.since, &mut room);
+    if let (Some((parent, name)), Some((real, end))) = (used, parents::split(path.as_bytes()))
+        && name == end
+    {
+        parents::remember(changes, parent, if at == Where::Here { real } else { b"" });
+    }
+}
+
+/// What is believed of where a file is that was just opened; if it is mirrored, `path` is its path.
+#[inline(never)]
+pub(crate) fn believed(ring: &Ring<'_>, how: Opened<'_>, path: &mut Path) -> Option<Parent> {
+    let mut room = Path::new();
+    let (parent, name) = parents::used(how.dir, how.given.to_bytes(), how.since, &mut room)?;
+    let is = parents::look(ring, parent, path)?;
+    if is == Parent::Here {
+        path.push(name);
+    }
+    Some(is)
 }
 
 /// How many symlinks may be on the way (path_resolution(7)).

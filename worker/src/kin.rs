@@ -33,13 +33,15 @@ impl Worker {
         if now.is_some_and(is_it) {
             return;
         }
-        mirror.families.forget(key, path);
         for p in mirror.families.others(key, path) {
             if self.job.src.find(p.as_bytes()).and_then(|fd| fstat(fd.as_fd())).is_ok_and(|m| is_it(&m)) {
-                return mirror.listener.again(p, false, path);
+                // before the name is forgotten: who is killed in between, and does this again, says it again
+                mirror.listener.again(p, false, path);
+                break;
             }
             mirror.families.forget(key, &p);
         }
+        mirror.families.forget(key, path);
     }
 
     /// The same for all names below a directory that is gone: of what happened there shortly before, nothing may have been

@@ -95,15 +95,6 @@ impl Sent {
     pub fn wait_for_ever(self) {
         let _ = self.rt.block_on(self.answer);
     }
-
-    /// Once it has, a letter is done with.
-    pub fn then(self, letter: Letter) {
-        self.rt.spawn(async move {
-            if self.answer.await.is_ok() {
-                letter.slip.ack().await;
-            }
-        });
-    }
 }
 
 /// Sends by lines, in order.

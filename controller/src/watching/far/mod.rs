@@ -56,8 +56,9 @@ const LETTERS: usize = 1000;
 const TICKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 /// Between two times that all is written.
 const WRITE: Duration = Duration::from_millis(500);
-/// An errand of which nothing was heard for so long is sent again, if it is not waiting at the broker.
-const SILENCE: Duration = Duration::from_secs(20);
+/// An errand of which nothing was heard for so long is sent again, if it is not waiting at the broker: it, or its end, was
+/// lost with a worker or with the broker, which keeps neither on disk. Who works on one says so each second.
+const SILENCE: Duration = Duration::from_secs(5);
 /// After this it is said what is being waited for.
 const SAY: Duration = Duration::from_secs(5);
 
@@ -287,7 +288,7 @@ impl Keeper<'_> {
         let names_are_known = self.desk.walked_once.load(Relaxed);
         let (mirror, wish, life) = (self.id, self.record.created_ms, self.book.life);
         let errand = Errand { mirror, wish, life, ticket, names_are_known, work };
-        drop(self.outgoing.send(mirrors::LOOKS, wire::encode(MessageKind::MirrorErrand, &errand), true));
+        drop(self.outgoing.send(mirrors::LOOKS, wire::encode(MessageKind::MirrorErrand, &errand), false));
     }
 
     fn hear(&self, letter: Letter) {
@@ -533,7 +534,7 @@ impl Clerk {
             let names_are_known = self.desk.walked_once.load(Relaxed);
             let (mirror, wish, life) = (self.id, self.wish, self.book.life);
             let errand = Errand { mirror, wish, life, ticket, names_are_known, work };
-            drop(self.outgoing.send(mirrors::LOOKS, wire::encode(MessageKind::MirrorErrand, &errand), true));
+            drop(self.outgoing.send(mirrors::LOOKS, wire::encode(MessageKind::MirrorErrand, &errand), false));
         }
     }
 
