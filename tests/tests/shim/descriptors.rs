@@ -111,9 +111,19 @@ fn a_file_that_is_renamed_while_it_is_open_is_followed() {
 #[test]
 fn where_a_path_leads_is_found_out_again_when_that_changes() {
     let s = Scratch::disk();
-    let mut t = Two::start(&s);
-    let write = |name: &str| format!("f = open('{name}', 'wb', buffering=0); f.write(b'{name}'); f.close()");
     let base = s.at("src").to_str().unwrap().to_owned();
+    where_paths_lead(&s, &base);
+}
+
+#[test]
+fn where_a_relative_path_leads_is_found_out_again_when_that_changes() {
+    where_paths_lead(&Scratch::disk(), ".");
+}
+
+/// `base`: SRC, as the program names it that works there.
+fn where_paths_lead(s: &Scratch, base: &str) {
+    let mut t = Two::start(s);
+    let write = |name: &str| format!("f = open('{name}', 'wb', buffering=0); f.write(b'{name}'); f.close()");
     let all = |dir: &str, n: u32| {
         (0..3).map(|i| write(&format!("{base}/{dir}/f{n}{i}"))).collect::<Vec<_>>().join("; ")
     };
@@ -156,6 +166,41 @@ fn where_a_path_leads_is_found_out_again_when_that_changes() {
     t.python.kill();
     t.m.live.signal(Signal::TERM);
     t.m.live.finish();
+}
+
+#[test]
+fn relative_names_are_where_the_working_directory_is() {
+    let write = |names: &str| format!("[open(n + str(i), 'w').write(n) for n in {names} for i in range(3)]");
+    let steps = [
+        ("mkdir", "import os\nos.makedirs('one/two'); os.mkdir('../elsewhere')".to_owned()),
+        (
+            "chdir and fchdir, and out of what is mirrored and back",
+            format!(
+                "import os\nw = lambda: {}\nw(); os.chdir('one'); w(); d = os.open('two', os.O_RDONLY); os.fchdir(d); w()\n\
+                 os.chdir('../../../elsewhere'); w(); os.chdir('../src'); w()",
+                write("('a', 'one/../b', './c')").replace("'one/../b'", "'.//b'")
+            ),
+        ),
+        (
+            "a directory that is renamed while it is that",
+            format!("import os\nw = lambda: {}\nos.chdir('one/two'); w(); os.rename('../two', '../../three'); w()", write("('d',)")),
+        ),
+        (
+            "one that is removed",
+            "import os\nos.mkdir('gone'); os.chdir('gone'); open('f', 'w').close(); os.unlink('f'); os.rmdir('../gone')\n\
+             os.chdir('/'); os.chdir(os.environ['PWD']); open('e', 'w').write('1')"
+                .to_owned(),
+        ),
+        (
+            "a thread that goes to and fro",
+            "import os, threading\nos.mkdir('x'); os.mkdir('y'); here = os.getcwd(); over = False\ndef go():\n  \
+             while not over:\n    for d in ('x', 'y', '../elsewhere', ''): os.chdir(os.path.join(here, d))\n\
+             t = threading.Thread(target=go); t.start()\n\
+             for i in range(3000): open(f'f{i}', 'w').close()\nover = True; t.join()"
+                .to_owned(),
+        ),
+    ];
+    each("python3", "-c", &steps.each_ref().map(|(what, script)| (*what, script.as_str())));
 }
 
 #[test]

@@ -194,7 +194,7 @@ const FUNCTIONS: &str = "open open64 openat openat64 __open_2 __open64_2 __opena
     mkstemp mkstemp64 mkostemp mkostemp64 mkstemps mkstemps64 mkostemps mkostemps64 mkdtemp \
     fopen fopen64 freopen freopen64 fclose fcloseall close closedir dup dup2 dup3 fcntl fcntl64 close_range closefrom \
     rename renameat renameat2 link linkat symlink symlinkat unlink unlinkat remove rmdir mkdir mkdirat \
-    mknod mknodat __xmknod __xmknodat mkfifo mkfifoat bind chroot mount umount umount2 \
+    mknod mknodat __xmknod __xmknodat mkfifo mkfifoat bind chroot chdir fchdir mount umount umount2 \
     truncate truncate64 ftruncate ftruncate64 fallocate fallocate64 posix_fallocate posix_fallocate64 \
     sendfile sendfile64 copy_file_range \
     chmod fchmod fchmodat lchmod chown lchown fchown fchownat \
