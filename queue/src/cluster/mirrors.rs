@@ -394,8 +394,11 @@ impl Names {
             }
         }));
         let (names, a, b) = answer.unwrap_or_default();
-        for first in [&a, &b].into_iter().flatten().filter_map(|n| RelPath::new(n.clone()).ok()) {
-            self.put(Note::First(key, first));
+        let firsts = [&a, &b].into_iter().flatten().filter_map(|n| RelPath::new(n.clone()).ok());
+        let firsts: Vec<Note> = firsts.map(|first| Note::First(key, first)).collect();
+        if !firsts.is_empty() {
+            // at once: whoever looks at that name next, and finds it gone, is to know whose it was
+            self.node.rt.block_on(write(&self.node.shared.ledger, &prefix(self.id), firsts));
         }
         names.into_iter().chain(a).chain(b).filter_map(|n| RelPath::new(n).ok()).collect()
     }

@@ -24,7 +24,7 @@ mod stream;
 use crate::engine::{Backend, BackendSeat, Groups, Status, Take};
 use crate::groups::{Claim, Leader, Owned};
 use crate::rabbitmq::{Arrival, Errand};
-use crate::redis::{Begin, Committed};
+use crate::redis::{Begin, Committed, Lease};
 use bundle::{GroupChange, Holding};
 pub use control::{Control, JobRow, QueueRow, Which};
 pub use node::{JobRecord, Node, Offer, Reporting, Site, SiteError};
@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 pub use stream::{Collector, Entry, EntryId, EventStream};
 use treeferry_core::job::JobState;
-use treeferry_core::{Figures, GroupKey, JobId, NewTask, Notice, Outcome, RelPath, Task, TaskId};
+use treeferry_core::{Figures, GroupKey, JobId, NewTask, Notice, Outcome, RelPath, Task};
 
 /// What a worker has done is written into the ledger at least so often: this much is done again after a crash.
 const CHECKPOINT: Duration = Duration::from_secs(2);
@@ -81,7 +81,7 @@ impl Backend for Cluster {
     }
 
     fn keep_open(&self) {
-        // a job of the cluster ends when its ledger says so; mirrors are kept by single processes so far
+        // a job of the cluster ends when its ledger says so; looks for its mirrors are not jobs
     }
 
     fn seat(self: Arc<Self>) -> Box<dyn BackendSeat> {
@@ -132,11 +132,7 @@ impl Backend for Cluster {
 /// A bundle in the hands of a seat.
 struct Held {
     holding: Holding,
-    task: TaskId,
-    /// Of its beginning.
-    token: u64,
-    /// Commits since.
-    commits: u64,
+    lease: Lease,
     arrival: Arrival,
     since: Instant,
     committed: Instant,
@@ -223,9 +219,7 @@ impl Hand {
                 self.node.hold(job, task, &arrival.slip);
                 *lock(&self.held) = Some(Held {
                     holding,
-                    task,
-                    token,
-                    commits: 0,
+                    lease: Lease { job, task, token, commits: 0 },
                     arrival,
                     since: now,
                     committed: now,
@@ -243,8 +237,8 @@ impl Hand {
 
     /// Commits; `all`: nothing is kept. Returns whether the bundle is still ours.
     fn commit(&self, held: &mut Held, give: usize, all: bool) -> bool {
-        if let Some(lost) = held.lost {
-            self.let_go(held, lost);
+        if held.lost.is_some() {
+            self.let_go(held);
             return false;
         }
         if let Some(j) = held.holding.lost() {
@@ -254,9 +248,9 @@ impl Hand {
         }
         let c = held.holding.commit(give, all);
         held.committed = Instant::now();
-        match self.node.commit(self.job, held.task, (held.token, held.commits + 1), &c) {
+        match self.node.commit(held.lease, &c) {
             Ok(r) if r.what == Committed::Done => {
-                held.commits += 1;
+                held.lease.commits += 1;
                 held.assured = held.committed;
                 let made = r.made;
                 if c.rest.is_some() {
@@ -267,9 +261,8 @@ impl Hand {
                 false
             }
             Ok(r) => {
-                let lost = if r.what == Committed::Fenced { Lost::Fenced } else { Lost::Begun };
-                held.lost = Some(lost);
-                self.let_go(held, lost);
+                held.lost = Some(if r.what == Committed::Fenced { Lost::Fenced } else { Lost::Begun });
+                self.let_go(held);
                 false
             }
             Err(e) => {
@@ -279,10 +272,12 @@ impl Hand {
         }
     }
 
-    /// Settles the message of a bundle that is ours no more.
-    fn let_go(&self, held: &Held, lost: Lost) {
+    /// Settles the message of a bundle that is ours no more; while a task of it runs, not yet: that is about to find out,
+    /// and nobody else is to begin before it has.
+    fn let_go(&self, held: &Held) {
+        let Some(lost) = held.lost.filter(|_| !held.holding.is_running()) else { return };
         // somebody else leads a group that we have led: all of it is run again, and finds that out
-        let again = matches!(lost, Lost::Fenced).then_some((held.arrival.lane, held.task));
+        let again = matches!(lost, Lost::Fenced).then_some((held.arrival.lane, held.lease.task));
         self.node.post_and_ack(self.job, again.into_iter().collect(), held.arrival.slip.clone());
     }
 
@@ -352,7 +347,7 @@ impl BackendSeat for ClusterSeat {
             if state.is_some_and(|s| s != JobState::Running) {
                 if let Some(h) = held.take() {
                     hand.weigh(None);
-                    hand.node.unhold(hand.job, h.task);
+                    hand.node.unhold(hand.job, h.lease.task);
                     hand.node.ack(h.arrival, hand.job, Vec::new());
                 }
                 drop(held);
@@ -361,7 +356,7 @@ impl BackendSeat for ClusterSeat {
             }
             if let Some(h) = held.as_mut() {
                 if !hand.between(h) {
-                    hand.node.unhold(hand.job, h.task);
+                    hand.node.unhold(hand.job, h.lease.task);
                     *held = None;
                     hand.weigh(None);
                     if !self.asks {
@@ -481,7 +476,7 @@ impl Drop for ClusterSeat {
             } else {
                 self.hand.commit(&mut h, 1, true);
             }
-            self.hand.node.unhold(self.hand.job, h.task);
+            self.hand.node.unhold(self.hand.job, h.lease.task);
         }
     }
 }
@@ -510,7 +505,7 @@ impl Groups for Hand {
     fn own_target(&self, key: GroupKey, target: (u64, u64), leader: Option<&RelPath>) -> Owned {
         let mut held = lock(&self.held);
         let Some(h) = held.as_mut().filter(|h| h.lost.is_none()) else { return Owned::Lost };
-        let owned = self.node.own_target(self.job, key, target, leader, h.task, (h.token, h.commits));
+        let owned = self.node.own_target(h.lease, key, target, leader);
         match owned {
             Some(Owned::Ours) => h.holding.owns(key, target),
             Some(Owned::Others) => {}
@@ -527,7 +522,7 @@ impl Groups for Hand {
         let within = if h.arrival.slip.is_valid() { ASSURED } else { DOUBTFUL };
         if h.assured.elapsed() > within {
             let now = Instant::now();
-            match self.node.is_owned(self.job, h.task, (h.token, h.commits)) {
+            match self.node.is_owned(h.lease) {
                 true => h.assured = now,
                 false => h.lost = Some(Lost::Begun),
             }
@@ -552,8 +547,8 @@ impl Groups for Hand {
     }
 
     fn is_left(&self, maker: &str) -> bool {
-        let mine = lock(&self.held).as_ref().map(|h| (h.task, (h.token, h.commits)));
-        mine.is_some_and(|(task, lease)| self.node.is_left(self.job, maker, task, lease))
+        let mine = lock(&self.held).as_ref().map(|h| h.lease);
+        mine.is_some_and(|lease| self.node.is_left(lease, maker))
     }
 }
 

@@ -9,7 +9,7 @@ use super::report::{JobNow, NodeReport, Wanted, has_too_much};
 use crate::engine::Status;
 use crate::groups::{Claim, Owned};
 use crate::rabbitmq::{Arrival, Broker, Depth, Door, Errand, Slip};
-use crate::redis::{Begin, Committed, Ledger, LedgerError, Receipt, now_ms, prefix};
+use crate::redis::{Begin, Committed, Lease, Ledger, LedgerError, Receipt, now_ms, prefix};
 use redis::AsyncCommands;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -447,18 +447,12 @@ impl Node {
         self.rt.block_on(self.shared.ledger.begin(job, task, token))
     }
 
-    pub(super) fn commit(
-        &self,
-        job: JobId,
-        task: TaskId,
-        lease: (u64, u64),
-        c: &Commit,
-    ) -> Result<Receipt, LedgerError> {
+    pub(super) fn commit(&self, lease: Lease, c: &Commit) -> Result<Receipt, LedgerError> {
         let s = &self.shared;
-        let r = self.rt.block_on(s.ledger.commit(job, task, lease, c, &s.node))?;
+        let r = self.rt.block_on(s.ledger.commit(lease, c, &s.node))?;
         if r.outstanding == 0 && r.what == Committed::Done {
             // over, in whatever way: the next pulse knows no more of it
-            lock(&self.shared.states).insert(job, JobState::Done);
+            lock(&self.shared.states).insert(lease.job, JobState::Done);
         }
         Ok(r)
     }
@@ -572,24 +566,21 @@ impl Node {
     /// `None`: another leads the group.
     pub(super) fn own_target(
         &self,
-        job: JobId,
+        lease: Lease,
         key: GroupKey,
         target: (u64, u64),
         leader: Option<&RelPath>,
-        task: TaskId,
-        lease: (u64, u64),
     ) -> Option<Owned> {
-        let own = self.rt.block_on(self.shared.ledger.own_target(job, key, target, leader, task, lease));
-        own.unwrap_or_else(|e| {
-            self.end(job, JobState::Aborted, &e.to_string());
+        self.rt.block_on(self.shared.ledger.own_target(lease, key, target, leader)).unwrap_or_else(|e| {
+            self.end(lease.job, JobState::Aborted, &e.to_string());
             Some(Owned::Lost)
         })
     }
 
-    /// Whether a task is still owned by who has begun it with this token, and has made so many commits since.
-    pub(super) fn is_owned(&self, job: JobId, task: TaskId, lease: (u64, u64)) -> bool {
-        self.rt.block_on(self.shared.ledger.is_owned(job, task, lease)).unwrap_or_else(|e| {
-            self.end(job, JobState::Aborted, &e.to_string());
+    /// Whether it is the task's last.
+    pub(super) fn is_owned(&self, lease: Lease) -> bool {
+        self.rt.block_on(self.shared.ledger.is_owned(lease)).unwrap_or_else(|e| {
+            self.end(lease.job, JobState::Aborted, &e.to_string());
             false
         })
     }
@@ -603,17 +594,17 @@ impl Node {
     }
 
     /// Whether a process of that name works for the job, and who asks still owns the task that it is at.
-    pub(super) fn is_left(&self, job: JobId, maker: &str, task: TaskId, lease: (u64, u64)) -> bool {
-        let p = prefix(job);
+    pub(super) fn is_left(&self, lease: Lease, maker: &str) -> bool {
+        let p = prefix(lease.job);
         let answer = self.rt.block_on(self.shared.ledger.stubborn(|mut c| {
             let p = p.clone();
             async move {
                 let mut pipe = redis::pipe();
-                pipe.atomic().sismember(format!("{p}makers"), maker).hget(format!("{p}begun"), task.0);
+                pipe.atomic().sismember(format!("{p}makers"), maker).hget(format!("{p}begun"), lease.task.0);
                 pipe.query_async::<(bool, Option<String>)>(&mut c).await
             }
         }));
-        matches!(answer, Ok((true, Some(at))) if at == format!("{}:{}", lease.0, lease.1))
+        matches!(answer, Ok((true, Some(at))) if at == lease.to_text())
     }
 
     /// Notes that a process of that name (see `treeferry_fs::temp::maker_part`) works for a job.
