@@ -41,7 +41,7 @@ pub use shim::{Shim, default_ring, shim};
 pub use wake::Waker;
 
 use std::ffi::CStr;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 use treeferry_core::path::RelPath;
 
 /// What is said of a path.
@@ -86,7 +86,7 @@ pub enum News {
     /// Changes were missed: everything below the source may have changed since the last `UpTo`. The text says why.
     Lost(String),
     /// Every change that was complete (its system call had returned) before this moment has been told.
-    UpTo(SystemTime),
+    UpTo(Instant),
 }
 
 /// Detects changes below one source directory.

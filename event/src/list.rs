@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 use treeferry_core::path::RelPath;
 
 /// After so many paths the caller has its turn, even if there are more.
@@ -175,7 +175,7 @@ impl Detector for List {
         let mut waited = self.ended;
         let mut batch = Batch::default();
         for _ in 0..LINES {
-            let now = SystemTime::now();
+            let now = Instant::now();
             match self.lines.try_recv() {
                 Ok(Ok(line)) => {
                     waited = true;

@@ -5,7 +5,7 @@ mod common;
 use common::{BASES, DEADLINE, Scene, Start, changes, everything, rel, storm};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 use treeferry_event::{News, What, inotify};
 
 const START: Start = |root, excluded| Ok(Box::new(inotify(root, excluded)?));
@@ -118,7 +118,7 @@ fn no_watch_is_left_behind() {
         }
         watches.len() == 4
     });
-    let now = SystemTime::now();
+    let now = Instant::now();
     let mut news = Vec::new();
     s.detector.read(Duration::ZERO, &mut |n| news.push(n)).unwrap();
     assert!(matches!(news[..], [News::UpTo(t)] if t >= now), "{news:?}");

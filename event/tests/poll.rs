@@ -169,7 +169,7 @@ fn another_process_goes_on_with_the_index_that_was_kept() {
     }
     let how = |tag| Polling { index: Some(index.clone()), tag, ..polling() };
     let told_by = |p: &mut Poll| {
-        let (now, mut all) = (SystemTime::now(), Vec::new());
+        let (now, mut all) = (Instant::now(), Vec::new());
         let mut reached = false;
         while !reached {
             p.read(Duration::from_millis(10), &mut |n| {

@@ -6,8 +6,9 @@ mod failing;
 mod latency;
 mod news;
 mod pending;
+mod wall;
 
 pub use arrivals::Arrivals;
 pub use latency::Latency;
-pub use news::{Continuity, Errand, Finding, News, Said};
+pub use news::{Continuity, Errand, Finding, News, Said, Tick};
 pub use pending::{Batch, Below, Figures, Pending, Sign, Timing};

@@ -3,6 +3,8 @@
 use crate::Sign;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 use treeferry_core::{Counters, Failure, JobId, RelPath, Work};
 
@@ -21,9 +23,8 @@ pub enum News {
         number: u64,
         /// In the order in which it happened.
         said: Vec<Said>,
-        /// All changes that were complete when the keeper's clock showed this (µs since 1970), seen by this agent's node,
-        /// have been told.
-        told: Option<u64>,
+        /// All changes that were complete when the keeper's clock showed this, seen by this agent's node, have been told.
+        told: Option<Tick>,
     },
     /// Somebody who knows says that these are to be looked at, with all that is below.
     Posted {
@@ -39,6 +40,31 @@ pub enum News {
         /// In order.
         found: Vec<Finding>,
     },
+}
+
+/// What a keeper's clock shows. Another keeper's is another clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tick {
+    /// Of the keeper.
+    pub life: u64,
+    /// One of its moments (µs).
+    pub moment: u64,
+}
+
+impl fmt::Display for Tick {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:x}", self.moment, self.life)
+    }
+}
+
+impl FromStr for Tick {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Tick, ()> {
+        let (moment, life) = text.split_once(' ').ok_or(())?;
+        let life = u64::from_str_radix(life, 16).map_err(|_| ())?;
+        Ok(Tick { life, moment: moment.parse().map_err(|_| ())? })
+    }
 }
 
 /// What an agent says.
@@ -135,6 +161,15 @@ impl Continuity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tick_is_read_as_it_was_written() {
+        let tick = Tick { life: u64::MAX, moment: 1_700_000_000_000_000 };
+        assert_eq!(tick.to_string().parse(), Ok(tick));
+        for wrong in ["", "1", "1 x", "x 1", "-1 1", "1 1 1"] {
+            assert_eq!(wrong.parse::<Tick>(), Err(()), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_gap_a_new_life_and_a_stranger_are_noticed() {

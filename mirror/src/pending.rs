@@ -9,8 +9,12 @@
 //! where all changes have been told. What was found at a path, or was not, may be the result of a rename that is not told
 //! yet; so whatever waited for it is dealt with only when everything has been told up to the end of the look. A path that
 //! failed is not waited for: it is named, and tried again by itself.
+//!
+//! Moments are µs that only go forward, whatever becomes of the clock of the wall; what that shows counts where somebody is
+//! told ([`Pending::clock`]).
 
 use crate::failing::Failing;
+use crate::wall::Wall;
 use crate::{Arrivals, Latency};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -101,10 +105,10 @@ pub struct Below {
 /// How a mirror stands.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// Every change before this is on the target (µs since 1970), but for paths that fail. `None`: not even the first
-    /// walk is done.
+    /// Every change before this time of day (µs since 1970) is on the target, but for paths that fail. `None`: not even the
+    /// first walk is done.
     pub complete_up_to: Option<u64>,
-    /// Changes have been told up to this (µs since 1970).
+    /// Changes have been told up to this time of day (µs since 1970).
     pub told_up_to: u64,
     /// Paths that wait.
     pub waiting: usize,
@@ -154,9 +158,10 @@ pub struct Pending {
     /// A path of these that is being tried is in `waiting` or in `busy`.
     failing: Failing,
     births: BTreeMap<u64, usize>,
-    /// Ends of looks and walks that were not told up to yet (µs since 1970), with the births that they hold.
+    /// Ends of looks and walks that were not told up to yet, with the births that they hold.
     ended: VecDeque<(u64, u64)>,
     told: u64,
+    wall: Wall,
     signs: u64,
     looks: u64,
     resyncs: u64,
@@ -182,6 +187,7 @@ impl Pending {
             births: BTreeMap::new(),
             ended: VecDeque::new(),
             told: 0,
+            wall: Wall::default(),
             signs: 0,
             looks: 0,
             resyncs: 0,
@@ -192,8 +198,8 @@ impl Pending {
         p
     }
 
-    /// Everything has been walked before, and the target was complete up to a moment (µs since 1970): what was not done
-    /// then is told again.
+    /// Everything has been walked before, and the target was complete up to a moment: what was not done then is told again.
+    /// 0: it is not known up to which.
     pub fn resumed(timing: Timing, complete_up_to: u64) -> Pending {
         let mut p = Pending::new(timing);
         p.below.clear();
@@ -202,12 +208,24 @@ impl Pending {
         p
     }
 
-    /// Everything that was said when less than this was told (µs since 1970) is done, but for paths that fail.
+    /// The clock of the wall showed `shown` (µs since 1970), between two moments. Whoever asks for [`Pending::figures`] has
+    /// looked at it just before.
+    pub fn clock(&mut self, before: u64, shown: u64, after: u64) {
+        self.wall.read(before, shown, after);
+        self.wall.forget(self.earliest());
+    }
+
+    /// The time of day (µs since 1970) of a moment: whoever has read less did so before it.
+    pub fn time_of(&self, moment: u64) -> u64 {
+        self.wall.of(moment)
+    }
+
+    /// Everything that was said when less than this was told is done, but for paths that fail.
     pub fn done_before(&self) -> u64 {
         self.earliest()
     }
 
-    /// Changes have been told up to this (µs since 1970).
+    /// Changes have been told up to this moment.
     pub fn told_up_to(&self) -> u64 {
         self.told
     }
@@ -247,9 +265,9 @@ impl Pending {
         self.add_below(RelPath::root(), birth);
     }
 
-    /// All changes before this moment (µs since 1970) have been told.
-    pub fn told(&mut self, us: u64) {
-        self.told = self.told.max(us);
+    /// All changes before this moment have been told.
+    pub fn told(&mut self, moment: u64) {
+        self.told = self.told.max(moment);
         while let Some((_, birth)) = self.ended.front().copied().filter(|(end, _)| *end < self.told) {
             self.ended.pop_front();
             self.drop_birth(birth);
@@ -295,8 +313,8 @@ impl Pending {
         self.failing.add(now, path, why);
     }
 
-    /// All that a batch led to is done. `us`: now, in µs since 1970.
-    pub fn settled(&mut self, now: Instant, us: u64, ticket: u64) {
+    /// All that a batch led to is done, at this moment.
+    pub fn settled(&mut self, now: Instant, moment: u64, ticket: u64) {
         let Some(t) = self.tickets.remove(&ticket) else { return };
         for (path, since) in t.paths {
             self.busy.remove(&path);
@@ -304,14 +322,14 @@ impl Pending {
             if !self.failing.contains(&path) {
                 let took = now.saturating_duration_since(since);
                 self.latency.count(took);
-                self.arrivals.count(us, took);
+                self.arrivals.count(self.wall.shows(moment), took);
             }
             // what was said meanwhile has its turn now
             if let Some(w) = self.waiting.get(&path) {
                 self.due.insert((w.due, path));
             }
         }
-        self.ended.push_back((us, t.birth));
+        self.ended.push_back((moment, t.birth));
     }
 
     /// What is to be looked at now, in at most so many batches that are under way at a time.
@@ -362,13 +380,13 @@ impl Pending {
         Some(Below { ticket, path })
     }
 
-    /// A walk has ended. If it did not come to its end it is to be done again. `us`: now, in µs since 1970.
-    pub fn walked(&mut self, us: u64, ticket: u64, complete: bool) {
+    /// A walk has ended, at this moment. If it did not come to its end it is to be done again.
+    pub fn walked(&mut self, moment: u64, ticket: u64, complete: bool) {
         let Some((path, birth)) = self.walking.remove(&ticket) else { return };
         if !complete {
             self.add_below(path, birth);
         }
-        self.ended.push_back((us, birth));
+        self.ended.push_back((moment, birth));
     }
 
     /// When there is something to do next, if there is.
@@ -384,8 +402,8 @@ impl Pending {
     /// How it stands.
     pub fn figures(&self) -> Figures {
         Figures {
-            complete_up_to: Some(self.earliest()).filter(|b| *b > 0),
-            told_up_to: self.told,
+            complete_up_to: Some(self.earliest()).filter(|b| *b > 0).map(|b| self.wall.of(b)),
+            told_up_to: if self.told == 0 { 0 } else { self.wall.of(self.told) },
             waiting: self.waiting.len(),
             busy: self.busy.len(),
             walks: self.below.len() + self.walking.len(),

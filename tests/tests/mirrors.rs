@@ -173,6 +173,25 @@ fn what_changes_arrives_and_the_next_keeper_goes_on_where_the_last_one_ended() {
 }
 
 #[test]
+fn a_source_that_is_walked_for_changes_is_complete_up_to_the_begin_of_a_walk() {
+    let c = cluster(&[("a0", &["--detect", "poll", "--poll-every", "300ms"])]);
+    let s = Scratch::memory();
+    // so many that a walk takes longer than an agent waits for news
+    s.src().file("d/e/f", "f").file("g", "g").link("g", "h");
+    for dir in 0..20 {
+        let d = s.at(&format!("src/many/{dir}"));
+        fs::create_dir_all(&d).unwrap();
+        (0..500).for_each(|n| fs::write(d.join(n.to_string()), "").unwrap());
+    }
+    let m = Mirror::start(&s, &c, "");
+    m.assert_same();
+    s.src().file("new", "new").file("d/e/f", "changed").link("g", "i").mode("d", 0o711);
+    fs::rename(s.at("src/many/7"), s.at("src/seven")).unwrap();
+    m.assert_same();
+    m.stop().expect(0);
+}
+
+#[test]
 fn what_is_not_heard_is_known_to_be_missed() {
     let c = cluster(&[("a0", &["--detect", "inotify", "--spool-size", "64K"])]);
     let s = Scratch::memory();

@@ -6,6 +6,7 @@
 //! anything.
 
 mod spool;
+mod ticks;
 
 use crate::args::Daemon;
 use crate::args::daemon::host;
@@ -20,15 +21,16 @@ use std::ffi::CStr;
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
+use ticks::{Read, Ticks};
 use treeferry_core::filter::Filter;
 use treeferry_core::wire::{self, MessageKind};
 use treeferry_core::{JobId, RelPath};
 use treeferry_event::{Detector, Hint, News as Heard, Polling, Waker, What};
-use treeferry_mirror::{News, Said, Sign};
+use treeferry_mirror::{News, Said, Sign, Tick};
 use treeferry_queue::mirrors::{self, Outgoing};
 use treeferry_queue::{Control, JobRecord, Node, NodeReport, Refusal, Site};
 use treeferry_service::Exit;
@@ -194,8 +196,10 @@ impl Agent {
 #[derive(Default)]
 struct Basket {
     said: Vec<Said>,
-    /// For each detector, the latest of the keeper's moments up to which it has told all.
-    told: Vec<u64>,
+    /// The keeper's clock.
+    ticks: Ticks,
+    /// For each detector, the latest tick up to which it has told all.
+    told: Vec<Option<Read>>,
     /// Detectors that take down what there is before anything may be walked.
     behind: usize,
 }
@@ -203,8 +207,6 @@ struct Basket {
 struct Shared {
     basket: Mutex<Basket>,
     news: Condvar,
-    /// The keeper's clock, as it was last read (µs since 1970).
-    tick: AtomicU64,
     over: AtomicBool,
     /// A detector hears nothing any more.
     deaf: AtomicBool,
@@ -217,6 +219,13 @@ struct Following {
     wakers: Vec<Waker>,
     /// What was asked for, as [`JobRecord::created_ms`].
     wish: u64,
+}
+
+impl Basket {
+    /// The latest tick up to which all of them have.
+    fn told_by_all(&self) -> Option<Read> {
+        self.told.iter().copied().min_by_key(|r| r.map(|r| r.number)).flatten()
+    }
 }
 
 impl Following {
@@ -241,11 +250,10 @@ impl Following {
         let detectors = detectors.map_err(|e| e.to_string())?.all;
         let spool = Spool::new(&plan.spool, id, plan.spool_bytes);
         let behind = detectors.iter().filter(|d| d.needs_head_start()).count();
-        let basket = Basket { said: Vec::new(), told: vec![0; detectors.len()], behind };
+        let basket = Basket { told: vec![None; detectors.len()], behind, ..Basket::default() };
         let shared = Arc::new(Shared {
             basket: Mutex::new(basket),
             news: Condvar::new(),
-            tick: AtomicU64::new(0),
             over: AtomicBool::new(false),
             deaf: AtomicBool::new(false),
         });
@@ -297,7 +305,6 @@ fn listen(mut detector: Box<dyn Detector>, n: usize, s: &Shared) {
     let mut news = Vec::new();
     let mut behind = detector.needs_head_start();
     while !s.over.load(Acquire) {
-        let (tick, began) = (s.tick.load(Acquire), SystemTime::now());
         let r = detector.read(PATIENCE, &mut |n| news.push(n));
         let mut basket = lock(&s.basket);
         for heard in news.drain(..) {
@@ -314,13 +321,16 @@ fn listen(mut detector: Box<dyn Detector>, n: usize, s: &Shared) {
                     What::Moved { from, dir } => Said::Moved(from, path, dir),
                 }),
                 Heard::Lost(why) => basket.said.push(Said::Lost(why)),
-                // it has told all that had happened when the tick was read
-                Heard::UpTo(time) if time >= began => {
-                    if let Some(t) = basket.told.get_mut(n) {
-                        *t = (*t).max(tick);
+                Heard::UpTo(moment) => {
+                    // all that had happened when that was read
+                    let tick = basket.ticks.at(moment);
+                    if let Some(t) = basket.told.get_mut(n).filter(|_| tick.is_some()) {
+                        *t = tick;
+                    }
+                    if let Some(least) = basket.told_by_all() {
+                        basket.ticks.forget_before(least);
                     }
                 }
-                Heard::UpTo(_) => {}
             }
         }
         if let Err(e) = r {
@@ -339,8 +349,10 @@ fn listen(mut detector: Box<dyn Detector>, n: usize, s: &Shared) {
 fn read_ticks(node: &Node, id: JobId, s: &Shared) {
     while !s.over.load(Acquire) {
         if let Ok(Some(tick)) = node.mirror_field(id, TICK) {
-            let tick = std::str::from_utf8(&tick).ok().and_then(|t| t.parse().ok()).unwrap_or(0);
-            s.tick.fetch_max(tick, AcqRel);
+            // what cannot be read is written anew in a moment
+            if let Some(tick) = std::str::from_utf8(&tick).ok().and_then(|t| t.parse().ok()) {
+                lock(&s.basket).ticks.put(Instant::now(), tick);
+            }
         }
         std::thread::sleep(TICKS);
     }
@@ -355,6 +367,7 @@ struct Sending {
     shared: Arc<Shared>,
     spool: Spool,
     number: u64,
+    /// The number of the last tick that was told.
     told: u64,
 }
 
@@ -363,8 +376,8 @@ impl Sending {
         loop {
             let over = self.shared.over.load(Acquire);
             let mut basket = lock(&self.shared.basket);
-            let told = |b: &Basket| b.told.iter().copied().min().unwrap_or(0);
-            if basket.said.is_empty() && told(&basket) <= self.told && !over {
+            let news = basket.told_by_all().is_some_and(|r| r.number > self.told);
+            if basket.said.is_empty() && !news && !over {
                 basket =
                     self.shared.news.wait_timeout(basket, PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
             }
@@ -375,9 +388,9 @@ impl Sending {
                 continue;
             }
             let said = std::mem::take(&mut basket.said);
-            let moment = told(&basket);
+            let told = basket.told_by_all();
             drop(basket);
-            self.send(said, moment);
+            self.send(said, told);
             self.unspool();
             if over {
                 // what is on its way to the broker has a moment; what is not is missed by its number
@@ -386,21 +399,21 @@ impl Sending {
         }
     }
 
-    fn send(&mut self, mut said: Vec<Said>, moment: u64) {
+    fn send(&mut self, mut said: Vec<Said>, told: Option<Read>) {
         while said.len() > MOST_SAID {
             let rest = said.split_off(MOST_SAID);
             self.send_one(said, None);
             said = rest;
         }
         let busy = !self.spool.is_empty() || self.agent.outgoing.unsent() > SOME_UNSENT;
-        let new = moment > self.told && !busy;
+        let new = told.is_some_and(|r| r.number > self.told) && !busy;
         if !said.is_empty() || new {
-            self.told = self.told.max(moment);
-            self.send_one(said, Some(moment).filter(|m| *m > 0));
+            self.told = told.map_or(self.told, |r| r.number);
+            self.send_one(said, told.map(|r| r.tick));
         }
     }
 
-    fn send_one(&mut self, said: Vec<Said>, told: Option<u64>) {
+    fn send_one(&mut self, said: Vec<Said>, told: Option<Tick>) {
         let lasts = !said.is_empty();
         self.number += u64::from(lasts);
         let (agent, life) = (self.agent.name.clone(), self.life);

@@ -12,6 +12,8 @@ use treeferry_worker::{Mirrored, Reporter};
 /// The desk.
 pub struct Desk {
     pending: Mutex<Pending>,
+    /// When this was, and what the clock of the wall showed then: moments count from there on (µs).
+    began: (Instant, u64),
     news: Condvar,
     /// The whole source has been walked once.
     pub walked_once: AtomicBool,
@@ -33,6 +35,7 @@ impl Desk {
     pub fn new(pending: Pending) -> Arc<Desk> {
         Arc::new(Desk {
             pending: Mutex::new(pending),
+            began: (Instant::now(), now_us()),
             news: Condvar::new(),
             walked_once: AtomicBool::new(false),
             moved: AtomicU64::new(0),
@@ -44,7 +47,26 @@ impl Desk {
 
     /// What is on it.
     pub fn pending(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.moment();
+        let shown = now_us();
+        pending.clock(before, shown, self.moment());
+        pending
+    }
+
+    /// This moment: µs that only go forward, and were those of the clock of the wall when this process began.
+    pub fn moment(&self) -> u64 {
+        self.moment_of(Instant::now())
+    }
+
+    /// Another one.
+    pub fn moment_of(&self, at: Instant) -> u64 {
+        let (began, us) = self.began;
+        let micros = |d: Duration| d.as_micros() as u64;
+        match at.checked_duration_since(began) {
+            Some(after) => us.saturating_add(micros(after)),
+            None => us.saturating_sub(micros(began.saturating_duration_since(at))),
+        }
     }
 
     /// So many detectors are to have told something before anything is walked.
@@ -102,7 +124,7 @@ impl Desk {
     }
 }
 
-/// Now, in µs since 1970.
+/// The time of day, in µs since 1970.
 pub fn now_us() -> u64 {
     micros(SystemTime::now())
 }
@@ -122,7 +144,7 @@ impl Mirrored for Listener {
     }
 
     fn settled(&self, ticket: u64) {
-        self.0.pending().settled(Instant::now(), now_us(), ticket);
+        self.0.pending().settled(Instant::now(), self.0.moment(), ticket);
         self.0.ring();
     }
 

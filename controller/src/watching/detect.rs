@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use treeferry_core::RelPath;
 use treeferry_event::{Detector, Index, News, Polling, Separator, What};
 use treeferry_mirror::Sign;
@@ -229,10 +229,9 @@ fn pass_on(news: impl Iterator<Item = News>, n: usize, desk: &Desk, told: &Mutex
                 tracing::warn!("changes were missed ({why}): everything is looked at");
                 pending.lost();
             }
-            News::UpTo(time) => {
-                let us = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
+            News::UpTo(at) => {
                 let mut all = told.lock().unwrap_or_else(PoisonError::into_inner);
-                all[n] = all[n].max(us);
+                all[n] = all[n].max(desk.moment_of(at));
                 if let Some(least) = all.iter().min().filter(|t| **t > 0) {
                     pending.told(*least);
                 }

@@ -1,7 +1,7 @@
 //! Walks of a mirror: the first one over everything, and later ones where it is not known what has changed. One at a
 //! time, each a job of its own with an engine of its own, beside the looks, which do not wait for it.
 
-use super::desk::{Desk, now_us};
+use super::desk::Desk;
 use crate::links::linker;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -137,7 +137,7 @@ impl Walker {
             if complete && next.path.is_root() {
                 self.desk.walked_once.store(true, Relaxed);
             }
-            self.desk.pending().walked(now_us(), next.ticket, complete);
+            self.desk.pending().walked(self.desk.moment(), next.ticket, complete);
             self.desk.ring();
             if !complete {
                 std::thread::sleep(REST);

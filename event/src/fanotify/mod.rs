@@ -16,7 +16,7 @@ use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 use told::Told;
 use treeferry_core::path::RelPath;
 
@@ -273,7 +273,7 @@ impl Detector for Fanotify {
         let fds = [(self.group.as_fd(), PollFlags::IN), (self.mounts.fd(), Mounts::CHANGED)];
         self.waker.wait(&fds, timeout)?;
         for _ in 0..READS {
-            let before = SystemTime::now();
+            let before = Instant::now();
             let read = self.read_once(tell)?;
             if self.root.is_removed() {
                 self.gone = true;

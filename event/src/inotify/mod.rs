@@ -16,7 +16,7 @@ use rustix::event::PollFlags;
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 use watches::Watches;
 
 /// Room for the events of one read.
@@ -110,7 +110,7 @@ impl Detector for Inotify {
             self.wait(timeout)?;
         }
         for _ in 0..READS {
-            let before = SystemTime::now();
+            let before = Instant::now();
             if self.read_once(tell)?.is_some() {
                 patient = true;
             } else if self.changes.is_gone() {

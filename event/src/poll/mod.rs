@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 use treeferry_core::path::RelPath;
 use walk::{Ended, Walk, Walker};
 
@@ -205,12 +205,12 @@ impl Poller {
     fn run(mut self) {
         let mut lost = None;
         loop {
+            let began = Instant::now();
             match self.walk(lost.is_some()) {
-                Ok(began) => {
+                Ok(()) => {
                     let why = lost.take();
                     let told = why.is_none_or(|w| self.out.tell(Ok(News::Lost(w))));
-                    let moment = SystemTime::UNIX_EPOCH + Duration::from_micros(began);
-                    if !told || !self.out.tell(Ok(News::UpTo(moment))) {
+                    if !told || !self.out.tell(Ok(News::UpTo(began))) {
                         return;
                     }
                 }
@@ -239,8 +239,8 @@ impl Poller {
         }
     }
 
-    /// One walk. When it began, in µs since 1970.
-    fn walk(&mut self, anew: bool) -> Result<u64, Ended> {
+    /// One walk.
+    fn walk(&mut self, anew: bool) -> Result<(), Ended> {
         let mut head = walk::head(&self.walker.root, self.tag).ok_or(Ended::Gone)?;
         let old =
             self.old.as_ref().filter(|_| !anew).map(|f| f.try_clone().and_then(Reader::open)).transpose()?;
@@ -282,7 +282,7 @@ impl Poller {
             *finished = Some(head.began);
         }
         self.old = Some(file);
-        Ok(head.began)
+        Ok(())
     }
 }
 

@@ -25,7 +25,7 @@ use std::ffi::CString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use treeferry_core::path::RelPath;
 use treeferry_ring::{Buffer, Cursor, Figures, Kind, Next, Record};
 
@@ -400,9 +400,7 @@ impl Detector for Shim {
         }
         self.mounted()?;
         let ring = Arc::clone(&self.current.file);
-        let moment = ring
-            .ring()
-            .and_then(|ring| self.promise.moment(&ring, SystemTime::now(), self.began.elapsed(), &is_gone));
+        let moment = ring.ring().and_then(|ring| self.promise.moment(&ring, Instant::now(), &is_gone));
         self.follow(tell);
         let end = self.drain(tell)?;
         // who is at something is looked after soon

@@ -2,7 +2,7 @@
 //! moment has to be told before that can be promised. And who died in between has not told it.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 use treeferry_ring::{Mark, Ring};
 
 /// What takes longer than that is a call that waits for something, or was left by a jump, and has not changed anything.
@@ -12,9 +12,9 @@ const LONG: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(crate) struct Promise {
     /// The moment, and what was under way then and is not known to be over.
-    next: Option<(SystemTime, Vec<Mark>)>,
-    /// Since when what is under way has been seen, by a clock that does not go back.
-    seen: HashMap<Mark, Duration>,
+    next: Option<(Instant, Vec<Mark>)>,
+    /// Since when what is under way has been seen.
+    seen: HashMap<Mark, Instant>,
 }
 
 impl Promise {
@@ -24,10 +24,9 @@ impl Promise {
     pub(crate) fn moment(
         &mut self,
         ring: &Ring<'_>,
-        now: SystemTime,
-        clock: Duration,
+        now: Instant,
         is_gone: &dyn Fn(u32) -> bool,
-    ) -> Option<SystemTime> {
+    ) -> Option<Instant> {
         let all: Vec<Mark> = ring.under_way().collect();
         for mark in all.iter().filter(|mark| is_gone(mark.pid())) {
             // it may have told, taken its mark back and ended since it was seen
@@ -37,11 +36,12 @@ impl Promise {
         }
         self.seen.retain(|mark, _| all.contains(mark));
         for mark in &all {
-            self.seen.entry(*mark).or_insert(clock);
+            self.seen.entry(*mark).or_insert(now);
         }
         let (moment, marks) = self.next.get_or_insert((now, all));
-        let is_long =
-            |mark: &Mark| self.seen.get(mark).is_some_and(|since| clock.saturating_sub(*since) >= LONG);
+        let is_long = |mark: &Mark| {
+            self.seen.get(mark).is_some_and(|since| now.saturating_duration_since(*since) >= LONG)
+        };
         marks.retain(|mark| ring.is_under_way(*mark) && !is_long(mark));
         marks.is_empty().then_some(*moment)
     }
@@ -62,23 +62,24 @@ mod tests {
     fn who_dies_in_the_midst_is_known_to_have_and_who_has_told_and_ended_is_not_taken_for_that() {
         let words: Vec<AtomicU64> = (0..bytes_for(MIN_SLOTS) / 8).map(|_| AtomicU64::new(0)).collect();
         let ring = Ring::format(&words, 1, 1).unwrap();
-        let at = |s: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(s);
+        let began = Instant::now();
+        let at = |s: u64| began + Duration::from_millis(s);
         let mut promise = Promise::default();
         let mark = ring.begins(7, 0).unwrap();
         let told_and_ended = |_: u32| {
             ring.ends(mark);
             true
         };
-        assert_eq!(promise.moment(&ring, at(1), Duration::ZERO, &told_and_ended), Some(at(1)));
+        assert_eq!(promise.moment(&ring, at(1), &told_and_ended), Some(at(1)));
         assert_eq!(ring.figures().unnamed, 0);
         promise.is_told();
         ring.begins(7, 2).unwrap();
         let long = ring.begins(8, 0).unwrap();
-        assert_eq!(promise.moment(&ring, at(2), Duration::ZERO, &|pid| pid == 7), None);
+        assert_eq!(promise.moment(&ring, at(2), &|pid| pid == 7), None);
         assert_eq!(ring.figures().unnamed, 1);
         // what began after that moment does not hold it up
         ring.begins(9, 0).unwrap();
         ring.ends(long);
-        assert_eq!(promise.moment(&ring, at(3), Duration::ZERO, &|_| false), Some(at(2)));
+        assert_eq!(promise.moment(&ring, at(3), &|_| false), Some(at(2)));
     }
 }

@@ -258,7 +258,7 @@ pub fn odd_names(start: Start) {
                 fs::create_dir(s.source.join(name)).unwrap();
             }
             let files = || names.iter().map(|n| Path::new(n).join("file"));
-            let now = SystemTime::now();
+            let now = Instant::now();
             s.up_to(now);
             let told = s.after(|s| files().for_each(|f| fs::write(s.source.join(f), "").unwrap()));
             files().for_each(|f| _ = told.expect(f, What::Changed));
@@ -289,7 +289,7 @@ pub fn no_gap(start: Start) {
                 s.detector.read(Duration::from_millis(1), &mut |news| told.0.push(news)).unwrap();
             }
             writer.join().unwrap();
-            told.0.extend(s.up_to(SystemTime::now()).0);
+            told.0.extend(s.up_to(Instant::now()).0);
             assert!(!told.is_lost());
             for i in 0..60 {
                 for file in ["a/b/c/d/file 0", "a/b/c/file 1", "file 4", "a/b/c/d/late/file"] {

@@ -10,7 +10,7 @@ use std::ffi::CStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use treeferry_core::path::RelPath;
 use treeferry_event::{Detector, Error, Excluded, Hint, News, What};
 
@@ -64,11 +64,11 @@ impl Scene {
     /// All that is told of a change until it is said that it was told.
     pub fn after(&mut self, change: impl FnOnce(&Scene)) -> Told {
         change(self);
-        self.up_to(SystemTime::now())
+        self.up_to(Instant::now())
     }
 
     /// All that is told until it is said that everything up to a moment was told.
-    pub fn up_to(&mut self, moment: SystemTime) -> Told {
+    pub fn up_to(&mut self, moment: Instant) -> Told {
         let began = Instant::now();
         let mut told = Told(Vec::new());
         loop {

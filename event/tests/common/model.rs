@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::Instant;
 use treeferry_core::path::RelPath;
 use treeferry_event::{Hint, News, What};
 
@@ -18,7 +18,7 @@ pub struct Model {
     source: PathBuf,
     pub entries: BTreeMap<RelPath, Entry>,
     /// What was looked at, how deep, and when: until it is dealt with.
-    recent: HashMap<(RelPath, bool), SystemTime>,
+    recent: HashMap<(RelPath, bool), Instant>,
     pub lost: Vec<String>,
 }
 
@@ -82,7 +82,7 @@ impl Model {
 
     fn look(&mut self, path: RelPath, deep: bool) {
         let now = entry(&join(&self.source, &path));
-        self.recent.insert((path.clone(), deep), SystemTime::now());
+        self.recent.insert((path.clone(), deep), Instant::now());
         match now {
             // another directory than the one that is known, and nobody said that it is one: not to be believed in
             Some(found) if !deep && found.0 && self.entries.contains_key(&path) => {
@@ -141,7 +141,7 @@ impl Model {
                 }
                 _ => self.look(to.clone(), true),
             }
-            self.recent.insert((from.clone(), false), SystemTime::now());
+            self.recent.insert((from.clone(), false), Instant::now());
         }
         for (path, deep) in again {
             let path = if from.covers(&path) { renamed(&path, &from, &to) } else { to.clone() };

@@ -27,7 +27,7 @@ pub fn in_the_end_all_is_known(start: Start, seeds: std::ops::Range<u64>) {
                 s.detector.read(Duration::from_millis(1), &mut |news| model.take(news)).unwrap();
             }
             writers.into_iter().for_each(|w| w.join().unwrap());
-            let mut all = s.up_to(SystemTime::now()).0;
+            let mut all = s.up_to(Instant::now()).0;
             all.drain(..).for_each(|news| model.take(news));
             assert_eq!(model.errors(), [""; 0], "seed {seed} in {base}");
             // and everything is still watched
@@ -93,7 +93,7 @@ pub fn up_to_keeps_its_word(start: Start) {
         // in the order of telling: when a path was told first, and each UpTo
         let mut told: HashMap<RelPath, usize> = HashMap::new();
         let mut trees: Vec<(RelPath, usize)> = Vec::new();
-        let mut moments: Vec<(SystemTime, usize)> = Vec::new();
+        let mut moments: Vec<(Instant, usize)> = Vec::new();
         let mut count = 0;
         let began = Instant::now();
         loop {
@@ -129,7 +129,7 @@ pub fn up_to_keeps_its_word(start: Start) {
                 read.store(written, Relaxed);
             }
             if is_over {
-                s.up_to(SystemTime::now()).0.into_iter().for_each(take);
+                s.up_to(Instant::now()).0.into_iter().for_each(take);
                 break;
             }
         }
@@ -151,13 +151,7 @@ pub fn up_to_keeps_its_word(start: Start) {
 }
 
 /// Makes changes, each to a path of its own, and notes when they were complete.
-fn busy(
-    n: u64,
-    source: &Path,
-    stop: &AtomicBool,
-    read: &AtomicUsize,
-    log: &Mutex<Vec<(RelPath, SystemTime)>>,
-) {
+fn busy(n: u64, source: &Path, stop: &AtomicBool, read: &AtomicUsize, log: &Mutex<Vec<(RelPath, Instant)>>) {
     let mut rng = Rng::new(n);
     let mut dir = source.to_owned();
     let mut i = 0;
@@ -169,7 +163,7 @@ fn busy(
             continue;
         }
         let note = |path: &Path| {
-            let now = SystemTime::now();
+            let now = Instant::now();
             log.lock().unwrap().push((rel(path.strip_prefix(source).unwrap()), now));
         };
         let path = dir.join(format!("{n} {i}"));

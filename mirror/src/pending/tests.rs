@@ -485,3 +485,37 @@ fn no_birth_is_lost_or_kept_in_random_renames() {
         assert_eq!(p.failing(9), [], "seed {seed}: what failed was tried again");
     }
 }
+
+#[test]
+fn a_clock_that_is_set_takes_back_what_was_promised_and_nothing_is_promised_too_early() {
+    const S: u64 = 1_000_000;
+    let (mut p, now) = walked(Timing::default());
+    let reads = |p: &mut Pending, moment: u64, shown: u64| p.clock(moment * S, shown * S, moment * S);
+    let complete = |p: &Pending| p.figures().complete_up_to.map(|us| us / S);
+    reads(&mut p, 1000, 1000);
+    p.told(1000 * S);
+    assert_eq!(complete(&p), Some(1000));
+    // somebody sets it back by two minutes, changes something, and reads the clock: 881
+    reads(&mut p, 1001, 881);
+    assert_eq!(complete(&p), Some(880));
+    p.sign(now, path("a"), Sign::Now);
+    reads(&mut p, 1002, 882);
+    p.told(1002 * S);
+    assert_eq!(complete(&p), Some(880));
+    let all = p.take(now, 10);
+    p.settled(now, 1002 * S, ticket(&all[0]));
+    p.told(1003 * S);
+    reads(&mut p, 1003, 883);
+    assert_eq!(complete(&p), Some(883));
+    // and forward by an hour: what was read before that is not yet told
+    reads(&mut p, 1004, 4484);
+    assert_eq!(complete(&p), Some(883));
+    p.told(1005 * S);
+    reads(&mut p, 1005, 4485);
+    assert_eq!(complete(&p), Some(4485));
+    // the hour in which something arrives is that of the wall
+    p.sign(now, path("b"), Sign::Now);
+    let all = p.take(now, 10);
+    p.settled(now, 1005 * S, ticket(&all[0]));
+    assert_eq!(p.arrivals().hourly().map(|(at, l)| (at, l.total())).collect::<Vec<_>>(), [(0, 1), (3600, 1)]);
+}

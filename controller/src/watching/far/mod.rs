@@ -5,8 +5,8 @@
 //! What an agent has said is acknowledged when it is done, so whoever keeps the mirror next is told it again, and begins
 //! where this one ended. Agents number what they say; a gap is a loss, and everything is walked then.
 //!
-//! Nobody's clock matters but the keeper's: it writes the time into the ledger, a *tick*; an agent that has told all that
-//! had happened when it read the tick says so.
+//! Nobody's clock matters but the keeper's: it writes its moments into the ledger, *ticks*; an agent that has told all that
+//! had happened when it read a tick says so. What it says of another keeper's tick means nothing.
 
 mod book;
 
@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use treeferry_core::job::JobState;
 use treeferry_core::wire::{self, MessageKind};
 use treeferry_core::{Event, JobId, JobSpec, Stop, Work};
-use treeferry_mirror::{Batch, Errand, Finding, News, Pending, Said};
+use treeferry_mirror::{Batch, Errand, Finding, News, Pending, Said, Tick};
 use treeferry_queue::mirrors::{self, Inbox, Letter, Outgoing};
 use treeferry_queue::{Control, JobRecord, JobRow, LedgerError, Node, NodeReport, Site, Status};
 use treeferry_service::metrics::{Meter, Metrics};
@@ -110,7 +110,11 @@ pub fn run(
     node.put_mirror(id, &record).and_then(|()| node.note_mirror(id, &fields)).map_err(|e| unreachable(&e))?;
 
     let pending = match again {
-        true => Pending::resumed(wish.timing, kept.complete_up_to),
+        // another keeper's clock may have been ahead of this one's
+        true => Pending::resumed(
+            wish.timing,
+            if kept.complete_up_to > now_us() { 0 } else { kept.complete_up_to },
+        ),
         false => Pending::new(wish.timing),
     };
     let desk = Desk::new(pending);
@@ -327,7 +331,8 @@ impl Keeper<'_> {
                     self.book.lost(birth);
                     pending.lost();
                 }
-                if let Some(least) = told.and_then(|t| self.book.told(&agent, t)) {
+                let ours = told.filter(|t| t.life == self.book.life);
+                if let Some(least) = ours.and_then(|t| self.book.told(&agent, t.moment)) {
                     pending.told(least);
                 }
                 something
@@ -365,7 +370,7 @@ impl Keeper<'_> {
             Finding::Settled { life, ticket } => {
                 if life == self.book.life {
                     self.book.settled(ticket);
-                    self.desk.pending().settled(now, now_us(), ticket);
+                    self.desk.pending().settled(now, self.desk.moment(), ticket);
                 }
                 return false;
             }
@@ -481,7 +486,8 @@ impl Clerk {
         loop {
             let last = self.stop.is_set();
             let idle = self.desk.pending().is_idle();
-            let mut fields = vec![(TICK.to_owned(), now_us().to_string().into_bytes())];
+            let tick = Tick { life: self.book.life, moment: self.desk.moment() };
+            let mut fields = vec![(TICK.to_owned(), tick.to_string().into_bytes())];
             let all = last || wrote.is_none_or(|at| at.elapsed() >= WRITE);
             let mut done_before = 0;
             if all {
@@ -543,8 +549,8 @@ impl Clerk {
         let pending = self.desk.pending();
         let f = pending.figures();
         let mut mirror = of_pending(&pending, self.desk.moved.load(Relaxed));
+        mirror["agents"] = self.book.agents_json(|moment| pending.time_of(moment));
         drop(pending);
-        mirror["agents"] = self.book.agents_json();
         mirror["kept_by"] = json!(self.who);
         mirror["detect"] = json!(self.book.detectors());
         mirror["audit"] = json!(self.audited.as_ref().map(|a| a.to_json()));
