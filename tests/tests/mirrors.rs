@@ -187,8 +187,8 @@ fn a_source_that_is_walked_for_changes_is_complete_up_to_the_begin_of_a_walk() {
     m.assert_same();
     s.src().file("new", "new").file("d/e/f", "changed").link("g", "i").mode("d", 0o711);
     fs::rename(s.at("src/many/7"), s.at("src/seven")).unwrap();
+    // what changed lately is looked at once more after the next walk, so it may be stopped in the midst of that
     m.assert_same();
-    m.stop().expect(0);
 }
 
 #[test]
