@@ -39,8 +39,9 @@ use treeferry_service::Exit;
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a detector waits for something.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// How often the keeper's clock is read.
-const TICKS: Duration = Duration::from_millis(50);
+/// How often the keeper's clock is read while something is heard, and after [`CALM`] without.
+const TICKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(150));
+const CALM: Duration = Duration::from_secs(2);
 /// Of one message.
 const MOST_SAID: usize = 4096;
 /// With so much unsent, further messages go to the spool.
@@ -196,6 +197,8 @@ impl Agent {
 #[derive(Default)]
 struct Basket {
     said: Vec<Said>,
+    /// When something was last heard.
+    heard: Option<Instant>,
     /// The keeper's clock.
     ticks: Ticks,
     /// For each detector, the latest tick up to which it has told all.
@@ -307,6 +310,9 @@ fn listen(mut detector: Box<dyn Detector>, n: usize, s: &Shared) {
     while !s.over.load(Acquire) {
         let r = detector.read(PATIENCE, &mut |n| news.push(n));
         let mut basket = lock(&s.basket);
+        if news.iter().any(|n| !matches!(n, Heard::UpTo(_))) {
+            basket.heard = Some(Instant::now());
+        }
         for heard in news.drain(..) {
             if matches!(heard, Heard::UpTo(_)) && std::mem::take(&mut behind) {
                 basket.behind -= 1;
@@ -354,7 +360,8 @@ fn read_ticks(node: &Node, id: JobId, s: &Shared) {
                 lock(&s.basket).ticks.put(Instant::now(), tick);
             }
         }
-        std::thread::sleep(TICKS);
+        let calm = lock(&s.basket).heard.is_none_or(|at| at.elapsed() > CALM);
+        std::thread::sleep(if calm { TICKS.1 } else { TICKS.0 });
     }
 }
 
@@ -384,7 +391,7 @@ impl Sending {
             if basket.behind > 0 && !over {
                 // once it is heard of, whoever keeps the mirror may walk
                 drop(basket);
-                std::thread::sleep(TICKS);
+                std::thread::sleep(TICKS.0);
                 continue;
             }
             let said = std::mem::take(&mut basket.said);

@@ -217,6 +217,9 @@ impl Hand {
                 }
                 let now = Instant::now();
                 self.node.hold(job, task, &arrival.slip);
+                if self.node.state(job).is_none() {
+                    self.node.ask_soon();
+                }
                 *lock(&self.held) = Some(Held {
                     holding,
                     lease: Lease { job, task, token, commits: 0 },

@@ -154,8 +154,8 @@ pub(super) struct Shared {
     pub weight: AtomicU64,
     /// Bundles that this process was last asked to give away.
     pub asked: AtomicUsize,
-    /// A thread has become idle.
-    pub became_idle: tokio::sync::Notify,
+    /// Something for the next pulse, which is not to wait: a thread has become idle, a job is new here.
+    pub news: tokio::sync::Notify,
     pub states: Mutex<HashMap<JobId, JobState>>,
     /// Failures that were read, of jobs that somebody here waits for.
     pub failures: Mutex<HashMap<JobId, Vec<Failure>>>,
@@ -210,7 +210,7 @@ impl Node {
             shares: AtomicBool::new(false),
             weight: AtomicU64::new(0),
             asked: AtomicUsize::new(0),
-            became_idle: tokio::sync::Notify::new(),
+            news: tokio::sync::Notify::new(),
             acknowledge_after: site.acknowledge_after,
             states: Mutex::default(),
             failures: Mutex::default(),
@@ -515,10 +515,18 @@ impl Node {
         lock(&self.shared.held).remove(&(job, task));
     }
 
+    /// The next pulse is not to wait.
+    pub(super) fn ask_soon(&self) {
+        self.shared.news.notify_one();
+    }
+
     pub(super) fn idle(&self, idle: bool) {
         if idle {
             self.shared.idle.fetch_add(1, Relaxed);
-            self.shared.became_idle.notify_one();
+            // threads that have nothing to do say so again and again
+            if !lock(&self.shared.jobs).is_empty() {
+                self.ask_soon();
+            }
         } else {
             self.shared.idle.fetch_sub(1, Relaxed);
         }

@@ -15,6 +15,8 @@ use treeferry_core::{Counters, Event, JobId};
 
 /// How often a process says how many idle threads it has, and asks how many there are.
 const PULSE: Duration = Duration::from_millis(50);
+/// The same while no job runs. Who begins with one asks at once.
+const QUIET: Duration = Duration::from_millis(250);
 /// How often a daemon says what it is doing.
 const REPORT: Duration = Duration::from_secs(1);
 
@@ -63,10 +65,11 @@ pub(super) async fn pulse(s: Arc<Shared>) {
             }
         }
         // a thousand processes must not keep the ledger busy with this alone
-        let rest = PULSE.max(Duration::from_millis(nodes));
+        let often = if lock(&s.jobs).is_empty() { QUIET } else { PULSE };
+        let rest = often.max(Duration::from_millis(nodes));
         tokio::time::sleep(rest / 5).await;
         // that a thread has nothing to do is said soon
-        let _ = tokio::time::timeout(rest - rest / 5, s.became_idle.notified()).await;
+        let _ = tokio::time::timeout(rest - rest / 5, s.news.notified()).await;
     }
 }
 
