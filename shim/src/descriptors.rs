@@ -55,7 +55,8 @@ pub(crate) fn opening(flags: c_int, name: Name, real: &dyn Fn(c_int) -> c_int) -
 
 fn opening_for_writing(flags: c_int, name: Name, real: &dyn Fn(c_int) -> c_int) -> c_int {
     // before it is open: what comes from elsewhere after that makes it another one
-    let before = shared::mapped_for_writing().map(|ring| Before { epoch: ring.epoch(), stay: parents::stay() });
+    let before =
+        shared::mapped_for_writing().map(|ring| Before { epoch: ring.epoch(), stay: parents::stay() });
     let never_follows =
         flags & libc::O_NOFOLLOW != 0 || flags & MAKES & !libc::O_TRUNC != 0 && flags & libc::O_EXCL != 0;
     if never_follows || flags & libc::O_DIRECTORY != 0 {
