@@ -186,8 +186,8 @@ fn another_process_goes_on_with_the_index_that_was_kept() {
     assert_eq!(p.resumes_from(), None);
     told_by(&mut p);
     // not before it is said that all is done up to there
-    assert!(!p.index().unwrap().keep(1).unwrap() && !index.exists());
-    assert!(p.index().unwrap().keep(us(SystemTime::now())).unwrap() && index.exists());
+    assert!(!p.index().unwrap().keep(|_| false).unwrap() && !index.exists());
+    assert!(p.index().unwrap().keep(|began| began < Instant::now()).unwrap() && index.exists());
     let kept = us(SystemTime::now());
     fs::write(source.join("a/seen"), "told, but not said to be done").unwrap();
     told_by(&mut p).expect("a/seen", What::Changed);
@@ -200,7 +200,7 @@ fn another_process_goes_on_with_the_index_that_was_kept() {
     let told = told_by(&mut p);
     told.expect("a/seen", What::Changed).expect("a/b/unseen", What::Changed).expect("a/f7", What::Changed);
     assert!(!told.is_lost());
-    p.index().unwrap().keep(us(SystemTime::now())).unwrap();
+    p.index().unwrap().keep(|began| began < Instant::now()).unwrap();
     drop(p);
 
     // of no use: made for something else, of another directory, damaged

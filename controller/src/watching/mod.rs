@@ -219,10 +219,15 @@ fn polling(wish: &Wish, request: &Request, diary: &Diary) -> Result<Polling, Ope
 
 /// Keeps the index of walks for the next process, if what they have told is on the target.
 fn keep_index(index: &Index, desk: &Desk) {
-    let f = desk.pending().figures();
+    let (done_before, failing) = {
+        let pending = desk.pending();
+        (pending.done_before(), pending.figures().failing)
+    };
     // what fails would have to be told again
-    let Some(complete) = f.complete_up_to.filter(|_| f.failing == 0) else { return };
-    if let Err(e) = index.keep(complete) {
+    if failing > 0 {
+        return;
+    }
+    if let Err(e) = index.keep(|began| desk.moment_of(began) <= done_before) {
         tracing::warn!("the index of walks cannot be kept: {e}");
     }
 }

@@ -53,16 +53,16 @@ pub struct Index(Arc<Kept>);
 
 struct Kept {
     path: PathBuf,
-    /// When the walk began of which there is an index that is not kept yet (µs since 1970).
-    finished: Mutex<Option<u64>>,
+    /// When the walk began of which there is an index that is not kept yet.
+    finished: Mutex<Option<Instant>>,
 }
 
 impl Index {
-    /// All that was told up to a moment (µs since 1970) is done with: if an index is as old as that, it is what the next
-    /// process begins with. Whether it is.
-    pub fn keep(&self, up_to: u64) -> io::Result<bool> {
+    /// If there is an index that is not kept yet, and all that was told up to its walk's begin is done with, as `is_done`
+    /// says, it is what the next process begins with. Whether it is.
+    pub fn keep(&self, is_done: impl Fn(Instant) -> bool) -> io::Result<bool> {
         let mut finished = lock(&self.0.finished);
-        if finished.is_none_or(|began| began > up_to) {
+        if !finished.is_some_and(is_done) {
             return Ok(false);
         }
         std::fs::rename(beside(&self.0.path, "new"), &self.0.path)?;
@@ -206,7 +206,7 @@ impl Poller {
         let mut lost = None;
         loop {
             let began = Instant::now();
-            match self.walk(lost.is_some()) {
+            match self.walk(began, lost.is_some()) {
                 Ok(()) => {
                     let why = lost.take();
                     let told = why.is_none_or(|w| self.out.tell(Ok(News::Lost(w))));
@@ -239,8 +239,8 @@ impl Poller {
         }
     }
 
-    /// One walk.
-    fn walk(&mut self, anew: bool) -> Result<(), Ended> {
+    /// One walk, which begins at this moment.
+    fn walk(&mut self, began: Instant, anew: bool) -> Result<(), Ended> {
         let mut head = walk::head(&self.walker.root, self.tag).ok_or(Ended::Gone)?;
         let old =
             self.old.as_ref().filter(|_| !anew).map(|f| f.try_clone().and_then(Reader::open)).transpose()?;
@@ -279,7 +279,7 @@ impl Poller {
             file.sync_all()?;
             let mut finished = lock(&i.0.finished);
             std::fs::rename(beside(p, "tmp"), beside(p, "new"))?;
-            *finished = Some(head.began);
+            *finished = Some(began);
         }
         self.old = Some(file);
         Ok(())
