@@ -462,7 +462,7 @@ fn every_query_of_the_dashboards_is_answered_by_a_real_graphite_and_every_metric
     let s = Scratch::disk();
     plant(&s, 1500);
     s.src().file("bad", "x");
-    let id = c.detach(&s, "--delete --iops 700");
+    let id = c.detach(&s, "--delete --iops 400");
     let is_running = || c.job(&id)["state"] == "running";
     wait_until("the job is half done", PATIENCE, || c.job(&id)["counters"]["files"].as_u64().unwrap() > 700);
 
