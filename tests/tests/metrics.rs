@@ -188,7 +188,9 @@ fn a_job_of_the_embedded_engine_tells_all_that_it_counts_until_its_end() {
     l.assert_monotonic(&job);
     let series = l.series();
     let of = |end: &str| series.iter().find(|(p, _)| p.contains(&job) && p.ends_with(end)).expect(end).1;
-    assert_eq!(of(".files").values().next().unwrap()[0], 0.0, "it is told from the beginning");
+    // at 700 operations a second, a moment after it has begun
+    let first = of(".files").values().next().unwrap()[0];
+    assert!(first < 70.0, "it is told from the beginning: {first}");
     assert_eq!(*of(".all.outstanding").values().last().unwrap().last().unwrap(), 0.0);
     assert!(greatest(of(".task_seconds.walk.p99").values().flatten()) > 0.0);
     assert!(greatest(of(".busy").values().flatten()) >= 1.0);
