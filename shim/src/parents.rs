@@ -93,7 +93,7 @@ pub(crate) fn used<'a>(
         Some(at) => (path.get(..at)?, path.get(at + 1..)?),
         None => (&b""[..], path),
     };
-    if matches!(name, b"" | b"." | b"..") || !room.is_working_directory() {
+    if matches!(name, b"" | b"." | b"..") || !room.begin_at_working_directory() {
         return None;
     }
     if !parent.is_empty() {

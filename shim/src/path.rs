@@ -99,14 +99,25 @@ impl Path {
         }
     }
 
-    /// Takes the working directory, as a parent of names. Whether that can be found out, and is not cut.
-    pub(crate) fn is_working_directory(&mut self) -> bool {
-        let Ok(length) = sys::working_directory(self.cleared()) else { return false };
+    /// Takes the working directory. What is longer than the room is an error.
+    fn take_working_directory(&mut self) -> Result<(), c_int> {
+        let length = sys::working_directory(self.cleared())?;
         self.set(length);
+        Ok(())
+    }
+
+    /// The same, for names to be added to it; whether it is where it could be reached.
+    pub(crate) fn begin_at_working_directory(&mut self) -> bool {
+        let is_there = self.take_working_directory().is_ok() && self.as_bytes().first() == Some(&b'/');
+        self.begin_names();
+        is_there
+    }
+
+    /// Names are about to be added to a directory.
+    fn begin_names(&mut self) {
         if self.as_bytes() == b"/" {
             self.length = 0;
         }
-        !self.cut && matches!(self.as_bytes().first(), None | Some(b'/'))
     }
 
     /// Takes away the last name.
@@ -292,8 +303,7 @@ fn begin(dir: c_int, given: &[u8], path: &mut Path) -> Result<(), c_int> {
         return Ok(());
     }
     if dir == libc::AT_FDCWD {
-        let length = sys::working_directory(path.cleared())?;
-        path.set(length);
+        path.take_working_directory()?;
     } else {
         link_of(dir, path)?;
     }
@@ -301,9 +311,7 @@ fn begin(dir: c_int, given: &[u8], path: &mut Path) -> Result<(), c_int> {
     if path.as_bytes().first() != Some(&b'/') || path.as_bytes().ends_with(b" (deleted)") {
         return Err(libc::ESTALE);
     }
-    if path.as_bytes() == b"/" {
-        path.length = 0;
-    }
+    path.begin_names();
     Ok(())
 }
 
@@ -421,8 +429,8 @@ fn of_absolute_parent(ring: &Ring<'_>, parent: &[u8], path: &mut Path) -> Where 
 }
 
 fn of_working_directory(ring: &Ring<'_>, path: &mut Path) -> Where {
-    match sys::working_directory(path.cleared()) {
-        Ok(length) => path.set(length),
+    match path.take_working_directory() {
+        Ok(()) => {}
         Err(libc::ENOENT) => return Where::Elsewhere,
         // longer than the buffer, which is not filled then
         Err(_) => return of_existing(ring, libc::AT_FDCWD, c".", true, path),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use treeferry_core::event::micros;
 use treeferry_core::{Change, Event, Failure, Notice, Pass, RelPath, Work};
-use treeferry_mirror::Pending;
+use treeferry_mirror::{Pending, Timing};
 use treeferry_worker::{Mirrored, Reporter};
 
 /// The desk.
@@ -29,6 +29,12 @@ pub struct Desk {
 
 /// So many failures are kept; how many paths fail is known exactly.
 const FAILURES: usize = 10_000;
+
+/// The memory of a mirror of which everything was walked before, by a process that said up to when it was complete (µs since
+/// 1970). If that is still to come, this clock was set back since, or the other was ahead, and it says nothing.
+pub fn resumed(timing: Timing, complete_up_to: u64) -> Pending {
+    Pending::resumed(timing, if complete_up_to > now_us() { 0 } else { complete_up_to })
+}
 
 impl Desk {
     /// One on which there is everything to be done.

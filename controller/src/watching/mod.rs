@@ -81,8 +81,7 @@ pub fn run(
     let opened = detect::open(&wish.detect, &job, wish, polling(wish, request, &diary)?)?;
     let desk = Desk::new(match opened.resumes_from {
         None => Pending::new(wish.timing),
-        // if the clock was set back since, that says nothing
-        Some(then) => Pending::resumed(wish.timing, if then > now_us() { 0 } else { then }),
+        Some(then) => desk::resumed(wish.timing, then),
     });
     desk.walked_once.store(opened.resumes_from.is_some(), Relaxed);
     job.mirror_for(Box::new(Listener(Arc::clone(&desk))), Box::<Families>::default());

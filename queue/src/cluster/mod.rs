@@ -6,6 +6,7 @@
 //! acknowledged; in this order, so that at every instant either the broker or the ledger's outbox knows of every task.
 //! Whoever begins a task owns it, and all who have begun it before own it no more: their commits change nothing.
 
+mod asks;
 pub mod bundle;
 pub mod checkup;
 mod control;

@@ -1,15 +1,14 @@
 //! This process's place in the cluster: its connections, what runs beside the worker threads, and the synchronous
 //! face of it all. Threads that do file work wait for the kernel; what waits for peers is asynchronous, in here.
 
-use super::bundle::{Bundle, Commit, Lane};
+use super::bundle::{Bundle, Lane};
 use super::events::{self, Telling};
 use super::pulse::pulse;
 use super::reaper::reap;
 use super::report::{JobNow, NodeReport, Wanted, has_too_much};
 use crate::engine::Status;
-use crate::groups::{Claim, Owned};
 use crate::rabbitmq::{Arrival, Broker, Depth, Door, Errand, Slip};
-use crate::redis::{Begin, Committed, Lease, Ledger, LedgerError, Receipt, now_ms, prefix};
+use crate::redis::{Ledger, LedgerError, now_ms, prefix};
 use redis::AsyncCommands;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -21,7 +20,7 @@ use tokio::sync::mpsc;
 use treeferry_core::event::Outbox;
 use treeferry_core::job::JobState;
 use treeferry_core::wire::{self, MessageKind};
-use treeferry_core::{Change, Counters, Failure, GroupKey, JobId, JobSpec, NewTask, Notice, RelPath, TaskId};
+use treeferry_core::{Change, Counters, Failure, JobId, JobSpec, NewTask, Notice, TaskId};
 
 /// A task that no worker so far could run is offered again after this (ms).
 const DECLINED_MS: u64 = 3000;
@@ -443,20 +442,6 @@ impl Node {
         }
     }
 
-    pub(super) fn begin(&self, job: JobId, task: TaskId, token: u64) -> Result<Begin, LedgerError> {
-        self.rt.block_on(self.shared.ledger.begin(job, task, token))
-    }
-
-    pub(super) fn commit(&self, lease: Lease, c: &Commit) -> Result<Receipt, LedgerError> {
-        let s = &self.shared;
-        let r = self.rt.block_on(s.ledger.commit(lease, c, &s.node))?;
-        if r.outstanding == 0 && r.what == Committed::Done {
-            // over, in whatever way: the next pulse knows no more of it
-            lock(&self.shared.states).insert(lease.job, JobState::Done);
-        }
-        Ok(r)
-    }
-
     /// Publishes new tasks, and takes them out of the outbox when the broker has them.
     pub(super) fn publish(&self, job: JobId, made: Vec<(Lane, TaskId)>) {
         if !made.is_empty() {
@@ -553,66 +538,6 @@ impl Node {
     /// The state of a job as of the last pulse; `None`: not known here.
     pub(super) fn state(&self, job: JobId) -> Option<JobState> {
         lock(&self.shared.states).get(&job).copied()
-    }
-
-    pub(super) fn claim(
-        &self,
-        job: JobId,
-        key: GroupKey,
-        nlink: u32,
-        path: &RelPath,
-        wavers: bool,
-        abandoned: bool,
-    ) -> Claim {
-        let claim = self.rt.block_on(self.shared.ledger.claim(job, key, nlink, path, wavers, abandoned));
-        claim.unwrap_or_else(|e| {
-            self.end(job, JobState::Aborted, &e.to_string());
-            Claim::Wait
-        })
-    }
-
-    /// `None`: another leads the group.
-    pub(super) fn own_target(
-        &self,
-        lease: Lease,
-        key: GroupKey,
-        target: (u64, u64),
-        leader: Option<&RelPath>,
-    ) -> Option<Owned> {
-        self.rt.block_on(self.shared.ledger.own_target(lease, key, target, leader)).unwrap_or_else(|e| {
-            self.end(lease.job, JobState::Aborted, &e.to_string());
-            Some(Owned::Lost)
-        })
-    }
-
-    /// Whether it is the task's last.
-    pub(super) fn is_owned(&self, lease: Lease) -> bool {
-        self.rt.block_on(self.shared.ledger.is_owned(lease)).unwrap_or_else(|e| {
-            self.end(lease.job, JobState::Aborted, &e.to_string());
-            false
-        })
-    }
-
-    /// Whether one more of the job's deletions is left. A call that has to be repeated may take two.
-    pub(super) fn may_delete(&self, job: JobId, most: u64, take: bool) -> bool {
-        self.rt.block_on(self.shared.ledger.may_delete(job, most, take)).unwrap_or_else(|e| {
-            self.end(job, JobState::Aborted, &e.to_string());
-            false
-        })
-    }
-
-    /// Whether a process of that name works for the job, and who asks still owns the task that it is at.
-    pub(super) fn is_left(&self, lease: Lease, maker: &str) -> bool {
-        let p = prefix(lease.job);
-        let answer = self.rt.block_on(self.shared.ledger.stubborn(|mut c| {
-            let p = p.clone();
-            async move {
-                let mut pipe = redis::pipe();
-                pipe.atomic().sismember(format!("{p}makers"), maker).hget(format!("{p}begun"), lease.task.0);
-                pipe.query_async::<(bool, Option<String>)>(&mut c).await
-            }
-        }));
-        matches!(answer, Ok((true, Some(at))) if at == lease.to_text())
     }
 
     /// Notes that a process of that name (see `treeferry_fs::temp::maker_part`) works for a job.

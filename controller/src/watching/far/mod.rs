@@ -9,20 +9,22 @@
 //! had happened when it read a tick says so. What it says of another keeper's tick means nothing.
 
 mod book;
+mod clerk;
+mod errands;
 
-use super::desk::{Desk, Told, now_us};
+use super::desk::{Desk, Told, now_us, resumed};
 use super::diary::Diary;
 use super::walks::{self, Ground};
-use super::{Wish, audit, of_pending};
+use super::{Wish, audit};
 use crate::args::daemon::host;
 use crate::cluster::{absolute, connect};
 use crate::events::{self, Teller, Watched};
 use crate::job::Request;
 use crate::metering;
-use crate::nearby;
 use crate::output::{Console, End, Reading};
 use book::{Book, Kept};
-use serde_json::json;
+use clerk::Clerk;
+use errands::Errands;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -31,9 +33,9 @@ use std::time::{Duration, Instant};
 use treeferry_core::job::JobState;
 use treeferry_core::wire::{self, MessageKind};
 use treeferry_core::{Event, JobId, JobSpec, Stop, Work};
-use treeferry_mirror::{Batch, Errand, Finding, News, Pending, Said, Tick};
-use treeferry_queue::mirrors::{self, Inbox, Letter, Outgoing};
-use treeferry_queue::{Control, JobRecord, JobRow, LedgerError, Node, NodeReport, Site, Status};
+use treeferry_mirror::{Batch, Finding, News, Pending, Said};
+use treeferry_queue::mirrors::{self, Inbox, Letter};
+use treeferry_queue::{Control, JobRecord, LedgerError, Node, Site, Status};
 use treeferry_service::metrics::{Meter, Metrics};
 use treeferry_worker::{Job, OpenError, Reporter};
 
@@ -52,13 +54,6 @@ const ROUND: Duration = Duration::from_millis(100);
 const FLIGHT: usize = 64;
 /// Letters that are read before others have their turn.
 const LETTERS: usize = 1000;
-/// Between two ticks while something happens, and while nothing does.
-const TICKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
-/// Between two times that all is written.
-const WRITE: Duration = Duration::from_millis(500);
-/// An errand of which nothing was heard for so long is sent again, if it is not waiting at the broker: it, or its end, was
-/// lost with a worker or with the broker, which keeps neither on disk. Who works on one says so each second.
-const SILENCE: Duration = Duration::from_secs(5);
 /// After this it is said what is being waited for.
 const SAY: Duration = Duration::from_secs(5);
 
@@ -110,18 +105,20 @@ pub fn run(
     node.put_mirror(id, &record).and_then(|()| node.note_mirror(id, &fields)).map_err(|e| unreachable(&e))?;
 
     let pending = match again {
-        // another keeper's clock may have been ahead of this one's
-        true => Pending::resumed(
-            wish.timing,
-            if kept.complete_up_to > now_us() { 0 } else { kept.complete_up_to },
-        ),
+        true => resumed(wish.timing, kept.complete_up_to),
         false => Pending::new(wish.timing),
     };
     let desk = Desk::new(pending);
     desk.walked_once.store(again, Relaxed);
     let book = Arc::new(Book::new(life, wish.agents.clone(), &kept, again));
     let inbox = node.inbox(&mirrors::line(id), 0);
-    let outgoing = Arc::new(node.outgoing());
+    let errands = Arc::new(Errands {
+        mirror: id,
+        wish: record.created_ms,
+        life,
+        desk: Arc::clone(&desk),
+        outgoing: node.outgoing(),
+    });
     let teller = Some(Teller::new(node.outbox(), id, &spec));
     let watched: Arc<dyn Reporter> = Arc::new(Watched { console: Arc::clone(console), teller });
     let reporter: Arc<dyn Reporter> = Arc::new(Told::new(&desk, watched));
@@ -148,7 +145,7 @@ pub fn run(
         node: Arc::clone(&node),
         desk,
         book,
-        outgoing,
+        errands,
         reporter,
         job,
         began_ms: Control::now_ms(),
@@ -250,7 +247,7 @@ struct Keeper<'a> {
     node: Arc<Node>,
     desk: Arc<Desk>,
     book: Arc<Book>,
-    outgoing: Arc<Outgoing>,
+    errands: Arc<Errands>,
     reporter: Arc<dyn Reporter>,
     job: Arc<Job>,
     began_ms: u64,
@@ -284,15 +281,8 @@ impl Keeper<'_> {
                 Batch::Names { ticket, dir } => (ticket, Work::Names { dir, ticket: 0 }),
             };
             self.book.sent(ticket, &work);
-            self.send(ticket, work);
+            self.errands.send(ticket, work);
         }
-    }
-
-    fn send(&self, ticket: u64, work: Work) {
-        let names_are_known = self.desk.walked_once.load(Relaxed);
-        let (mirror, wish, life) = (self.id, self.record.created_ms, self.book.life);
-        let errand = Errand { mirror, wish, life, ticket, names_are_known, work };
-        drop(self.outgoing.send(mirrors::LOOKS, wire::encode(MessageKind::MirrorErrand, &errand), false));
     }
 
     fn hear(&self, letter: Letter) {
@@ -423,9 +413,8 @@ impl Keeper<'_> {
             node: Arc::clone(&self.node),
             desk: Arc::clone(&self.desk),
             book: Arc::clone(&self.book),
-            outgoing: Arc::clone(&self.outgoing),
+            errands: Arc::clone(&self.errands),
             began_ms: self.began_ms,
-            wish: self.record.created_ms,
             stop: self.stop.clone(),
             audited: self.audited.clone(),
         };
@@ -462,123 +451,5 @@ impl Keeper<'_> {
             _ => JobState::Failed,
         };
         End { state, counters, failures, aborted }
-    }
-}
-
-/// Writes ticks, and how the mirror stands, into the ledger, and acknowledges what is done.
-struct Clerk {
-    id: JobId,
-    who: String,
-    spec: JobSpec,
-    node: Arc<Node>,
-    desk: Arc<Desk>,
-    book: Arc<Book>,
-    outgoing: Arc<Outgoing>,
-    began_ms: u64,
-    wish: u64,
-    stop: Stop,
-    audited: Option<Arc<audit::Book>>,
-}
-
-impl Clerk {
-    fn run(&self) {
-        let (mut wrote, mut away) = (None::<Instant>, false);
-        loop {
-            let last = self.stop.is_set();
-            let idle = self.desk.pending().is_idle();
-            let tick = Tick { life: self.book.life, moment: self.desk.moment() };
-            let mut fields = vec![(TICK.to_owned(), tick.to_string().into_bytes())];
-            let all = last || wrote.is_none_or(|at| at.elapsed() >= WRITE);
-            let mut done_before = 0;
-            if all {
-                let pending = self.desk.pending();
-                done_before = pending.done_before();
-                let failing = pending.failing(usize::MAX);
-                drop(pending);
-                let walked = self.desk.walked_once.load(Relaxed);
-                fields.extend(self.book.fields(done_before, walked, failing.into_iter().map(|(p, _)| p)));
-                fields.push((REPORT.to_owned(), self.report().to_string().into_bytes()));
-            }
-            match self.node.note_mirror(self.id, &fields) {
-                Ok(()) => {
-                    if std::mem::take(&mut away) {
-                        tracing::warn!("the ledger is back");
-                    }
-                    if all {
-                        wrote = Some(Instant::now());
-                        self.book.done(done_before);
-                    }
-                }
-                Err(e) if !away => {
-                    away = true;
-                    tracing::warn!("how this mirror stands cannot be written: {e}");
-                }
-                Err(_) => {}
-            }
-            if all {
-                if let Ok(Some(other)) = self.node.keep_mirror(self.id, &self.who) {
-                    self.desk.abort(&format!("{other} keeps this mirror now"));
-                }
-                self.send_again();
-            }
-            if last {
-                return;
-            }
-            std::thread::sleep(if idle { TICKS.1 } else { TICKS.0 });
-        }
-    }
-
-    /// Sends errands again of which nothing was heard for long.
-    fn send_again(&self) {
-        let silent = self.book.silent(SILENCE);
-        // they may simply wait for somebody
-        if silent.is_empty() || self.node.waiting_in(mirrors::LOOKS) != Some(0) {
-            return;
-        }
-        tracing::info!(errands = silent.len(), "nothing was heard of errands: they are sent again");
-        for (ticket, work) in silent {
-            let names_are_known = self.desk.walked_once.load(Relaxed);
-            let (mirror, wish, life) = (self.id, self.wish, self.book.life);
-            let errand = Errand { mirror, wish, life, ticket, names_are_known, work };
-            drop(self.outgoing.send(mirrors::LOOKS, wire::encode(MessageKind::MirrorErrand, &errand), false));
-        }
-    }
-
-    /// What others may see of it.
-    fn report(&self) -> serde_json::Value {
-        let pending = self.desk.pending();
-        let f = pending.figures();
-        let mut mirror = of_pending(&pending, self.desk.moved.load(Relaxed));
-        mirror["agents"] = self.book.agents_json(|moment| pending.time_of(moment));
-        drop(pending);
-        mirror["kept_by"] = json!(self.who);
-        mirror["detect"] = json!(self.book.detectors());
-        mirror["audit"] = json!(self.audited.as_ref().map(|a| a.to_json()));
-        let mut counters = self.book.counters();
-        counters.add(&self.book.walked());
-        counters.failures = f.failing as u64;
-        let job = JobRow {
-            id: self.id,
-            spec: self.spec.clone(),
-            state: JobState::Running,
-            paused: false,
-            why: String::new(),
-            created_ms: self.began_ms,
-            ended_ms: None,
-            outstanding: (f.waiting + f.busy + f.walks) as u64,
-            counters,
-        };
-        let process = NodeReport {
-            worker: self.who.clone(),
-            node: self.node.name().to_owned(),
-            kind: "watch".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_ms: self.began_ms,
-            seen_ms: Control::now_ms(),
-            ..NodeReport::default()
-        };
-        let mut v = nearby::report(&job, &process, &self.desk.failures());
-        v["jobs"][0]["mirror"] = mirror;
-        v
     }
 }
