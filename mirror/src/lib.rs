@@ -2,6 +2,7 @@
 //! complete. Pure: no I/O, no clock, no thread; whoever hosts a mirror tells it the time.
 
 mod arrivals;
+mod births;
 mod failing;
 mod latency;
 mod news;

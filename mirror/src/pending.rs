@@ -1,20 +1,12 @@
-//! Paths that are to be looked at, and the moment up to which the target is complete.
+//! Paths that are to be looked at.
 //!
 //! A sign says that something happened to a path, and nothing else. What is to be done is decided by whoever looks, so
 //! signs of one path are merged while they wait, and while the path is being looked at.
 //!
-//! **Complete up to T** means: every change that was over before T is on the target. Each sign has a *birth*, a moment
-//! before which the change cannot have happened: the latest one up to which all changes had been told when the sign
-//! came. The target is complete up to the earliest birth of all that waits or is under way, and, if there is none, up to
-//! where all changes have been told. What was found at a path, or was not, may be the result of a rename that is not told
-//! yet; so whatever waited for it is dealt with only when everything has been told up to the end of the look. A path that
-//! failed is not waited for: it is named, and tried again by itself.
-//!
-//! Moments are µs that only go forward, whatever becomes of the clock of the wall; what that shows counts where somebody is
-//! told ([`Pending::clock`]).
+//! Up to which moment the target is complete is said by what waits and is under way ([`Births`]).
 
+use crate::births::Births;
 use crate::failing::Failing;
-use crate::wall::Wall;
 use crate::{Arrivals, Latency};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -157,11 +149,7 @@ pub struct Pending {
     walking: HashMap<u64, (RelPath, u64)>,
     /// A path of these that is being tried is in `waiting` or in `busy`.
     failing: Failing,
-    births: BTreeMap<u64, usize>,
-    /// Ends of looks and walks that were not told up to yet, with the births that they hold.
-    ended: VecDeque<(u64, u64)>,
-    told: u64,
-    wall: Wall,
+    births: Births,
     signs: u64,
     looks: u64,
     resyncs: u64,
@@ -184,10 +172,7 @@ impl Pending {
             below: BTreeMap::new(),
             walking: HashMap::new(),
             failing: Failing::default(),
-            births: BTreeMap::new(),
-            ended: VecDeque::new(),
-            told: 0,
-            wall: Wall::default(),
+            births: Births::default(),
             signs: 0,
             looks: 0,
             resyncs: 0,
@@ -203,43 +188,41 @@ impl Pending {
     pub fn resumed(timing: Timing, complete_up_to: u64) -> Pending {
         let mut p = Pending::new(timing);
         p.below.clear();
-        p.births.clear();
-        p.told = complete_up_to;
+        p.births = Births::resumed(complete_up_to);
         p
     }
 
     /// The clock of the wall showed `shown` (µs since 1970), between two moments. Whoever asks for [`Pending::figures`] has
     /// looked at it just before.
     pub fn clock(&mut self, before: u64, shown: u64, after: u64) {
-        self.wall.read(before, shown, after);
-        self.wall.forget(self.earliest());
+        self.births.clock(before, shown, after);
     }
 
-    /// The time of day (µs since 1970) of a moment: whoever has read less did so before it.
-    pub fn time_of(&self, moment: u64) -> u64 {
-        self.wall.of(moment)
+    /// The time of day (µs since 1970) of a moment: whoever has read less did so before it. `None`: it is 0, which is none.
+    pub fn time_of(&self, moment: u64) -> Option<u64> {
+        self.births.time(moment)
     }
 
     /// Everything that was said when less than this was told is done, but for paths that fail.
     pub fn done_before(&self) -> u64 {
-        self.earliest()
+        self.births.earliest()
     }
 
     /// Changes have been told up to this moment.
     pub fn told_up_to(&self) -> u64 {
-        self.told
+        self.births.told_up_to()
     }
 
     /// Something happened to a path.
     pub fn sign(&mut self, now: Instant, path: RelPath, sign: Sign) {
         self.signs += 1;
-        self.add(now, path, sign, self.told, None);
+        self.add(now, path, sign, self.births.told_up_to(), None);
     }
 
     /// A path has another name now.
     pub fn moved(&mut self, now: Instant, from: RelPath, to: RelPath, is_dir: bool) {
         self.signs += 1;
-        let mut birth = self.told;
+        let mut birth = self.births.told_up_to();
         let mut origin = from.clone();
         // it goes together with what is to be done about its old name, and about the name before that
         if let Some(old) = self.take_out(&from) {
@@ -261,17 +244,13 @@ impl Pending {
     /// Changes were missed: everything may have changed since the last moment up to which they were told.
     pub fn lost(&mut self) {
         self.resyncs += 1;
-        let birth = self.told;
+        let birth = self.births.told_up_to();
         self.add_below(RelPath::root(), birth);
     }
 
     /// All changes before this moment have been told.
     pub fn told(&mut self, moment: u64) {
-        self.told = self.told.max(moment);
-        while let Some((_, birth)) = self.ended.front().copied().filter(|(end, _)| *end < self.told) {
-            self.ended.pop_front();
-            self.drop_birth(birth);
-        }
+        self.births.told(moment);
     }
 
     /// Whoever looked at a path found that it, or another one, has to be looked at again; `below`: with all that is below.
@@ -295,7 +274,7 @@ impl Pending {
     /// The earliest birth of what is under way for a path, for one above it, or for one below.
     fn birth_of(&self, path: &RelPath) -> u64 {
         let ticket = |t: &u64| self.tickets.get(t).map(|t| t.birth);
-        let mut birth = self.told;
+        let mut birth = self.births.told_up_to();
         let mut above = Some(path.clone());
         while let Some(p) = above {
             birth = birth.min(self.busy.get(&p).and_then(ticket).unwrap_or(birth));
@@ -322,14 +301,14 @@ impl Pending {
             if !self.failing.contains(&path) {
                 let took = now.saturating_duration_since(since);
                 self.latency.count(took);
-                self.arrivals.count(self.wall.shows(moment), took);
+                self.arrivals.count(self.births.shown_at(moment), took);
             }
             // what was said meanwhile has its turn now
             if let Some(w) = self.waiting.get(&path) {
                 self.due.insert((w.due, path));
             }
         }
-        self.ended.push_back((moment, t.birth));
+        self.births.end(moment, t.birth);
     }
 
     /// What is to be looked at now, in at most so many batches that are under way at a time.
@@ -386,7 +365,7 @@ impl Pending {
         if !complete {
             self.add_below(path, birth);
         }
-        self.ended.push_back((moment, birth));
+        self.births.end(moment, birth);
     }
 
     /// When there is something to do next, if there is.
@@ -402,8 +381,8 @@ impl Pending {
     /// How it stands.
     pub fn figures(&self) -> Figures {
         Figures {
-            complete_up_to: Some(self.earliest()).filter(|b| *b > 0).map(|b| self.wall.of(b)),
-            told_up_to: if self.told == 0 { 0 } else { self.wall.of(self.told) },
+            complete_up_to: self.births.time(self.births.earliest()),
+            told_up_to: self.births.time(self.births.told_up_to()).unwrap_or(0),
             waiting: self.waiting.len(),
             busy: self.busy.len(),
             walks: self.below.len() + self.walking.len(),
@@ -434,26 +413,9 @@ impl Pending {
         &self.arrivals
     }
 
-    fn earliest(&self) -> u64 {
-        self.births.keys().next().copied().unwrap_or(self.told)
-    }
-
     fn draw(&mut self) -> u64 {
         self.next_ticket += 1;
         self.next_ticket - 1
-    }
-
-    fn add_birth(&mut self, birth: u64) {
-        *self.births.entry(birth).or_default() += 1;
-    }
-
-    fn drop_birth(&mut self, birth: u64) {
-        if let Some(n) = self.births.get_mut(&birth) {
-            *n -= 1;
-            if *n == 0 {
-                self.births.remove(&birth);
-            }
-        }
     }
 
     fn add(&mut self, now: Instant, path: RelPath, sign: Sign, birth: u64, from: Option<RelPath>) {
@@ -503,7 +465,7 @@ impl Pending {
             }
         }
         from = from.filter(|f| *f != path);
-        self.add_birth(birth);
+        self.births.add(birth);
         if !self.busy.contains_key(&path) {
             self.due.insert((due, path.clone()));
         }
@@ -519,11 +481,11 @@ impl Pending {
 
     /// More waits than can be kept: everything is looked at instead.
     fn give_up(&mut self, now: Instant) {
-        let birth = self.earliest();
+        let birth = self.births.earliest();
         self.resyncs += 1;
         self.due.clear();
         for (path, w) in std::mem::take(&mut self.waiting) {
-            self.drop_birth(w.birth);
+            self.births.drop(w.birth);
             self.let_go(now, &path);
         }
         self.add_below(RelPath::root(), birth);
@@ -532,7 +494,7 @@ impl Pending {
     fn take_out(&mut self, path: &RelPath) -> Option<Waiting> {
         let w = self.waiting.remove(path)?;
         self.due.remove(&(w.due, path.clone()));
-        self.drop_birth(w.birth);
+        self.births.drop(w.birth);
         Some(w)
     }
 
@@ -574,16 +536,16 @@ impl Pending {
         for p in covered {
             if let Some(b) = self.below.remove(&p) {
                 birth = birth.min(b);
-                self.drop_birth(b);
+                self.births.drop(b);
             }
         }
         let above = self.below.keys().find(|p| p.covers(&path)).cloned();
         let path = above.unwrap_or(path);
         if let Some(b) = self.below.remove(&path) {
             birth = birth.min(b);
-            self.drop_birth(b);
+            self.births.drop(b);
         }
-        self.add_birth(birth);
+        self.births.add(birth);
         self.below.insert(path, birth);
     }
 
@@ -620,11 +582,11 @@ impl Pending {
     }
 
     fn issue(&mut self, ticket: u64, all: Vec<(RelPath, Waiting)>) {
-        let birth = all.iter().map(|(_, w)| w.birth).min().unwrap_or(self.told);
-        self.add_birth(birth);
+        let birth = all.iter().map(|(_, w)| w.birth).min().unwrap_or(self.births.told_up_to());
+        self.births.add(birth);
         let mut paths = Vec::with_capacity(all.len());
         for (path, w) in all {
-            self.drop_birth(w.birth);
+            self.births.drop(w.birth);
             self.busy.insert(path.clone(), ticket);
             paths.push((path, w.since));
         }
@@ -634,7 +596,7 @@ impl Pending {
     /// Paths that failed and are to be tried again.
     fn retry(&mut self, now: Instant) {
         while let Some(path) = self.failing.due(now) {
-            self.add(now, path, Sign::Tree, self.told, None);
+            self.add(now, path, Sign::Tree, self.births.told_up_to(), None);
         }
     }
 

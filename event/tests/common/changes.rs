@@ -250,18 +250,20 @@ pub fn odd_names(start: Start) {
         start,
         |_| {},
         |s| {
-            let names: Vec<&OsStr> = names.iter().chain(&more).map(|n| OsStr::from_bytes(n)).collect();
-            let told = s.after(|s| names.iter().for_each(|n| fs::write(s.source.join(n), "").unwrap()));
-            names.iter().for_each(|n| _ = told.expect(n, What::Changed));
+            let names: Vec<PathBuf> =
+                names.iter().chain(&more).map(|n| PathBuf::from(OsStr::from_bytes(n))).collect();
+            let write = |s: &Scene, all: &[PathBuf]| {
+                all.iter().for_each(|n| fs::write(s.source.join(n), "").unwrap())
+            };
+            s.after_each(|s| write(s, &names), &names, &What::Changed);
             for name in &names {
                 fs::remove_file(s.source.join(name)).unwrap();
                 fs::create_dir(s.source.join(name)).unwrap();
             }
-            let files = || names.iter().map(|n| Path::new(n).join("file"));
+            let files: Vec<PathBuf> = names.iter().map(|n| n.join("file")).collect();
             let now = Instant::now();
             s.up_to(now);
-            let told = s.after(|s| files().for_each(|f| fs::write(s.source.join(f), "").unwrap()));
-            files().for_each(|f| _ = told.expect(f, What::Changed));
+            s.after_each(|s| write(s, &files), &files, &What::Changed);
         },
     );
 }

@@ -67,6 +67,18 @@ impl Scene {
         self.up_to(Instant::now())
     }
 
+    /// All that is told after something was done to some paths, until this is said of each. A file is closed when nobody has
+    /// it open any more, and a process that another test starts at that moment has, until it has become its program.
+    pub fn after_each(&mut self, change: impl FnOnce(&Scene), paths: &[PathBuf], what: &What) -> Told {
+        let began = Instant::now();
+        let mut told = self.after(change);
+        while let Some(missing) = paths.iter().find(|p| !told.of(p).contains(&what)) {
+            assert!(began.elapsed() < DEADLINE, "{missing:?}: no {what:?} in {told:?}");
+            told.0.extend(self.up_to(Instant::now()).0);
+        }
+        told
+    }
+
     /// All that is told until it is said that everything up to a moment was told.
     pub fn up_to(&mut self, moment: Instant) -> Told {
         let began = Instant::now();

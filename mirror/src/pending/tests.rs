@@ -481,7 +481,7 @@ fn no_birth_is_lost_or_kept_in_random_renames() {
             p.told(us);
         }
         assert!(p.is_idle(), "seed {seed}");
-        assert_eq!(p.births, BTreeMap::new(), "seed {seed}");
+        assert_eq!(p.births.held, BTreeMap::new(), "seed {seed}");
         assert_eq!(p.failing(9), [], "seed {seed}: what failed was tried again");
     }
 }

@@ -239,13 +239,10 @@ impl Book {
         vec!["agents".to_owned()]
     }
 
-    /// Agents, for those who watch. `time_of` says the time of day of a moment (µs since 1970).
-    pub fn agents_json(&self, time_of: impl Fn(u64) -> u64) -> Value {
+    /// Agents, for those who watch. `time_of` says the time of day of a moment (µs since 1970), if it is one.
+    pub fn agents_json(&self, time_of: impl Fn(u64) -> Option<u64>) -> Value {
         let s = self.state();
-        let one = |(name, a): (&String, &Agent)| {
-            let told = (a.told > 0).then(|| time_of(a.told));
-            json!({"name": name, "told_up_to_us": told, "heard_ms_ago": a.at.elapsed().as_millis() as u64})
-        };
+        let one = |(name, a): (&String, &Agent)| json!({"name": name, "told_up_to_us": time_of(a.told), "heard_ms_ago": a.at.elapsed().as_millis() as u64});
         let mut all: Vec<Value> = s.agents.iter().map(one).collect();
         let missing = self.wanted.iter().map(String::as_str).chain(s.heard.agents());
         for name in missing.filter(|n| !s.agents.contains_key(*n)).collect::<std::collections::BTreeSet<_>>()
