@@ -10,8 +10,12 @@ use treeferry_ring::{Epoch, Kind, Ring};
 
 /// The status of a descriptor if it is that of a file, open for writing.
 pub(crate) fn written(fd: c_int) -> Option<libc::stat> {
-    let flags = sys::flags_of(fd, libc::F_GETFL).ok()?;
-    if flags & libc::O_ACCMODE == libc::O_RDONLY || flags & libc::O_PATH != 0 {
+    written_by(fd, sys::flags_of(fd, libc::F_GETFL).ok()?)
+}
+
+/// The same if its flags are known.
+pub(crate) fn written_by(fd: c_int, flags: c_int) -> Option<libc::stat> {
+    if !is_for_writing(flags) {
         return None;
     }
     sys::stat_of(fd).ok().filter(is_regular)
@@ -194,8 +198,8 @@ pub(crate) fn copied(old: c_int, new: c_int) -> c_int {
 pub(crate) fn closing<R>(
     fd: c_int,
     flushes: Flushes,
-    real: impl FnOnce() -> R,
-    is_closed: impl FnOnce(&R) -> bool,
+    real: impl Fn() -> R,
+    is_closed: impl Fn(&R) -> bool,
 ) -> R {
     if !shared::is_named() {
         return real();
@@ -221,37 +225,43 @@ pub(crate) fn closing<R>(
             }
             result
         }
-        _ => closing_unknown(fd, real, is_closed),
+        _ => {
+            let mut result = None;
+            closing_unknown(fd, &mut || {
+                let returned = result.insert(real());
+                is_closed(returned)
+            });
+            // it was called
+            result.unwrap_or_else(real)
+        }
     }
 }
 
+/// Closes it by `real`, which says whether it is closed.
 #[inline(never)]
-fn closing_unknown<R>(fd: c_int, real: impl FnOnce() -> R, is_closed: impl FnOnce(&R) -> bool) -> R {
+fn closing_unknown(fd: c_int, real: &mut dyn FnMut() -> bool) {
     match written(fd) {
-        None => real(),
-        Some(s) => under_way(|| closing_written(fd, &s, real, is_closed)),
+        None => {
+            real();
+        }
+        Some(s) => under_way(|| closing_written(fd, &s, real)),
     }
 }
 
-fn closing_written<R>(
-    fd: c_int,
-    s: &libc::stat,
-    real: impl FnOnce() -> R,
-    is_closed: impl FnOnce(&R) -> bool,
-) -> R {
-    let Some(ring) = shared::ring() else { return real() };
+fn closing_written(fd: c_int, s: &libc::stat, real: &mut dyn FnMut() -> bool) {
+    let Some(ring) = shared::ring() else {
+        real();
+        return;
+    };
     if ring.is_full() {
-        let result = real();
-        untold(&ring);
-        return result;
+        real();
+        return untold(&ring);
     }
     let mut path = Path::new();
     let at = path::of_known(&ring, fd, s, &mut path);
-    let result = real();
-    if is_closed(&result) {
+    if real() {
         say(&ring, closed(id_in(s)), id_in(s), at, &path);
     }
-    result
 }
 
 /// What is open by another descriptor too is not finished.

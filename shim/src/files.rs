@@ -107,7 +107,7 @@ fn still(succeeded: bool, fd: c_int) {
 }
 
 /// One descriptor becomes a copy of another, and what it was is closed.
-fn over(old: c_int, new: c_int, real: impl FnOnce() -> c_int) -> c_int {
+fn over(old: c_int, new: c_int, real: impl Fn() -> c_int) -> c_int {
     if old == new { real() } else { copied(old, closing(new, Flushes::No, real, |r| *r >= 0)) }
 }
 

@@ -20,6 +20,7 @@
 
 #![no_std]
 
+mod apart;
 mod attributes;
 mod descriptors;
 mod ends;

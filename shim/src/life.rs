@@ -1,6 +1,6 @@
 //! A process begins, is forked, becomes another program, ends: what is known of its open files goes along, or is told.
 
-use crate::descriptors::{find, held, written};
+use crate::descriptors::{find, held, written, written_by};
 use crate::table::{self, Known};
 use crate::tell::{Saying, id_in, put, put_known};
 use crate::{ends, files, process, shared, sys};
@@ -12,10 +12,9 @@ use treeferry_ring::{Handed, Kind};
 pub(crate) fn begun() {
     let mut ring = None;
     for fd in 0..3 {
-        let Some(s) = written(fd) else {
-            if sys::flags_of(fd, libc::F_GETFD).is_ok() {
-                table::set(fd, Known::Harmless);
-            }
+        let Ok(flags) = sys::flags_of(fd, libc::F_GETFL) else { continue };
+        let Some(s) = written_by(fd, flags) else {
+            table::set(fd, Known::Harmless);
             continue;
         };
         ring = ring.or_else(shared::ring);

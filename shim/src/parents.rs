@@ -9,6 +9,7 @@
 //!
 //! No lock: a slot that another thread, or the code that a signal has interrupted, writes just now is not used.
 
+use crate::apart::{self, Apart};
 use crate::path::Path;
 use crate::sys;
 use core::ffi::c_int;
@@ -21,7 +22,7 @@ const SLOTS: usize = 16;
 /// Longest path that is remembered.
 const PATH_WORDS: usize = 28;
 
-struct Slot {
+pub(crate) struct Slot {
     /// Odd: it is being written.
     seq: AtomicU64,
     changes: AtomicU64,
@@ -32,14 +33,8 @@ struct Slot {
     real: [AtomicU64; PATH_WORDS],
 }
 
-const fn zeros<const N: usize>() -> [AtomicU64; N] {
-    [const { AtomicU64::new(0) }; N]
-}
-
-static CACHE: [Slot; SLOTS] = [const {
-    let [seq, changes, until, lengths] = zeros();
-    Slot { seq, changes, until, lengths, used: zeros(), real: zeros() }
-}; SLOTS];
+/// What is believed.
+pub(crate) struct Cache([Slot; SLOTS]);
 
 /// How often somebody wanted to remember something. A process that opens one file has no use for it.
 #[unsafe(link_section = ".data.hot")]
@@ -111,12 +106,13 @@ pub(crate) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     (path.first() == Some(&b'/') && is_name).then_some((parent, name))
 }
 
-fn slot(path: &[u8]) -> Option<&'static Slot> {
+/// `apart`: where the slots are.
+fn slot(path: &[u8], apart: impl FnOnce() -> Option<&'static Apart>) -> Option<&'static Slot> {
     if path.len() > PATH_WORDS * 8 {
         return None;
     }
     let sum = path.chunks(8).fold(path.len() as u64, |sum, part| mixed(sum, word_of(part)));
-    CACHE.get(sum as usize % SLOTS)
+    apart()?.cache.0.get(sum as usize % SLOTS)
 }
 
 /// What is believed of the directory of this path, and its real path.
@@ -124,7 +120,7 @@ pub(crate) fn look(ring: &Ring<'_>, used: &[u8], real: &mut Path) -> Option<Pare
     if WANTED.load(Relaxed) < 2 {
         return None;
     }
-    let slot = slot(used)?;
+    let slot = slot(used, apart::get)?;
     let seq = slot.seq.load(Acquire);
     if seq & 1 != 0 || slot.lengths.load(Relaxed) as u32 as usize != used.len() {
         return None;
@@ -145,13 +141,14 @@ pub(crate) fn look(ring: &Ring<'_>, used: &[u8], real: &mut Path) -> Option<Pare
 /// Remembers where the directory of a path is. `changes` is what [`Ring::settled_changes`] said before that was found
 /// out; `real` is empty if it is not mirrored.
 pub(crate) fn remember(changes: Option<u64>, used: &[u8], real: &[u8]) {
-    let (Some(changes), Some(slot)) = (changes, slot(used)) else { return };
+    let Some(changes) = changes else { return };
     if WANTED.load(Relaxed) < 2 && WANTED.fetch_add(1, Relaxed) == 0 {
         return;
     }
     if real.len() > PATH_WORDS * 8 {
         return;
     }
+    let Some(slot) = slot(used, apart::made) else { return };
     let seq = slot.seq.load(Relaxed);
     if seq & 1 != 0 || slot.seq.compare_exchange(seq, seq + 1, Acquire, Relaxed).is_err() {
         return;

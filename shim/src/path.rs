@@ -204,12 +204,6 @@ pub(crate) fn believed(ring: &Ring<'_>, how: Opened<'_>, path: &mut Path) -> Opt
 /// How many symlinks may be on the way (path_resolution(7)).
 const MOST_LINKS: usize = 40;
 
-/// What is left of a path after a symlink: it ends where the room ends.
-struct Rest {
-    room: [u8; MAX_PATH_BYTES],
-    begins: usize,
-}
-
 /// The path of what a name leads to, without symlinks, and its status: what is too long for a path has none.
 ///
 /// Each name on the way is asked for by its path. To open it would be one question, and take a number for a moment that
@@ -217,14 +211,30 @@ struct Rest {
 #[inline(never)]
 fn resolve(dir: c_int, given: &[u8], follow: bool, path: &mut Path) -> Result<Option<libc::stat>, c_int> {
     begin(dir, given, path)?;
-    let mut rest = Rest { room: [0; MAX_PATH_BYTES], begins: MAX_PATH_BYTES };
-    let (mut given, mut links) = (Some(given), 0);
+    match walk(given, follow, path)? {
+        Walked::There(s) => Ok(Some(s)),
+        Walked::TooLong => Ok(None),
+        Walked::Link(more) => resolve_links(more, follow, path),
+    }
+}
+
+/// How far a walk has come.
+enum Walked<'a> {
+    /// To its end.
+    There(libc::stat),
+    /// The path is too long.
+    TooLong,
+    /// To a symlink, which is the path, and behind it comes this.
+    Link(&'a [u8]),
+}
+
+/// Walks from a directory by names.
+fn walk<'a>(mut given: &'a [u8], follow: bool, path: &mut Path) -> Result<Walked<'a>, c_int> {
     loop {
-        let text = given.unwrap_or(rest.text());
-        let end = text.iter().position(|b| *b == b'/');
-        let name = text.get(..end.unwrap_or(text.len())).unwrap_or_default();
-        let more = end.map_or(&b""[..], |end| text.get(end + 1..).unwrap_or_default());
-        let (left, is_last) = (more.len(), more.iter().all(|b| *b == b'/'));
+        let end = given.iter().position(|b| *b == b'/');
+        let name = given.get(..end.unwrap_or(given.len())).unwrap_or_default();
+        let more = end.map_or(&b""[..], |end| given.get(end + 1..).unwrap_or_default());
+        let is_last = more.iter().all(|b| *b == b'/');
         let is_name = !matches!(name, b"" | b"." | b"..");
         match name {
             b"" | b"." => {}
@@ -232,34 +242,45 @@ fn resolve(dir: c_int, given: &[u8], follow: bool, path: &mut Path) -> Result<Op
             name => path.push(name),
         }
         if path.cut {
-            return Ok(None);
+            return Ok(Walked::TooLong);
         }
         if is_last || is_name {
             let s = path.status()?;
             if s.st_mode & libc::S_IFMT == libc::S_IFLNK && (follow || end.is_some()) {
-                links += 1;
-                if links > MOST_LINKS {
-                    return Err(libc::ELOOP);
-                }
-                if let Some(more) = given.and_then(|g| g.get(g.len() - left..)) {
-                    rest.keep(more)?;
-                }
-                rest.begin_anew(path, left)?;
-                given = None;
-                continue;
+                return Ok(Walked::Link(more));
             }
             if is_last {
                 if path.length == 0 {
                     path.push(b"");
                 }
-                return Ok(Some(s));
+                return Ok(Walked::There(s));
             }
         }
-        match given {
-            Some(g) => given = g.get(g.len() - left..),
-            None => rest.begins = MAX_PATH_BYTES - left,
-        }
+        given = more;
     }
+}
+
+/// Goes on behind a symlink, which is the path. Apart from the walk, for the room on the stack: few paths have one.
+#[inline(never)]
+fn resolve_links(more: &[u8], follow: bool, path: &mut Path) -> Result<Option<libc::stat>, c_int> {
+    let mut rest = Rest { room: [0; MAX_PATH_BYTES], begins: MAX_PATH_BYTES };
+    rest.put_before(more)?;
+    for _ in 0..MOST_LINKS {
+        rest.begin_anew(path)?;
+        let left = match walk(rest.text(), follow, path)? {
+            Walked::There(s) => return Ok(Some(s)),
+            Walked::TooLong => return Ok(None),
+            Walked::Link(more) => more.len(),
+        };
+        rest.begins = MAX_PATH_BYTES - left;
+    }
+    Err(libc::ELOOP)
+}
+
+/// What is left of a path after a symlink: it ends where the room ends.
+struct Rest {
+    room: [u8; MAX_PATH_BYTES],
+    begins: usize,
 }
 
 impl Rest {
@@ -267,18 +288,11 @@ impl Rest {
         self.room.get(self.begins..).unwrap_or_default()
     }
 
-    /// Takes what is left of the path that was given.
-    fn keep(&mut self, more: &[u8]) -> Result<(), c_int> {
-        self.begins = MAX_PATH_BYTES;
-        self.put_before(more)
-    }
-
-    /// The path is that of a symlink: goes on with its text, and then with so many bytes as were left.
-    fn begin_anew(&mut self, path: &mut Path, left: usize) -> Result<(), c_int> {
+    /// The path is that of a symlink: goes on with its text, and then with what is left.
+    fn begin_anew(&mut self, path: &mut Path) -> Result<(), c_int> {
         let mut link = [0_u8; MAX_PATH_BYTES];
         let length = sys::read_link(path.as_c().ok_or(libc::ENAMETOOLONG)?, &mut link)?;
         let link = link.get(..length).filter(|l| l.len() < MAX_PATH_BYTES).ok_or(libc::ENAMETOOLONG)?;
-        self.begins = MAX_PATH_BYTES - left.min(MAX_PATH_BYTES);
         self.put_before(b"/")?;
         self.put_before(link)?;
         path.pop();

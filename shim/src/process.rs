@@ -4,17 +4,12 @@
 //! in whatever is forked (`MADV_WIPEONFORK`, madvise(2), since Linux 4.14). A child that shares its memory with this
 //! process has that number too: as long as there may be one, it is asked for.
 
+use crate::apart::{self, Apart, PAGE_BYTES};
 use crate::sys;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
 
 /// After so many questions it is remembered: to set that up costs more than to ask a few times.
 const QUESTIONS: u32 = 32;
-/// The largest page there is.
-const PAGE_BYTES: usize = if cfg!(target_arch = "x86_64") { 4096 } else { 65_536 };
-const PAGE_WORDS: usize = PAGE_BYTES / 8;
-
-/// A whole page is in it, wherever it begins.
-static ROOM: [AtomicU64; 2 * PAGE_WORDS] = [const { AtomicU64::new(0) }; 2 * PAGE_WORDS];
 #[unsafe(link_section = ".data.hot")]
 static ASKED: AtomicU32 = AtomicU32::new(0);
 /// Whether a child may be using this memory: between vfork(2) and exec(2).
@@ -28,24 +23,26 @@ pub(crate) fn number() -> u32 {
         ASKED.fetch_add(1, Relaxed);
         return sys::process();
     }
-    match page().load(Relaxed) {
+    match apart::get().map_or(0, |a| page(a).load(Relaxed)) {
         0 => ask(),
         number => number as u32,
     }
 }
 
-/// The first word of the page.
-fn page() -> &'static AtomicU64 {
-    let begins = (ROOM.as_ptr() as usize).wrapping_neg() % PAGE_BYTES / 8;
-    ROOM.get(begins).unwrap_or(&ROOM[0])
+/// Where it is remembered.
+fn page(apart: &Apart) -> &AtomicU64 {
+    let [first, ..] = &apart.page;
+    first
 }
 
 /// Also after a fork: then the page is cleared, and will be again.
 #[cold]
 fn ask() -> u32 {
     let number = sys::process();
-    if sys::wipe_on_fork(page().as_ptr() as usize, PAGE_BYTES) {
-        page().store(u64::from(number), Relaxed);
+    if let Some(apart) = apart::made()
+        && sys::wipe_on_fork(&raw const apart.page as usize, PAGE_BYTES)
+    {
+        page(apart).store(u64::from(number), Relaxed);
     }
     number
 }

@@ -130,6 +130,7 @@ pub(crate) fn renumbered() {
 
 /// This process has been forked.
 pub(crate) fn forked() {
+    sys::forked();
     TOUCHED.store(false, Relaxed);
     if RENUMBERED.load(Relaxed) {
         FOREIGN.store(0, Relaxed);

@@ -13,6 +13,7 @@
 //! What is not known is asked for, so whatever was opened, copied or closed by other ways is no more than slow; a number
 //! that was closed by such a way and given out again by another is the one thing that could be mistaken.
 
+use crate::apart::{self, Apart};
 use crate::process;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::*};
@@ -45,7 +46,7 @@ pub(crate) enum Known {
     Told(Epoch, u64),
 }
 
-struct Slot {
+pub(crate) struct Slot {
     /// Which file it is.
     id: AtomicU64,
     /// The epoch, and what is known.
@@ -59,7 +60,8 @@ const fn unknown<const N: usize>() -> [Slot; N] {
 /// The first descriptors are those that every process uses.
 #[unsafe(link_section = ".data.hot")]
 static FIRST: [Slot; FEW] = unknown();
-static OTHERS: [Slot; DESCRIPTORS - FEW] = unknown();
+/// The others.
+pub(crate) struct Others([Slot; DESCRIPTORS - FEW]);
 
 /// The highest descriptor that is asked for when a program ends. A program gets descriptors of whoever starts it; more
 /// than a few does nobody hand on who does not know what they are for.
@@ -72,22 +74,24 @@ static HAS_OPEN: AtomicBool = AtomicBool::new(false);
 #[unsafe(link_section = ".data.hot")]
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
-fn slot(fd: c_int) -> Option<&'static Slot> {
+/// `apart`: where the others are.
+fn slot(fd: c_int, apart: impl FnOnce() -> Option<&'static Apart>) -> Option<&'static Slot> {
     let number = usize::try_from(fd).ok()?;
-    let slot = FIRST.get(number).or_else(|| OTHERS.get(number.wrapping_sub(FEW)))?;
+    let other = |number: usize| if number < DESCRIPTORS { apart()?.others.0.get(number - FEW) } else { None };
+    let slot = FIRST.get(number).or_else(|| other(number))?;
     (!process::is_shared() || OWNER.load(Relaxed) == process::number()).then_some(slot)
 }
 
 /// What is known of a descriptor.
 #[inline]
 pub(crate) fn get(fd: c_int) -> Known {
-    slot(fd).map_or(Known::Unknown, |s| read(s, s.known.load(Acquire)))
+    slot(fd, apart::get).map_or(Known::Unknown, |s| read(s, s.known.load(Acquire)))
 }
 
 /// Forgets a descriptor: it is about to be closed. Returns what was known.
 #[inline]
 pub(crate) fn take(fd: c_int) -> Known {
-    slot(fd).map_or(Known::Unknown, |s| match s.known.load(Acquire) {
+    slot(fd, apart::get).map_or(Known::Unknown, |s| match s.known.load(Acquire) {
         UNKNOWN => Known::Unknown,
         _ => read(s, s.known.swap(UNKNOWN, AcqRel)),
     })
@@ -106,7 +110,8 @@ fn read(slot: &Slot, known: u64) -> Known {
 /// Remembers what is known of a descriptor.
 #[inline]
 pub(crate) fn set(fd: c_int, what: Known) {
-    let Some(slot) = slot(fd) else { return };
+    let apart = if what == Known::Unknown { apart::get } else { apart::made };
+    let Some(slot) = slot(fd, apart) else { return };
     let known = match what {
         Known::Unknown => UNKNOWN,
         Known::Harmless => HARMLESS,
@@ -128,14 +133,14 @@ pub(crate) fn set(fd: c_int, what: Known) {
 
 /// Remembers that a descriptor was opened with `O_NOFOLLOW`, and that the program has asked for that.
 pub(crate) fn ask_for(fd: c_int) {
-    if let Some(slot) = slot(fd) {
+    if let Some(slot) = slot(fd, apart::made) {
         slot.known.fetch_or(ASKED_FOR, AcqRel);
     }
 }
 
 /// Whether that is so.
 pub(crate) fn is_asked_for(fd: c_int) -> bool {
-    slot(fd).is_some_and(|s| s.known.load(Acquire) & ASKED_FOR != 0)
+    slot(fd, apart::get).is_some_and(|s| s.known.load(Acquire) & ASKED_FOR != 0)
 }
 
 /// A descriptor has become a copy of another.
@@ -165,7 +170,10 @@ pub(crate) fn has_open() -> bool {
 }
 
 fn seen() -> impl Iterator<Item = &'static Slot> {
-    FIRST.iter().chain(&OTHERS).take(usize::try_from(highest()).map_or(0, |n| n + 1))
+    FIRST
+        .iter()
+        .chain(apart::get().into_iter().flat_map(|a| &a.others.0))
+        .take(usize::try_from(highest()).map_or(0, |n| n + 1))
 }
 
 /// Whether another descriptor has the same file, as far as is known.

@@ -101,6 +101,12 @@ impl<'a> Mirror<'a> {
     #[track_caller]
     fn stop(self) {
         assert_eq!(self.figure("resyncs"), 0, "something was missed, and all was walked again");
+        // open files are looked at each second: who stops it then interrupts that
+        let began = Instant::now();
+        while self.status().is_none_or(|m| m["waiting"] != 0 || m["busy"] != 0) {
+            assert!(began.elapsed() < PATIENCE, "there is always something to do: {:#?}", self.status());
+            std::thread::sleep(Duration::from_millis(20));
+        }
         self.live.signal(Signal::TERM);
         self.live.finish().expect(0);
     }
