@@ -1,9 +1,13 @@
-//! What is where in the file.
+//! What is where in the file: the slots first, then the table, and the header at the end. All that is not in a slot counts
+//! backwards from the last word.
+//!
+//! So the header is where the mapping ends, and that is next to what a process has mapped before, as Linux gives addresses from
+//! the top down: it needs no page of the page table for itself, which would cost a process more than to look at the ring.
 
 use core::sync::atomic::{AtomicU64, Ordering::*};
 
 /// Version of the layout. Another one is another ring.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 /// Bytes of a slot.
 pub const SLOT_BYTES: usize = SLOT_WORDS * 8;
 /// Fewest slots of a ring: the longest record fits into it three times.
@@ -35,8 +39,8 @@ const EPOCH: usize = 40;
 const CHANGES_BEGUN: usize = 41;
 const CHANGES_ENDED: usize = 42;
 pub(crate) const TABLE: usize = 48;
-/// First word of the first slot; the table ends before it, and it begins a page.
-const FIRST: usize = 33_280;
+/// Words that are not in slots: whole pages.
+const REST: usize = 33_280;
 
 /// Why a file is no ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +68,7 @@ impl core::fmt::Display for Bad {
 
 /// Length of a file with so many slots, in bytes.
 pub const fn bytes_for(slots: usize) -> usize {
-    (FIRST + slots * SLOT_WORDS) * 8
+    (slots * SLOT_WORDS + REST) * 8
 }
 
 /// How many slots a file of this length has; `None`: it cannot be a ring.
@@ -131,12 +135,19 @@ impl<'a> Ring<'a> {
         Ok(ring)
     }
 
-    /// Takes memory for a ring if it is one.
+    /// Takes memory for a ring if it is one. It may be written to, as by [`Ring::touch`].
     pub fn open(words: &'a [AtomicU64]) -> Result<Ring<'a>, Bad> {
         let slots = slots_in(words.len() * 8).ok_or(Bad::Size)?;
         let ring = Ring { words, slots };
+        ring.touch();
         if ring.word(MAGIC).load(Acquire) != MAGIC_WORD {
-            return Err(Bad::Magic);
+            // before version 3 the header came first
+            return match words {
+                [magic, version, ..] if magic.load(Relaxed) == MAGIC_WORD => {
+                    Err(Bad::Version(version.load(Relaxed)))
+                }
+                _ => Err(Bad::Magic),
+            };
         }
         match ring.word(LAYOUT).load(Relaxed) {
             VERSION => {}
@@ -167,6 +178,11 @@ impl<'a> Ring<'a> {
     /// How many slots it has.
     pub fn slots(&self) -> usize {
         self.slots
+    }
+
+    /// Sees to it that the header can be written: a page that is read first and then written is asked for twice.
+    pub fn touch(&self) {
+        self.word(MAGIC).fetch_or(0, Relaxed);
     }
 
     /// What tells it from another one at the same path.
@@ -321,13 +337,13 @@ impl<'a> Ring<'a> {
     /// A word of the header or of the table. Both are within every ring, as [`slots_in`] has seen to.
     pub(crate) fn word(&self, at: usize) -> &'a AtomicU64 {
         static NOWHERE: AtomicU64 = AtomicU64::new(0);
-        self.words.get(at).unwrap_or(&NOWHERE)
+        self.words.len().checked_sub(1 + at).and_then(|at| self.words.get(at)).unwrap_or(&NOWHERE)
     }
 
     /// The words of the slot of a position.
     pub(crate) fn slot(&self, position: u64) -> &'a [AtomicU64] {
         let number = (position & (self.slots as u64 - 1)) as usize;
-        let from = FIRST + number * SLOT_WORDS;
+        let from = number * SLOT_WORDS;
         self.words.get(from..from + SLOT_WORDS).unwrap_or_default()
     }
 }

@@ -231,9 +231,9 @@ fn nonsense_stops_nobody() {
             let place = random() as usize;
             // header, table, or the slots
             let at = match random() % 4 {
-                0 => place % 48,
+                0 => memory.len() - 1 - place % 48,
                 1 => place % memory.len(),
-                _ => memory.len() - 1 - place % (64 * 32),
+                _ => place % (64 * 32),
             };
             let value = match random() % 4 {
                 0 => random(),
@@ -279,14 +279,19 @@ fn only_a_ring_is_one() {
     assert_eq!((ring.generation(), ring.namespace(), ring.slots()), (3, 4, 64));
     assert_eq!(Ring::open(&memory[..memory.len() - 1]).err(), Some(Bad::Size));
     assert_eq!(Ring::open(&[]).err(), Some(Bad::Size));
-    memory[1].store(VERSION + 1, Relaxed);
+    let header = |word: usize| &memory[memory.len() - 1 - word];
+    header(1).store(VERSION + 1, Relaxed);
     assert_eq!(Ring::open(&memory).err(), Some(Bad::Version(VERSION + 1)));
-    memory[1].store(VERSION, Relaxed);
-    memory[2].store(128, Relaxed);
+    header(1).store(VERSION, Relaxed);
+    header(2).store(128, Relaxed);
     assert_eq!(Ring::open(&memory).err(), Some(Bad::Size));
-    memory[2].store(64, Relaxed);
+    header(2).store(64, Relaxed);
     ring.set_tail(1);
     assert_eq!(ring.check_positions(), Err(Bad::Positions));
+    // those of version 2 began with their header
+    memory[0].store(header(0).swap(0, Relaxed), Relaxed);
+    memory[1].store(2, Relaxed);
+    assert_eq!(Ring::open(&memory).err(), Some(Bad::Version(2)));
     for (bytes, slots) in [
         (bytes_for(64), Some(64)),
         (bytes_for(65536), Some(65536)),
@@ -331,7 +336,7 @@ fn the_table_says_what_is_mirrored() {
     assert!(ring.set_roots([Root { path: &long.as_bytes()[..4095], device: 1 }].into_iter()));
     assert!(ring.holds(&long.as_bytes()[..4095]) && !ring.holds(&long.as_bytes()[..4094]));
     // a reader that died while it changed the table: better too much than too little
-    memory[6].store(7, Relaxed);
+    memory[memory.len() - 1 - 6].store(7, Relaxed);
     assert!(ring.holds(b"/any"));
     assert!(ring.set_roots([root("/a", 1)].into_iter()));
     assert!(!ring.holds(b"/any"));

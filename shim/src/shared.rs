@@ -33,7 +33,7 @@ static BELIEVED: AtomicU64 = AtomicU64::new(0);
 #[unsafe(link_section = ".data.hot")]
 static FOREIGN: AtomicU8 = AtomicU8::new(0);
 
-/// Whether this process has written to the first page of the ring.
+/// Whether this process has written to the header of the ring.
 #[unsafe(link_section = ".data.hot")]
 static TOUCHED: AtomicBool = AtomicBool::new(false);
 /// Whether a process that is forked from this one may be in another namespace.
@@ -147,20 +147,13 @@ fn ring_at(mapped: usize) -> Option<Ring<'static>> {
     Ring::again(unsafe { core::slice::from_raw_parts(at, words) })
 }
 
-/// Sees to it that the first page of the ring can be written.
-fn touch(words: &[AtomicU64]) {
-    if let Some(word) = words.first() {
-        word.fetch_or(0, Relaxed);
-    }
-    TOUCHED.store(true, Relaxed);
-}
-
 /// The ring, if this process has it, which is about to be written.
 #[inline]
 pub(crate) fn mapped_for_writing() -> Option<Ring<'static>> {
     let ring = mapped()?;
     if !TOUCHED.load(Relaxed) {
-        touch(ring.words());
+        ring.touch();
+        TOUCHED.store(true, Relaxed);
     }
     Some(ring)
 }
@@ -210,12 +203,11 @@ fn map_open(fd: core::ffi::c_int) -> Option<(usize, u64)> {
     let mapped = at | slots.trailing_zeros() as usize;
     // SAFETY: it has just been mapped with this length.
     let words = unsafe { core::slice::from_raw_parts(at as *const AtomicU64, bytes_for(slots) / 8) };
-    // it will be written: a page that is read first and then written is asked for twice
-    touch(words);
     if Ring::open(words).is_err() {
         sys::unmap(at, bytes_for(slots));
         return None;
     }
+    TOUCHED.store(true, Relaxed);
     FOREIGN.store(0, Relaxed);
     Some((mapped, s.st_ino))
 }
