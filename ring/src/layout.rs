@@ -39,7 +39,7 @@ const EPOCH: usize = 40;
 const CHANGES_BEGUN: usize = 41;
 const CHANGES_ENDED: usize = 42;
 pub(crate) const TABLE: usize = 48;
-/// Words that are not in slots: whole pages.
+/// Words that are not in slots: pages of 4 KiB, of which the last is the header and what all programs need.
 const REST: usize = 33_280;
 
 /// Why a file is no ring.

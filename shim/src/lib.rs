@@ -5,13 +5,13 @@
 //! directory, puts a record into a ring in shared memory ([`treeferry_ring`]). Which ring is said by `TREEFERRY_SHIM`;
 //! without it nothing is done.
 //!
-//! The program must not feel it. So nothing here allocates, takes a lock, waits, writes to a terminal, keeps a
-//! descriptor open, loads a library, or changes `errno`, the environment or the state of a generator of random numbers;
-//! and all may be called from any thread, from a signal handler, and between `vfork` and `exec`. What it needs to know
-//! it asks the kernel by system calls of its own ([`sys`]), which leave `errno` alone. What the program asked for goes
-//! to the C library, so that the points at which a thread can be cancelled stay what they are. Such a cancellation
-//! unwinds through the frames of this library, which then leaves a mark in the ring: nobody can say whether the call has
-//! changed anything. Else it holds nothing that would have to be given back.
+//! The program must not feel it. So nothing here takes a lock, waits, writes to a terminal, keeps a descriptor open, loads a
+//! library, or changes `errno`, the environment or the state of a generator of random numbers; nothing allocates, but that
+//! [`apart`] maps memory once; and all may be called from any thread, from a signal handler, and between `vfork` and `exec`.
+//! What it needs to know it asks the kernel by system calls of its own ([`sys`]), which leave `errno` alone. What the program
+//! asked for goes to the C library, so that the points at which a thread can be cancelled stay what they are. Such a
+//! cancellation unwinds through the frames of this library, which then leaves a mark in the ring: nobody can say whether the
+//! call has changed anything. Else it holds nothing that would have to be given back.
 //!
 //! To touch a page for the first time costs a process more than all else that is done here for most of them. So what every
 //! process needs is together (`.data.hot`), and what others need apart.

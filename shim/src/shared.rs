@@ -90,14 +90,15 @@ pub(crate) fn ring() -> Option<Ring<'static>> {
     }
     let now = sys::ticks();
     // before what was found: that is never older than what is believed of it
-    let believed = now < BELIEVED.load(Acquire);
+    // what is later than it can be comes of another clock: something else that is loaded may answer for the C library
+    let believed = (1..=LOOK_AGAIN_TICKS).contains(&BELIEVED.load(Acquire).wrapping_sub(now));
     let mapped = MAPPED.load(Acquire);
     match ring_at(mapped) {
         Some(ring) if believed && !ring.is_replaced() => Some(ring),
         None if believed => None,
         _ => {
             let ring = look(mapped);
-            BELIEVED.fetch_max(now + LOOK_AGAIN_TICKS, Release);
+            BELIEVED.store(now + LOOK_AGAIN_TICKS, Release);
             ring
         }
     }

@@ -154,11 +154,13 @@ static ASKED: AtomicU32 = AtomicU32::new(0);
 pub(crate) fn ticks() -> u64 {
     let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let clock = libc::CLOCK_MONOTONIC_COARSE;
-    if ASKED.load(Relaxed) < QUESTIONS {
+    let is_early = ASKED.load(Relaxed) < QUESTIONS;
+    if is_early {
         ASKED.fetch_add(1, Relaxed);
-        // SAFETY: `at` is one, and on these processors that of the C library is that of the kernel.
-        let _ = unsafe { call(libc::SYS_clock_gettime, [of(clock), &raw mut at as usize, 0, 0, 0, 0]) };
-    } else {
+    }
+    // SAFETY: `at` is one, and on these processors that of the C library is that of the kernel.
+    let mut ask = || unsafe { call(libc::SYS_clock_gettime, [of(clock), &raw mut at as usize, 0, 0, 0, 0]) };
+    if !is_early || ask().is_err() {
         // SAFETY: `at` is one. It cannot fail with this clock, so `errno` stays.
         unsafe { libc::clock_gettime(clock, &raw mut at) };
     }

@@ -79,7 +79,12 @@ fn slot(fd: c_int, apart: impl FnOnce() -> Option<&'static Apart>) -> Option<&'s
     let number = usize::try_from(fd).ok()?;
     let other = |number: usize| if number < DESCRIPTORS { apart()?.others.0.get(number - FEW) } else { None };
     let slot = FIRST.get(number).or_else(|| other(number))?;
-    (!process::is_shared() || OWNER.load(Relaxed) == process::number()).then_some(slot)
+    is_owned().then_some(slot)
+}
+
+/// Whether this memory speaks of the descriptors of this process.
+fn is_owned() -> bool {
+    !process::is_shared() || OWNER.load(Relaxed) == process::number()
 }
 
 /// What is known of a descriptor.
@@ -111,6 +116,13 @@ fn read(slot: &Slot, known: u64) -> Known {
 #[inline]
 pub(crate) fn set(fd: c_int, what: Known) {
     let apart = if what == Known::Unknown { apart::get } else { apart::made };
+    if (0..DESCRIPTORS as c_int).contains(&fd) && is_owned() {
+        // also if there is no room to remember what is known of it
+        saw(fd);
+        if matches!(what, Known::Told(..)) && !HAS_OPEN.load(Relaxed) {
+            HAS_OPEN.store(true, Relaxed);
+        }
+    }
     let Some(slot) = slot(fd, apart) else { return };
     let known = match what {
         Known::Unknown => UNKNOWN,
@@ -121,14 +133,10 @@ pub(crate) fn set(fd: c_int, what: Known) {
         }
         Known::Told(epoch, id) => {
             slot.id.store(id, Relaxed);
-            if !HAS_OPEN.load(Relaxed) {
-                HAS_OPEN.store(true, Relaxed);
-            }
             epoch.number() << LOW_BITS | TOLD
         }
     };
     slot.known.store(known, Release);
-    saw(fd);
 }
 
 /// Remembers that a descriptor was opened with `O_NOFOLLOW`, and that the program has asked for that.

@@ -219,6 +219,12 @@ fn copies_of_a_descriptor_and_children_are_followed() {
                  if os.fork() == 0: os.write(g, b'2'); os.kill(os.getpid(), 9)\nos.wait()",
             ),
             (
+                "a file without a name gets one, and is written by a copy of its descriptor, and the process ends",
+                "import os, fcntl\nt = os.open('.', os.O_TMPFILE | os.O_WRONLY); g = fcntl.fcntl(t, fcntl.F_DUPFD, 100); os.close(t)\n\
+                 d = os.open('.', os.O_RDONLY); os.link(f'/proc/self/fd/{g}', 'named', src_dir_fd=d)\n\
+                 while not os.path.exists('../dst/named'): pass\nos.write(g, b'1'); os._exit(0)",
+            ),
+            (
                 "a child that shares memory with its parent does not confuse it",
                 "import os, subprocess\nf = os.open('kept', os.O_WRONLY | os.O_CREAT); g = open('given', 'w')\n\
                  for i in range(3): subprocess.run(['echo', 'x'], stdout=g, close_fds=True)\n\
