@@ -131,6 +131,8 @@ struct Waiting {
 
 struct Ticket {
     paths: Vec<(RelPath, Instant)>,
+    /// The name before, which is looked at too.
+    from: Option<RelPath>,
     birth: u64,
 }
 
@@ -271,7 +273,8 @@ impl Pending {
         self.put(now, path, wait, false, birth, None);
     }
 
-    /// The earliest birth of what is under way for a path, for one above it, or for one below.
+    /// The earliest birth of what is under way for a path, for one above it, or for one below, under the name that it has
+    /// or, if it is being renamed, that before.
     fn birth_of(&self, path: &RelPath) -> u64 {
         let ticket = |t: &u64| self.tickets.get(t).map(|t| t.birth);
         let mut birth = self.births.told_up_to();
@@ -283,8 +286,10 @@ impl Pending {
         let below =
             self.busy.range(path.clone()..).take_while(|(p, _)| p.as_bytes().starts_with(path.as_bytes()));
         let below = below.filter(|(p, _)| path.covers(p)).filter_map(|(_, t)| ticket(t));
-        let walks = self.walking.values().filter(|(p, _)| p.covers(path) || path.covers(p)).map(|(_, b)| *b);
-        below.chain(walks).fold(birth, u64::min)
+        let is_met = |p: &RelPath| p.covers(path) || path.covers(p);
+        let walks = self.walking.values().filter(|(p, _)| is_met(p)).map(|(_, b)| *b);
+        let moves = self.tickets.values().filter(|t| t.from.as_ref().is_some_and(is_met)).map(|t| t.birth);
+        below.chain(walks).chain(moves).fold(birth, u64::min)
     }
 
     /// A path failed; it is tried again later.
@@ -564,24 +569,24 @@ impl Pending {
                 names.push(&name, if w.below { Dir } else { Unknown });
             }
         }
-        self.issue(ticket, all);
+        self.issue(ticket, all, None);
         Batch::Look { ticket, dir, names }
     }
 
     fn begin_move(&mut self, from: RelPath, to: RelPath, w: &Waiting) -> Batch {
         let ticket = self.draw();
         let w = Waiting { from: None, ..*w };
-        self.issue(ticket, vec![(to.clone(), w)]);
+        self.issue(ticket, vec![(to.clone(), w)], Some(from.clone()));
         Batch::Move { ticket, from, to }
     }
 
     fn begin_names(&mut self, dir: RelPath, w: Waiting) -> Batch {
         let ticket = self.draw();
-        self.issue(ticket, vec![(dir.clone(), w)]);
+        self.issue(ticket, vec![(dir.clone(), w)], None);
         Batch::Names { ticket, dir }
     }
 
-    fn issue(&mut self, ticket: u64, all: Vec<(RelPath, Waiting)>) {
+    fn issue(&mut self, ticket: u64, all: Vec<(RelPath, Waiting)>, from: Option<RelPath>) {
         let birth = all.iter().map(|(_, w)| w.birth).min().unwrap_or(self.births.told_up_to());
         self.births.add(birth);
         let mut paths = Vec::with_capacity(all.len());
@@ -590,7 +595,7 @@ impl Pending {
             self.busy.insert(path.clone(), ticket);
             paths.push((path, w.since));
         }
-        self.tickets.insert(ticket, Ticket { paths, birth });
+        self.tickets.insert(ticket, Ticket { paths, from, birth });
     }
 
     /// Paths that failed and are to be tried again.

@@ -259,6 +259,29 @@ fn what_is_owed_is_not_promised_before_it_is_done() {
 }
 
 #[test]
+fn what_is_owed_under_the_name_before_is_not_promised_either() {
+    let (mut p, now) =
+        walked(Timing { damp: Duration::ZERO, attributes: Duration::ZERO, ..Timing::default() });
+    // written under one of its names, which is renamed and goes away
+    p.sign(now, path("d/a"), Sign::Now);
+    p.moved(now, path("d/a"), path("d/away"), false);
+    p.sign(now, path("d/away"), Sign::Now);
+    p.told(200);
+    let first = p.take(now, 10);
+    assert_eq!(looks(&first), [look("d/a", &["-> d/away"])]);
+    // the name is gone: what was written is looked for under the other one
+    p.again(now, path("d/b"), false, &path("d/a"));
+    p.settled(now, 0, ticket(&first[0]));
+    p.told(300);
+    assert_eq!(p.figures().complete_up_to, Some(100));
+    let second = p.take(now, 10);
+    assert_eq!(looks(&second), [look("d", &["b"])]);
+    p.settled(now, 0, ticket(&second[0]));
+    p.told(400);
+    assert_eq!(p.figures().complete_up_to, Some(400));
+}
+
+#[test]
 fn what_is_too_young_waits_and_is_owed() {
     let (mut p, now) = walked(Timing { damp: Duration::ZERO, ..Timing::default() });
     p.sign(now, path("f"), Sign::Now);
