@@ -218,7 +218,12 @@ impl Pending {
     /// Something happened to a path.
     pub fn sign(&mut self, now: Instant, path: RelPath, sign: Sign) {
         self.signs += 1;
-        self.add(now, path, sign, self.births.told_up_to(), None);
+        let birth = self.births.told_up_to();
+        if sign == Sign::Tree && path.is_root() {
+            // it is no name of a directory that is looked at
+            self.add_below(path.clone(), birth);
+        }
+        self.add(now, path, sign, birth, None);
     }
 
     /// A path has another name now.

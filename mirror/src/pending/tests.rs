@@ -259,6 +259,24 @@ fn what_is_owed_is_not_promised_before_it_is_done() {
 }
 
 #[test]
+fn all_is_walked_if_it_is_told_of_the_directory_itself() {
+    let (mut p, now) = walked(Timing::default());
+    p.sign(now, RelPath::root(), Sign::Now);
+    assert_eq!(p.take_below(), None);
+    p.sign(now, RelPath::root(), Sign::Tree);
+    p.told(200);
+    let walk = p.take_below().unwrap();
+    assert!(walk.path.is_root());
+    let look = p.take(now, 10);
+    p.settled(now, 0, ticket(&look[0]));
+    p.told(300);
+    assert_eq!(p.figures().complete_up_to, Some(100));
+    p.walked(0, walk.ticket, true);
+    p.told(400);
+    assert_eq!((p.figures().complete_up_to, p.figures().resyncs), (Some(400), 0));
+}
+
+#[test]
 fn what_is_owed_under_the_name_before_is_not_promised_either() {
     let (mut p, now) =
         walked(Timing { damp: Duration::ZERO, attributes: Duration::ZERO, ..Timing::default() });
