@@ -115,14 +115,15 @@ fn read(slot: &Slot, known: u64) -> Known {
 /// Remembers what is known of a descriptor.
 #[inline]
 pub(crate) fn set(fd: c_int, what: Known) {
-    let apart = if what == Known::Unknown { apart::get } else { apart::made };
-    if (0..DESCRIPTORS as c_int).contains(&fd) && is_owned() {
-        // also if there is no room to remember what is known of it
-        saw(fd);
-        if matches!(what, Known::Told(..)) && !HAS_OPEN.load(Relaxed) {
-            HAS_OPEN.store(true, Relaxed);
-        }
+    if !(0..DESCRIPTORS as c_int).contains(&fd) || !is_owned() {
+        return;
     }
+    // also if there is no room to remember what is known of it
+    saw(fd);
+    if matches!(what, Known::Told(..)) && !HAS_OPEN.load(Relaxed) {
+        HAS_OPEN.store(true, Relaxed);
+    }
+    let apart = if what == Known::Unknown { apart::get } else { apart::made };
     let Some(slot) = slot(fd, apart) else { return };
     let known = match what {
         Known::Unknown => UNKNOWN,

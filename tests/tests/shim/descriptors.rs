@@ -220,9 +220,9 @@ fn copies_of_a_descriptor_and_children_are_followed() {
             ),
             (
                 "a file without a name gets one, and is written by a copy of its descriptor, and the process ends",
-                "import os, fcntl\nt = os.open('.', os.O_TMPFILE | os.O_WRONLY); g = fcntl.fcntl(t, fcntl.F_DUPFD, 100); os.close(t)\n\
-                 d = os.open('.', os.O_RDONLY); os.link(f'/proc/self/fd/{g}', 'named', src_dir_fd=d)\n\
-                 while not os.path.exists('../dst/named'): pass\nos.write(g, b'1'); os._exit(0)",
+                "import os, fcntl, time\nt = os.open('.', os.O_TMPFILE | os.O_WRONLY); g = fcntl.fcntl(t, fcntl.F_DUPFD, 100); os.close(t)\n\
+                 d = os.open('.', os.O_RDONLY); os.link(f'/proc/self/fd/{g}', 'named', src_dir_fd=d)\nend = time.monotonic() + 60\n\
+                 while not os.path.exists('../dst/named'): assert time.monotonic() < end; time.sleep(0.01)\nos.write(g, b'1'); os._exit(0)",
             ),
             (
                 "a child that shares memory with its parent does not confuse it",
