@@ -100,6 +100,10 @@ impl Hardlinker {
                 return out;
             }
         };
+        if !registry.is_mine() {
+            // another's by now, who may have made the link, and what came after it
+            return out;
+        }
         let mut end = self.link(&dir, &name, &leader);
         if matches!(&end, Err(e) if e.is_refused()) && self.unlock(&dir) {
             end = self.link(&dir, &name, &leader);

@@ -142,6 +142,19 @@ impl Cluster {
         self.daemons.iter().find(|d| d.name == name).expect("a daemon of this test").child.id()
     }
 
+    /// Waits until a worker that was asleep when a run ended is awake, and has found that there is nothing to do.
+    #[track_caller]
+    pub fn await_awake(&self, name: &str, end: &Run) {
+        let awake = format!("{name}-{}", self.pid(name));
+        wait_until("the sleeper is awake and idle", PATIENCE, || {
+            self.reports().iter().any(|w| {
+                w["worker"] == awake
+                    && w["busy"] == 0
+                    && w["seen_ms"].as_u64() > end.json["ended_ms"].as_u64()
+            })
+        });
+    }
+
     /// Kills a daemon with SIGKILL.
     #[track_caller]
     pub fn kill(&mut self, name: &str) {

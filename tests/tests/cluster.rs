@@ -56,8 +56,8 @@ fn looked_at(r: &Value) -> [u64; 4] {
     [n("dirs"), n("files"), n("bytes"), settled]
 }
 
-/// What was looked at is what it is in a run in which no hardlinker dies. Of symlinks and special files only those that were linked are
-/// counted as settled, not those that were found right: whose hardlinker died after it had made them, before it said so.
+/// What was looked at is what it is in a run in which nobody dies or sleeps. Of symlinks and special files only those that
+/// were linked are counted as settled, not those that were found right: who had made them died, or slept, before it said so.
 #[track_caller]
 fn assert_looked_at(r: &Value, expected: [u64; 4]) {
     let [dirs, files, bytes, settled] = looked_at(r);
@@ -436,14 +436,44 @@ fn a_worker_that_sleeps_through_its_task_does_no_harm() {
     assert_clean(&s);
     let before = s.snapshot();
     rustix::process::kill_process(frozen, Signal::CONT).unwrap();
-    let awake = format!("w0-{}", c.pid("w0"));
-    wait_until("the sleeper is awake and idle", PATIENCE, || {
-        c.reports().iter().any(|w| {
-            w["worker"] == awake && w["busy"] == 0 && w["seen_ms"].as_u64() > end.json["ended_ms"].as_u64()
-        })
-    });
+    c.await_awake("w0", &end);
     s.assert_untouched(&before);
-    assert_eq!(looked_at(&end.json), expected, "{end}");
+    assert_looked_at(&end.json, expected);
+}
+
+#[test]
+fn a_worker_that_sleeps_while_it_deletes_removes_nothing_that_came_after_its_task() {
+    let mut c = Cluster::start(1, 1);
+    let s = Scratch::memory();
+    for i in 0..200 {
+        s.dst().file(&format!("d/{i}"), "extra");
+        s.dst().file(&format!("e/{}/{i}", i % 10), "extra");
+    }
+    s.src().file("kept", "x");
+    s.src().dir("d");
+    let left = || count(&s.at("dst"));
+    let all = left();
+    let mut run = Live::of(&mut c.sync_command(&s, "--delete --iops 100"));
+    run.until("it has come so far", || left() < all - 50);
+    let sleeper = rustix::process::Pid::from_raw(c.pid("w0") as i32).unwrap();
+    rustix::process::kill_process(sleeper, Signal::STOP).unwrap();
+    let spared = checks::entries(&s.at("dst"));
+    assert!(spared.len() > 100, "too fast for this test");
+    c.worker("w1", 2);
+    c.services.close_connections_of(c.pid("w0"));
+    let end = run.finish().expect(0);
+    assert_clean(&s);
+    // they are there again, on both sides
+    for i in 0..200 {
+        for tree in [s.src(), s.dst()] {
+            tree.file(&format!("d/{i}"), "new");
+            tree.file(&format!("e/{}/{i}", i % 10), "new");
+        }
+    }
+    let before = s.snapshot();
+    rustix::process::kill_process(sleeper, Signal::CONT).unwrap();
+    c.await_awake("w0", &end);
+    s.assert_untouched(&before);
 }
 
 #[test]

@@ -242,6 +242,7 @@ impl Worker {
 
     /// Removes what is in a directory, or gives it away.
     fn empty(&mut self, path: &RelPath, sink: &mut dyn Sink, out: &mut Outcome) -> Res<Emptied> {
+        self.ours()?;
         if !self.job.source_is_there() {
             return Err(source_lost());
         }
@@ -363,10 +364,10 @@ impl Worker {
     ) -> bool {
         let mut unlocked = false;
         for (name, k) in names.iter() {
-            if self.job.stop.is_set() {
+            self.job.limit.ops(1);
+            if self.go_on().is_err() {
                 break;
             }
-            self.job.limit.ops(1);
             if treeferry_fs::fault::armed() {
                 treeferry_fs::fault::at(dir.child(name).as_bytes());
             }
@@ -433,9 +434,7 @@ impl Worker {
     pub(crate) fn remove_dirs(&mut self, path: &RelPath, above: u32, out: &mut Outcome) -> Res<()> {
         let mut path = path.clone();
         for level in 0..=above {
-            if self.job.stop.is_set() {
-                return Err(Trouble::Stopped);
-            }
+            self.go_on()?;
             if level > 0 {
                 path = split(&path)?.0;
             }

@@ -101,6 +101,7 @@ impl Worker {
         sink: &mut dyn Sink,
         out: &mut Outcome,
     ) -> Res<()> {
+        self.ours()?;
         self.at(&dir.path);
         let given_away = matches!(task.work, Work::FinishDir { .. });
         if let Err(t) = self.tidy(dir, listed, matched, src_empty, given_away, sink, out) {
@@ -113,6 +114,7 @@ impl Worker {
             out.seals.push(Seal { join, tally: 0, follow_up: NewTask::new(task.join, again()) });
             return Ok(());
         }
+        self.ours()?;
         self.at(&dir.path);
         let attempt = if matches!(task.work, Work::FinishDir { .. }) { task.attempt } else { 0 };
         match self.once(attempt, out, |w, out| w.dirtime(dir, out)) {

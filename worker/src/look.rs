@@ -62,9 +62,7 @@ impl Worker {
             self.adopt(&mut dir, task.attempt, false, out)?;
         }
         for (name, kind) in names.iter() {
-            if self.job.is_stopped() {
-                return Err(Trouble::Stopped);
-            }
+            self.go_on()?;
             self.at(&dir.child(name));
             if let Err(t) = self.look_at(&dir, name, kind == treeferry_core::Kind::Dir, out) {
                 self.name_or_defer(t, dir.child(name), out);

@@ -94,6 +94,7 @@ impl Worker {
         out: &mut Outcome,
     ) -> Res<bool> {
         self.job.limit.ops(1);
+        self.ours()?;
         let first = attempt == 0;
         // counted before anything can fail, so that files = the sum of what became of them
         let told = hint == Kind::File;
@@ -294,7 +295,7 @@ impl Worker {
         let mine = match leads {
             // a new inode is nobody's, whatever is still said of one that had its number
             Some((g, target)) => self.registry.own_target(g, target, Some(&path())) != Owned::Lost,
-            None => self.registry.is_mine(),
+            None => return self.ours(),
         };
         if mine { Ok(()) } else { Err(Trouble::Stopped) }
     }

@@ -263,7 +263,7 @@ impl Worker {
         let names = std::mem::take(&mut found.dirs);
         let began = Instant::now();
         for (i, (name, _)) in names.iter().enumerate() {
-            if self.job.stop.is_set() {
+            if self.go_on().is_err() {
                 return;
             }
             if self.job.shared && i > 0 {
@@ -318,9 +318,7 @@ impl Worker {
         let mut since = 0;
         let began = Instant::now();
         for (i, (name, k)) in names.iter().enumerate() {
-            if self.job.stop.is_set() {
-                return Err(Trouble::Stopped);
-            }
+            self.go_on()?;
             if self.job.shared && i > 0 {
                 let left = names.len() - i;
                 let pace = began.elapsed() / i as u32;

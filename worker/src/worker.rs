@@ -67,28 +67,30 @@ impl Worker {
     pub fn run(&mut self, task: &Task, sink: &mut dyn Sink) -> Outcome {
         let mut out = Outcome::default();
         self.at(task.work.path());
-        let r = match &task.work {
-            Work::Walk { path, fresh, resume } => {
-                self.walk(task, path, *fresh, resume.as_deref(), sink, &mut out)
-            }
-            Work::Files { dir, fresh, names } => self.files(task, dir, *fresh, names, sink, &mut out),
-            Work::FinishDir { path, listed, fresh, mode } => {
-                self.finish_dir(task, path, *listed, *fresh, *mode, sink, &mut out)
-            }
-            Work::Chunk { file, offset, len } => self.chunk(task, file, *offset, *len, &mut out),
-            Work::Publish { file, chunks } => self.publish(task, file, *chunks, &mut out),
-            Work::Remove { path } => self.remove(task, path, sink, &mut out),
-            Work::RemoveNames { dir, names } => self.remove_names(dir, names, &mut out),
-            Work::RemoveDir { path, above } => self.remove_dirs(path, *above, &mut out),
-            Work::Look { dir, names, ticket } => self.look(task, dir, names, *ticket, &mut out),
-            Work::Move { from, to, ticket } => self.move_entry(from, to, *ticket, &mut out),
-            Work::Names { dir, ticket } => self.compare_names(task, dir, *ticket, &mut out),
-            Work::Link { .. } => Ok(()),
-        };
+        let r = self.ours().and_then(|()| self.run_work(task, sink, &mut out));
         if let Err(t) = r {
             self.task_trouble(task, t, &mut out);
         }
         out
+    }
+
+    fn run_work(&mut self, task: &Task, sink: &mut dyn Sink, out: &mut Outcome) -> Res<()> {
+        match &task.work {
+            Work::Walk { path, fresh, resume } => self.walk(task, path, *fresh, resume.as_deref(), sink, out),
+            Work::Files { dir, fresh, names } => self.files(task, dir, *fresh, names, sink, out),
+            Work::FinishDir { path, listed, fresh, mode } => {
+                self.finish_dir(task, path, *listed, *fresh, *mode, sink, out)
+            }
+            Work::Chunk { file, offset, len } => self.chunk(task, file, *offset, *len, out),
+            Work::Publish { file, chunks } => self.publish(task, file, *chunks, out),
+            Work::Remove { path } => self.remove(task, path, sink, out),
+            Work::RemoveNames { dir, names } => self.remove_names(dir, names, out),
+            Work::RemoveDir { path, above } => self.remove_dirs(path, *above, out),
+            Work::Look { dir, names, ticket } => self.look(task, dir, names, *ticket, out),
+            Work::Move { from, to, ticket } => self.move_entry(from, to, *ticket, out),
+            Work::Names { dir, ticket } => self.compare_names(task, dir, *ticket, out),
+            Work::Link { .. } => Ok(()),
+        }
     }
 
     /// Does something that is tried again as a whole if it fails in a way that may pass: what such an attempt has
@@ -151,6 +153,19 @@ impl Worker {
         if let (Work::Files { names, .. }, 0) = (&task.work, task.attempt) {
             out.counters.files += names.iter().filter(|n| n.1 == treeferry_core::Kind::File).count() as u64;
         }
+    }
+
+    /// Asked before each step that touches the target. An error: the task is another's by now, who may have ended it, and
+    /// what came after it.
+    #[inline]
+    pub fn ours(&self) -> Res<()> {
+        if self.registry.is_mine() { Ok(()) } else { Err(Trouble::Stopped) }
+    }
+
+    /// The same between two names of a task, where the job may stop, too.
+    #[inline]
+    pub fn go_on(&self) -> Res<()> {
+        if self.job.stop.is_set() { Err(Trouble::Stopped) } else { self.ours() }
     }
 
     /// Tells the failure injection where we are.
