@@ -37,6 +37,8 @@ pub enum MessageKind {
     MirrorNews = 9,
     /// What is to be looked at for a mirror.
     MirrorErrand = 10,
+    /// What a mirror of one machine leaves for the process that goes on with it. Read by the same program only.
+    MirrorLeft = 11,
 }
 
 /// Why bytes are not a message of ours. Trying again never helps.

@@ -37,7 +37,7 @@ pub use fanotify::{Fanotify, fanotify};
 pub use inotify::{Inotify, inotify};
 pub use list::{List, Separator, list};
 pub use poll::{Index, Poll, Polling, poll};
-pub use shim::{Shim, default_ring, shim};
+pub use shim::{Rest, Shim, default_ring, shim};
 pub use wake::Waker;
 
 use std::ffi::CStr;
@@ -113,6 +113,12 @@ pub trait Detector: Send {
     /// Whether what it has to tell waits without harm until it is read. What the kernel or programs tell does not.
     fn can_wait(&self) -> bool {
         false
+    }
+
+    /// Tells all that there is, for nothing will be read after this, and where whoever reads next is to go on. `None`: it
+    /// cannot, and everything may have changed.
+    fn rest(&mut self, _tell: &mut dyn FnMut(News)) -> Result<Option<Rest>, Error> {
+        Ok(None)
     }
 
     /// What ends the waiting of [`Detector::read`] from another thread.

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Op, Result};
 use crate::fault;
+use crate::meta::Time;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
@@ -84,6 +85,14 @@ impl Root {
     /// What it was when it was opened.
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// When it was made (`STATX_BTIME`, statx(2)), which tells it from one that gets its path and number later. `None`: the
+    /// file system does not say.
+    pub fn born(&self) -> Option<Time> {
+        let stat = rustix::fs::statx(&self.fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok()?;
+        let told = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+        told.then_some(Time { sec: stat.stx_btime.tv_sec, nsec: stat.stx_btime.tv_nsec })
     }
 
     /// Whether its path still leads to the directory, on the mount, that was opened. Asked before anything
@@ -279,4 +288,27 @@ fn identity(dir: BorrowedFd<'_>, name: CString) -> Result<Identity> {
 pub fn used_inodes(path: &Path) -> Option<u64> {
     let s = rustix::fs::statvfs(path).ok()?;
     s.f_files.checked_sub(s.f_ffree).filter(|_| s.f_files > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_made_anew_was_born_later() {
+        let dir = std::env::temp_dir().join(format!("treeferry-root-{}", std::process::id()));
+        let made = || {
+            std::fs::create_dir(&dir).unwrap();
+            let root = Root::open(&dir).unwrap();
+            let (born, again) = (root.born(), Root::open(&dir).unwrap().born());
+            std::fs::remove_dir(&dir).unwrap();
+            assert_eq!(born, again);
+            // the file systems on which this is tested all say so
+            let born = born.unwrap();
+            (born.sec, born.nsec)
+        };
+        let first = made();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(made() > first);
+    }
 }

@@ -5,11 +5,14 @@
 //!
 //! Up to which moment the target is complete is said by what waits and is under way ([`Births`]).
 
+mod tickets;
+
 use crate::births::Births;
 use crate::failing::Failing;
 use crate::{Arrivals, Latency};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
+use tickets::{Path, Ticket};
 use treeferry_core::{Names, RelPath};
 
 /// Names in one batch.
@@ -127,13 +130,6 @@ struct Waiting {
     below: bool,
     names: bool,
     from: Option<RelPath>,
-}
-
-struct Ticket {
-    paths: Vec<(RelPath, Instant)>,
-    /// The name before, which is looked at too.
-    from: Option<RelPath>,
-    birth: u64,
 }
 
 /// The memory of a mirror.
@@ -305,7 +301,7 @@ impl Pending {
     /// All that a batch led to is done, at this moment.
     pub fn settled(&mut self, now: Instant, moment: u64, ticket: u64) {
         let Some(t) = self.tickets.remove(&ticket) else { return };
-        for (path, since) in t.paths {
+        for Path { path, since, .. } in t.paths {
             self.busy.remove(&path);
             self.failing.tried(&path);
             if !self.failing.contains(&path) {
@@ -565,44 +561,6 @@ impl Pending {
         self.forget.push_back((now + self.timing.damp, path.clone()));
     }
 
-    fn begin_look(&mut self, dir: RelPath, all: Vec<(RelPath, Waiting)>) -> Batch {
-        let ticket = self.draw();
-        let mut names = Names::default();
-        for (path, w) in &all {
-            if let Some((_, name)) = path.split() {
-                use treeferry_core::Kind::{Dir, Unknown};
-                names.push(&name, if w.below { Dir } else { Unknown });
-            }
-        }
-        self.issue(ticket, all, None);
-        Batch::Look { ticket, dir, names }
-    }
-
-    fn begin_move(&mut self, from: RelPath, to: RelPath, w: &Waiting) -> Batch {
-        let ticket = self.draw();
-        let w = Waiting { from: None, ..*w };
-        self.issue(ticket, vec![(to.clone(), w)], Some(from.clone()));
-        Batch::Move { ticket, from, to }
-    }
-
-    fn begin_names(&mut self, dir: RelPath, w: Waiting) -> Batch {
-        let ticket = self.draw();
-        self.issue(ticket, vec![(dir.clone(), w)], None);
-        Batch::Names { ticket, dir }
-    }
-
-    fn issue(&mut self, ticket: u64, all: Vec<(RelPath, Waiting)>, from: Option<RelPath>) {
-        let birth = all.iter().map(|(_, w)| w.birth).min().unwrap_or(self.births.told_up_to());
-        self.births.add(birth);
-        let mut paths = Vec::with_capacity(all.len());
-        for (path, w) in all {
-            self.births.drop(w.birth);
-            self.busy.insert(path.clone(), ticket);
-            paths.push((path, w.since));
-        }
-        self.tickets.insert(ticket, Ticket { paths, from, birth });
-    }
-
     /// Paths that failed and are to be tried again.
     fn retry(&mut self, now: Instant) {
         while let Some(path) = self.failing.due(now) {
@@ -620,5 +578,7 @@ impl Pending {
     }
 }
 
+#[cfg(test)]
+mod left_tests;
 #[cfg(test)]
 mod tests;

@@ -55,6 +55,7 @@ class Run:
         self.rng = random.Random(f"{seed}/{detect}/{pool}")
         self.logs, self.held, self.moments, self.violations, self.kills = [], 0, set(), [], 0
         self.resyncs, self.took, self.mirror, self.struck = 0, None, {}, 0
+        self.resyncs_before, self.stops = 0, 0
         # by name: words, process. The last of them keeps the mirror
         self.daemons, self.services = {}, None
 
@@ -92,6 +93,19 @@ class Run:
         self.struck += 1
         self.daemon(name, words)
 
+    def pause(self):
+        """Stops the process that keeps the mirror, and starts it again a moment later."""
+        words, child = self.daemons.pop("keeper")
+        if not end(child):
+            raise Failed("keeper does not end")
+        processes.discard(child)
+        if child.returncode not in (0, 20, 23):
+            raise Failed(f"keeper has ended with {child.returncode}")
+        self.resyncs_before = self.resyncs
+        self.stops += 1
+        time.sleep(self.rng.uniform(0, 1))
+        self.daemon("keeper", words)
+
     def status(self):
         r = subprocess.run([self.o.binary, "status", "--json"], env=self.env, capture_output=True, text=True)
         try:
@@ -102,7 +116,7 @@ class Run:
             if child.poll() is not None:
                 raise Failed(f"{name} has ended with {child.returncode}")
         if m:
-            self.mirror, self.resyncs = m, m["resyncs"]
+            self.mirror, self.resyncs = m, self.resyncs_before + m["resyncs"]
         return (m or {}).get("complete_up_to_us") or 0
 
     def until_complete(self, moment, why):
@@ -183,6 +197,7 @@ class Run:
         writers = [self.spawn(n, 0) for n in range(o.writers)]
         kill_at = self.began + self.rng.uniform(0.5, 1.5) * o.kill_every
         strike_at = self.began + self.rng.uniform(0.5, 1.5) * o.kill_daemons_every
+        stop_at = self.began + self.rng.uniform(0.5, 1.5) * o.stop_every
         try:
             while any(w.poll() is None for w in writers) or time.time() < self.began + o.seconds - 0.5:
                 now = time.time()
@@ -201,6 +216,9 @@ class Run:
                 if o.kill_daemons_every and self.services and now > strike_at:
                     strike_at = now + self.rng.uniform(0.5, 1.5) * o.kill_daemons_every
                     self.strike()
+                if o.stop_every and now > stop_at:
+                    stop_at = now + self.rng.uniform(0.5, 1.5) * o.stop_every
+                    self.pause()
                 self.hold()
                 time.sleep(max(0.0, now + 0.1 - time.time()))
         finally:
@@ -245,7 +263,7 @@ class Run:
             if len(self.moments) < max(2, self.o.seconds / 10):
                 raise Failed(f"only {len(self.moments)} promises were made: the run has proven little")
             # one that is killed while it tells something may leave half of it
-            if self.detect == "shim" and self.resyncs > self.kills + self.struck:
+            if self.detect == "shim" and self.resyncs > self.kills + self.struck + self.stops:
                 raise Failed("something was missed, and everything was walked again")
         finally:
             for _, child in self.daemons.values():

@@ -31,12 +31,7 @@ impl Documents {
     /// Writes the document of a job, or replaces it in one step. Names have paths of users in them, so nobody else may
     /// read it.
     pub fn write(&self, job: JobId, text: &[u8]) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-        let path = self.path(job);
-        let new = path.with_extension("json.new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        let written = file.write_all(text).and_then(|()| std::fs::rename(&new, &path));
-        written.inspect_err(|_| drop(std::fs::remove_file(&new)))
+        replace(&self.path(job), text)
     }
 
     /// Reads the document of a job; `None`: there is none.
@@ -93,6 +88,19 @@ impl Documents {
         }
         Ok(all)
     }
+}
+
+/// Writes a file that nobody else may read, or replaces it in one step; its directory is made if it is not there.
+pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    }
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let written = file.write_all(text).and_then(|()| std::fs::rename(&new, path));
+    written.inspect_err(|_| drop(std::fs::remove_file(&new)))
 }
 
 #[cfg(test)]

@@ -597,6 +597,20 @@ fn a_mirror_that_walks_its_source_goes_on_with_what_the_last_walk_has_seen() {
     m.assert_same();
     let r = m.stop().expect(0);
     assert!(r.count("dirs") >= 8 && r.stderr.contains("is left out"), "{r}");
+    // nor when that is not wanted
+    let m = start("--rescan");
+    m.assert_same();
+    assert!(m.stop().expect(0).count("dirs") >= 8);
+    // nor when DST is another than it was
+    for again in [false, true] {
+        fs::remove_dir_all(s.at("dst")).unwrap();
+        if again {
+            fs::create_dir(s.at("dst")).unwrap();
+        }
+        let m = start("");
+        m.assert_same();
+        m.stop().expect(0);
+    }
 }
 
 #[test]

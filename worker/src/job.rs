@@ -4,7 +4,7 @@
 use crate::bars::Bars;
 use crate::devices::Devices;
 use crate::limit::Limit;
-use crate::mirror::{Mirror, Mirrored, NameBook};
+use crate::mirror::{KeptNames, Mirror, Mirrored, NameBook};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -194,6 +194,11 @@ impl Job {
         let _ = self.mirror.set(Mirror { listener, families });
     }
 
+    /// For a mirror: what is known of names, for whoever goes on with it.
+    pub fn names_kept(&self) -> Option<KeptNames> {
+        self.mirror.get().and_then(|m| m.families.kept())
+    }
+
     /// What it has of a mirror, if it is one's.
     pub(crate) fn mirror(&self) -> Option<&Mirror> {
         self.mirror.get()
@@ -287,6 +292,16 @@ impl Job {
     /// Inode numbers of SRC and DST; 0 for what is not there. (Device numbers differ from node to node.)
     pub fn root_inodes(&self) -> (u64, u64) {
         (self.src.identity().ino, self.dst.as_ref().map_or(0, |d| d.identity().ino))
+    }
+
+    /// What tells SRC and DST from directories that get their paths later, and perhaps their inode numbers: those and when
+    /// they were made. Alike on every node.
+    pub fn roots_text(&self) -> String {
+        let of = |root: &Root| {
+            let born = root.born().map_or_else(String::new, |t| format!("{}.{:09}", t.sec, t.nsec));
+            format!("{}@{born}", root.identity().ino)
+        };
+        format!("{} {}", of(&self.src), self.dst.as_ref().map_or_else(String::new, of))
     }
 
     /// The hard-link group of a file of the source. Alike on every node.

@@ -29,6 +29,6 @@ mod xattrs;
 
 pub use compare::kind as kind_of;
 pub use job::{Job, Member, OpenError};
-pub use mirror::{Families, Mirrored, NameBook, Search};
+pub use mirror::{Families, KeptNames, Mirrored, NameBook, Search};
 pub use node_pool::{Jobs, NodePool};
 pub use pool::{Context, Pool, PoolSize, Reporter, RunLinks};

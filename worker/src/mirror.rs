@@ -6,6 +6,7 @@
 //! was, the path is to be looked at again. So the last who changes an entry of the target has seen a source that did
 //! not change until then, and a later change is a later event.
 
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub trait Mirrored: Send + Sync {
     fn names_are_known(&self) -> bool;
 }
 
-/// Knows the names of files of the source that have several, as far as they were seen. Names that are wrong by now do no
+/// Knows the names of files of the source that have several, as far as they were seen. KeptNames that are wrong by now do no
 /// harm: each is looked at before it is believed. Called from worker threads.
 pub trait NameBook: Send + Sync {
     /// Notes a name.
@@ -43,12 +44,26 @@ pub trait NameBook: Send + Sync {
     fn forget(&self, key: GroupKey, path: &RelPath);
     /// The file with several names that a name was last known to be one of. `likely`: it is worth asking somebody else.
     fn noted_for(&self, path: &RelPath, likely: bool) -> Option<GroupKey>;
-    /// Names below a directory of files with several names, as far as that is known here.
+    /// KeptNames below a directory of files with several names, as far as that is known here.
     fn noted_below(&self, dir: &RelPath) -> Vec<RelPath>;
     /// A directory has another name, and so have all that are below it.
     fn renamed(&self, from: &RelPath, to: &RelPath);
     /// Runs something for a file while nobody else does: two names of one file would else chase each other.
     fn in_turn(&self, key: GroupKey, f: &mut dyn FnMut());
+    /// All that is known, for whoever goes on with the mirror; `None`: they find it elsewhere.
+    fn kept(&self) -> Option<KeptNames> {
+        None
+    }
+}
+
+/// What a [`NameBook`] knows.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct KeptNames {
+    families: Vec<(GroupKey, Family)>,
+    recent: [Vec<(GroupKey, RelPath)>; 2],
+    now: Vec<(RelPath, GroupKey)>,
+    former: [Vec<(RelPath, GroupKey)>; 2],
+    renamed: Vec<(RelPath, RelPath)>,
 }
 
 /// A mirror's part of a job.
@@ -67,7 +82,7 @@ impl std::fmt::Debug for Mirror {
 #[derive(Default)]
 pub struct Families {
     names: Mutex<HashMap<GroupKey, Family>>,
-    /// Names of files that had one when they were last looked at, in two generations: of a file that was made lately the
+    /// KeptNames of files that had one when they were last looked at, in two generations: of a file that was made lately the
     /// first name is known when it gets a second.
     recent: Mutex<[HashMap<GroupKey, RelPath>; 2]>,
     index: Mutex<Index>,
@@ -78,7 +93,7 @@ pub struct Families {
 #[derive(Default)]
 struct Index {
     now: BTreeMap<RelPath, GroupKey>,
-    /// Names that were forgotten, in two generations: what is done through a descriptor that is still open is told under
+    /// KeptNames that were forgotten, in two generations: what is done through a descriptor that is still open is told under
     /// a name that the file had.
     former: [HashMap<RelPath, GroupKey>; 2],
     /// Directories that were renamed lately: old and new name, the latest last.
@@ -113,7 +128,7 @@ impl Index {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Family {
     names: Vec<RelPath>,
     /// How more names than these were last searched for, and how many there were to be.
@@ -121,7 +136,7 @@ struct Family {
 }
 
 /// Where further names of a file are searched for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Search {
     /// Among those that are told in a moment.
     Soon,
@@ -154,6 +169,23 @@ impl Search {
             None => Search::Soon,
             Some((_, Search::Soon)) => Search::Everywhere,
             Some(_) => Search::No,
+        }
+    }
+}
+
+impl Families {
+    /// One that knows what another knew. What is wrong by now does no harm.
+    pub fn knowing(names: KeptNames) -> Families {
+        let KeptNames { families, recent, now, former, renamed } = names;
+        Families {
+            names: Mutex::new(families.into_iter().collect()),
+            recent: Mutex::new(recent.map(|r| r.into_iter().collect())),
+            index: Mutex::new(Index {
+                now: now.into_iter().collect(),
+                former: former.map(|f| f.into_iter().collect()),
+                renamed: renamed.into(),
+            }),
+            turn: Mutex::default(),
         }
     }
 }
@@ -243,6 +275,22 @@ impl NameBook for Families {
         let _turn = lock(&self.turn);
         f();
     }
+
+    fn kept(&self) -> Option<KeptNames> {
+        fn pairs<'a, K: Clone + 'a, V: Clone + 'a>(
+            all: impl IntoIterator<Item = (&'a K, &'a V)>,
+        ) -> Vec<(K, V)> {
+            all.into_iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+        }
+        let index = lock(&self.index);
+        Some(KeptNames {
+            families: pairs(lock(&self.names).iter()),
+            recent: lock(&self.recent).each_ref().map(pairs),
+            now: pairs(&index.now),
+            former: index.former.each_ref().map(pairs),
+            renamed: index.renamed.iter().cloned().collect(),
+        })
+    }
 }
 
 /// What tells that an entry of the source is still what it was when it was looked at: inode number and status-change
@@ -312,6 +360,13 @@ mod tests {
             assert_eq!(f.noted_for(&path(name), true), Some(key), "{name}");
         }
         assert_eq!(f.noted_for(&path("g/h/b"), true), None);
+        // whoever goes on with what is kept knows the same
+        let kept = f.kept().unwrap();
+        let text = format!("{kept:?}");
+        let g = Families::knowing(kept);
+        assert_eq!(g.noted_for(&path("g/h/a"), true), Some(key));
+        assert_eq!(g.others(key, &path("d/a")), f.others(key, &path("d/a")));
+        assert_eq!(text.len(), format!("{:?}", g.kept().unwrap()).len());
         // what is written to a file that is still open is told under a name that it had
         f.forget(key, &path("d/a"));
         assert_eq!(f.noted_for(&path("d/a"), true), Some(key));

@@ -248,7 +248,7 @@ impl Following {
         };
         let polling = Polling::every(plan.poll_every);
         let ring = plan.ring.as_deref();
-        let means = Means { root: &r.spec.src, excluded: &excluded, polling, ring, zero: false };
+        let means = Means { root: &r.spec.src, excluded: &excluded, polling, ring, zero: false, rest: None };
         let detectors = detect::open_at(detect, means, || Box::new(std::io::empty()));
         let detectors = detectors.map_err(|e| e.to_string())?.all;
         let spool = Spool::new(&plan.spool, id, plan.spool_bytes);

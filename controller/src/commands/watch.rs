@@ -24,8 +24,8 @@ const SETTLE_IN_CLUSTER: Duration = Duration::from_secs(60);
 
 /// Keeps the inside of DST like the inside of SRC, within a moment, while SRC changes
 ///
-/// First the detection of changes begins, then DST is made like SRC by one walk, and from then on only what changes is
-/// looked at. What was missed is known to be missed, and walked again. Entries that SRC does not have are deleted from
+/// First the detection of changes begins, then DST is made like SRC by one walk (not if it is known what has changed since the
+/// mirror was stopped), and from then on only what changes is looked at. What was missed is known to be missed, and walked again. Entries that SRC does not have are deleted from
 /// DST: it is a mirror.
 ///
 /// It runs until it is told to stop (SIGINT, SIGTERM). `treeferry status` says meanwhile up to what moment DST is
@@ -70,6 +70,12 @@ pub struct Args {
     /// the directory of events, as ID.index in `mirrors/`; without that directory nowhere.
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Detection")]
     index: Option<PathBuf>,
+    /// Walk everything first, whatever is known of the mirror from before
+    ///
+    /// A mirror that was stopped goes on without a walk in a cluster, with the index of `--detect poll`, and with `--detect
+    /// shim` alone.
+    #[arg(long, help_heading = "Detection")]
+    rescan: bool,
     /// In a cluster: the agents whose word counts, separated by commas: those of the nodes on which SRC is changed
     ///
     /// The mirror is complete only as far as all of them say. Default: every agent that is heard.
@@ -171,6 +177,7 @@ impl Args {
                 zero: self.null,
                 timing: Timing::default(),
                 agents: self.agents.clone(),
+                rescan: self.rescan,
                 diary,
                 poll_every: self.poll_every.unwrap_or(POLL_EVERY),
                 index: self.index.clone(),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use treeferry_core::RelPath;
-use treeferry_event::{Detector, Index, News, Polling, Separator, What};
+use treeferry_event::{Detector, Index, News, Polling, Rest, Separator, What};
 use treeferry_mirror::Sign;
 use treeferry_worker::{Job, OpenError};
 
@@ -41,6 +41,8 @@ pub struct Means<'a> {
     pub ring: Option<&'a Path>,
     /// Paths of a list end with NUL, not with a newline.
     pub zero: bool,
+    /// Where the reader of the ring before this one stopped.
+    pub rest: Option<&'a Rest>,
 }
 
 /// Detectors that hear what happens from now on.
@@ -52,6 +54,8 @@ pub struct Opened {
     pub index: Option<Index>,
     /// What has changed since then (µs since 1970) is told: an index of an earlier process was there.
     pub resumes_from: Option<u64>,
+    /// What has changed since [`Means::rest`] is told.
+    pub goes_on: bool,
 }
 
 impl How {
@@ -70,7 +74,7 @@ const MOST_WAITING: usize = 32_768;
 
 /// Running detectors.
 pub struct Detectors {
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<Option<Rest>>>,
     over: Arc<AtomicBool>,
     /// How many have not come to an end by themselves.
     left: Arc<AtomicU64>,
@@ -78,14 +82,21 @@ pub struct Detectors {
 }
 
 /// Opens detectors for what a job is about. None asked for: what this process may use.
-pub fn open(asked: &[How], job: &Arc<Job>, wish: &Wish, polling: Polling) -> Result<Opened, OpenError> {
+pub fn open(
+    asked: &[How],
+    job: &Arc<Job>,
+    wish: &Wish,
+    polling: Polling,
+    rest: Option<&Rest>,
+) -> Result<Opened, OpenError> {
     let excluded = || {
         let job = Arc::clone(job);
         Box::new(move |dir: &RelPath, name: &CStr, is_dir: bool| job.excludes(&dir.child(name), is_dir))
             as treeferry_event::Excluded
     };
     let ring = wish.ring.as_deref();
-    let means = Means { root: job.source().path(), excluded: &excluded, polling, ring, zero: wish.zero };
+    let means =
+        Means { root: job.source().path(), excluded: &excluded, polling, ring, zero: wish.zero, rest };
     open_at(asked, means, || Box::new(std::io::stdin()))
 }
 
@@ -95,7 +106,7 @@ pub fn open_at(
     means: Means<'_>,
     input: impl FnOnce() -> Box<dyn Read + Send>,
 ) -> Result<Opened, OpenError> {
-    let Means { root, excluded, polling, ring, zero } = means;
+    let Means { root, excluded, polling, ring, zero, rest } = means;
     let fail = |e: treeferry_event::Error| OpenError::Unusable(e.to_string());
     let mut opened = Opened::default();
     let all = &mut opened.all;
@@ -127,7 +138,9 @@ pub fn open_at(
                         "XDG_RUNTIME_DIR is not set: name a ring with --ring".to_owned(),
                     ));
                 };
-                all.push(Box::new(treeferry_event::shim(&ring, root, excluded()).map_err(fail)?));
+                let shim = treeferry_event::shim(&ring, root, excluded(), rest).map_err(fail)?;
+                opened.goes_on = shim.goes_on();
+                all.push(Box::new(shim));
             }
             How::List => {
                 let separator = if zero { Separator::Nul } else { Separator::Newline };
@@ -155,9 +168,10 @@ pub fn start(all: Vec<Box<dyn Detector>>, desk: &Arc<Desk>) -> std::io::Result<D
             (Arc::clone(desk), Arc::clone(&over), Arc::clone(&left), Arc::clone(&told));
         let name = format!("tf-{}", detector.name());
         threads.push(std::thread::Builder::new().name(name).spawn(move || {
-            follow(detector, n, &desk, &over, &told);
+            let rest = follow(detector, n, &desk, &over, &told);
             left.fetch_sub(1, AcqRel);
             desk.ring();
+            rest
         })?);
     }
     Ok(Detectors { threads, over, left, names })
@@ -174,14 +188,22 @@ impl Detectors {
         &self.names
     }
 
-    /// Ends them.
-    pub fn stop(self) {
+    /// Ends them. If there is one, and another can go on from there, it says where it stopped.
+    pub fn stop(self) -> Option<Rest> {
         self.over.store(true, Release);
-        self.threads.into_iter().for_each(|t| drop(t.join()));
+        let alone = self.threads.len() == 1;
+        let rests: Vec<Option<Rest>> = self.threads.into_iter().filter_map(|t| t.join().ok()).collect();
+        rests.into_iter().flatten().next().filter(|_| alone)
     }
 }
 
-fn follow(mut detector: Box<dyn Detector>, n: usize, desk: &Desk, over: &AtomicBool, told: &Mutex<Vec<u64>>) {
+fn follow(
+    mut detector: Box<dyn Detector>,
+    n: usize,
+    desk: &Desk,
+    over: &AtomicBool,
+    told: &Mutex<Vec<u64>>,
+) -> Option<Rest> {
     let mut news = Vec::new();
     let mut behind = detector.needs_head_start();
     while !over.load(Acquire) {
@@ -196,15 +218,21 @@ fn follow(mut detector: Box<dyn Detector>, n: usize, desk: &Desk, over: &AtomicB
         }
         pass_on(news.drain(..), n, desk, told);
         match r {
-            Ok(()) if detector.is_over() => return,
+            Ok(()) if detector.is_over() => return None,
             Ok(()) => {}
             // it hears nothing any more, and a mirror that is deaf must not pretend to be one
             Err(e) => {
                 desk.abort(&format!("changes are not detected any more: {}: {e}", detector.name()));
-                return;
+                return None;
             }
         }
     }
+    let rest = detector.rest(&mut |n| news.push(n));
+    pass_on(news.drain(..), n, desk, told);
+    rest.unwrap_or_else(|e| {
+        tracing::info!("the next process has to walk: {}: {e}", detector.name());
+        None
+    })
 }
 
 fn pass_on(news: impl Iterator<Item = News>, n: usize, desk: &Desk, told: &Mutex<Vec<u64>>) {

@@ -7,6 +7,7 @@ mod desk;
 pub mod detect;
 pub mod diary;
 pub mod far;
+mod rest;
 mod walks;
 
 use crate::args::daemon::host;
@@ -22,7 +23,7 @@ use desk::{Desk, Listener, Told, now_us};
 use detect::{Detectors, How};
 use diary::Diary;
 use serde_json::{Value, json};
-use std::hash::{DefaultHasher, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -58,6 +59,8 @@ pub struct Wish {
     pub poll_every: Duration,
     /// Where the index of these walks is; `None`: with what is known of mirrors.
     pub index: Option<PathBuf>,
+    /// All is walked first, whatever is known from before.
+    pub rescan: bool,
     /// In a cluster: the agents whose word counts; none: all that are heard.
     pub agents: Vec<String>,
     /// In a cluster: where it is kept how soon changes arrived, below this directory; `None`: nowhere.
@@ -78,14 +81,21 @@ pub fn run(
     let job = Job::open(request.spec.clone(), stop.clone())?;
     let mut diary = Diary::open(request.telling.dir.as_ref(), id, &request.spec);
     // first the detectors, then the walk: so there is no gap
-    let opened = detect::open(&wish.detect, &job, wish, polling(wish, request, &diary)?)?;
-    let desk = Desk::new(match opened.resumes_from {
+    let place = rest::Place::of(wish, request, &job, &diary);
+    let left = place.as_ref().filter(|_| !wish.rescan).and_then(|p| p.read(&job));
+    let polling = polling(wish, request, &job, &diary)?;
+    let opened = detect::open(&wish.detect, &job, wish, polling, left.as_ref().map(|l| &l.reader))?;
+    let left = left.filter(|_| opened.goes_on);
+    let resumes_from = opened.resumes_from.or(left.as_ref().map(|l| l.complete_up_to));
+    let desk = Desk::new(match resumes_from {
         None => Pending::new(wish.timing),
         Some(then) => desk::resumed(wish.timing, then),
     });
-    desk.walked_once.store(opened.resumes_from.is_some(), Relaxed);
-    job.mirror_for(Box::new(Listener(Arc::clone(&desk))), Box::<Families>::default());
-    let (detectors, index, resumed) = (opened.all, opened.index, opened.resumes_from.is_some());
+    desk.walked_once.store(resumes_from.is_some(), Relaxed);
+    left.iter().for_each(|l| l.tell(&mut desk.pending()));
+    let families = left.map_or_else(Families::default, |l| Families::knowing(l.names));
+    job.mirror_for(Box::new(Listener(Arc::clone(&desk))), Box::new(families));
+    let (detectors, index, resumed) = (opened.all, opened.index, resumes_from.is_some());
     let thread = |e: std::io::Error| OpenError::Unusable(format!("cannot start a thread: {e}"));
     let detectors = detect::start(detectors, &desk).map_err(thread)?;
     let engine = Engine::memory();
@@ -176,7 +186,7 @@ pub fn run(
     mailbox.into_iter().for_each(Mailbox::close);
     meter.into_iter().for_each(Meter::stop);
     diary.end(&watch.desk.pending());
-    let end = watch.end(stop);
+    let end = watch.end(stop, place.as_ref());
     journal.end(&end.1, &end.1.status());
     let end = end.0;
     tracing::info!(state = end.state.name(), "mirror ended");
@@ -190,14 +200,11 @@ pub fn run(
 }
 
 /// How the source is walked, if it is.
-fn polling(wish: &Wish, request: &Request, diary: &Diary) -> Result<Polling, OpenError> {
+fn polling(wish: &Wish, request: &Request, job: &Job, diary: &Diary) -> Result<Polling, OpenError> {
     let mut polling = Polling::every(wish.poll_every);
     polling.index =
         wish.index.clone().or_else(|| diary.beside("index")).filter(|_| wish.detect.contains(&How::Poll));
-    // another wish needs a walk over everything
-    let mut tag = DefaultHasher::new();
-    tag.write(&wire::encode(MessageKind::Spec, &request.spec));
-    polling.tag = tag.finish();
+    polling.tag = tag_of(request, job);
     let Some(index) = &polling.index else { return Ok(polling) };
     let dir = index.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let unusable = |e: std::io::Error| {
@@ -213,7 +220,22 @@ fn polling(wish: &Wish, request: &Request, diary: &Diary) -> Result<Polling, Ope
             return Err(OpenError::Usage(why.to_owned()));
         }
     }
+    if job.made_target() || wish.rescan {
+        // what an earlier process knew, of another DST perhaps
+        match std::fs::remove_file(index) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(unusable(e)),
+            _ => {}
+        }
+    }
     Ok(polling)
+}
+
+/// What tells a mirror from another, which needs a walk over everything: what is asked for, and of which directories.
+fn tag_of(request: &Request, job: &Job) -> u64 {
+    let mut tag = DefaultHasher::new();
+    tag.write(&wire::encode(MessageKind::Spec, &request.spec));
+    (job.roots_text(), job.target().map(|d| d.identity().dev)).hash(&mut tag);
+    tag.finish()
 }
 
 /// Keeps the index of walks for the next process, if what they have told is on the target.
@@ -285,10 +307,10 @@ impl Watch<'_> {
         (f.waiting + f.busy) as u64 + self.walks.outstanding()
     }
 
-    /// Ends all threads, and says how it stands.
-    fn end(self, stop: &Stop) -> (End, Engine) {
+    /// Ends all threads, leaves what is not done at a place, and says how it stands.
+    fn end(self, stop: &Stop, place: Option<&rest::Place>) -> (End, Engine) {
         let interrupted = !self.desk.pending().is_idle() || self.desk.aborted().is_some();
-        self.detectors.stop();
+        let reader = self.detectors.stop();
         self.audit.into_iter().for_each(audit::Audit::end);
         if interrupted {
             stop.set();
@@ -298,6 +320,10 @@ impl Watch<'_> {
         let mut counters = self.engine.status().counters;
         let (walked, aborted) = self.walks.end();
         let aborted = aborted.or(self.desk.aborted());
+        let walked_once = self.desk.walked_once.load(Relaxed) && aborted.is_none();
+        if let Some(place) = place {
+            place.leave(reader.filter(|_| walked_once), &self.desk.pending(), &self.job);
+        }
         counters.add(&walked);
         let failures = self.desk.failures();
         let failing = self.desk.pending().figures().failing;

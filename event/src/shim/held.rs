@@ -217,6 +217,12 @@ impl Held {
         }
     }
 
+    /// Names all files: paths, and whether each is an ancestor of what is meant.
+    pub(crate) fn all(&self, name: &mut dyn FnMut(&[u8], bool)) {
+        let open = self.processes.values().flat_map(|p| p.files.values());
+        open.flat_map(|f| &f.names).for_each(|n| name(&n.path, n.cut));
+    }
+
     /// Looks after processes of which that is not done yet, and names the files of those that are gone: paths, and
     /// whether each is an ancestor of what is meant.
     pub(crate) fn settle(&mut self, gone: &mut dyn FnMut(&[u8], bool)) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 //! through the ring by itself; what all of them have handed over is free again.
 
 use super::file::{Came, File, namespace};
+use super::rest::Rest;
 use crate::sys::{futex_wait, futex_wake};
 use crate::{Error, Waker};
 use std::path::{Path, PathBuf};
@@ -90,14 +91,24 @@ impl Hub {
     }
 
     /// Adds a detector of a directory: its number, where it begins, and what was told before.
-    pub(crate) fn join(&self, root: Vec<u8>, device: u64, waker: Waker) -> Result<Place, Error> {
+    pub(crate) fn join(
+        &self,
+        root: Vec<u8>,
+        device: u64,
+        waker: Waker,
+        rest: Option<&Rest>,
+    ) -> Result<Place, Error> {
         let mut state = lock(&self.inner.state);
         let (done, told) = beginning(&state.current);
+        let ring = state.current.file.ring().filter(|_| state.readers.is_empty());
+        let goes_on = rest
+            .zip(ring)
+            .is_some_and(|(rest, ring)| rest.is_still_true(&root, ring.generation(), ring.epoch().session()));
         let id = state.next;
         state.next += 1;
         state.readers.push(Reader { id, root, device, done, told, waker });
         state.set_roots().inspect_err(|_| state.readers.retain(|r| r.id != id))?;
-        Ok(Place { id, at: done, told })
+        Ok(Place { id, at: done, told, goes_on })
     }
 
     /// The directory of a detector is somewhere else, or not on one device any more.
@@ -143,6 +154,11 @@ impl Hub {
         Ok(())
     }
 
+    /// Whether one detector reads it, and no other.
+    pub(crate) fn is_alone(&self) -> bool {
+        lock(&self.inner.state).readers.len() == 1
+    }
+
     /// A detector ends. Its directory stays in the table while nobody else reads the ring: what programs tell
     /// meanwhile is for whoever comes next.
     pub(crate) fn leave(&self, id: u64) {
@@ -161,6 +177,8 @@ pub(crate) struct Place {
     pub(crate) id: u64,
     pub(crate) at: u64,
     pub(crate) told: Figures,
+    /// Nobody has read it since the last one stopped.
+    pub(crate) goes_on: bool,
 }
 
 impl Drop for Hub {

@@ -6,10 +6,12 @@ mod found;
 mod held;
 mod hub;
 mod promise;
+mod rest;
 #[cfg(test)]
 mod tests;
 
 pub use file::default_ring;
+pub use rest::Rest;
 
 use crate::batch::Batch;
 use crate::beneath::{Root, path_of};
@@ -78,11 +80,13 @@ pub struct Shim {
     /// Changes of what paths lead to, when they were last looked at ([`treeferry_ring::Ring::settle_changes`]).
     changes: (u64, u64),
     promise: Promise,
+    goes_on: bool,
 }
 
 /// Reads the ring at a path, which is made if there is none. When this returns, no change will be missed that a program
-/// with the library makes below `root`. If a reader was there before, what was told since it ended comes first.
-pub fn shim(ring: &Path, root: &Path, excluded: Excluded) -> Result<Shim, Error> {
+/// with the library makes below `root`. If a reader was there before, what was told since it ended comes first; `rest` is
+/// what that one has said of where it stopped ([`Detector::rest`]).
+pub fn shim(ring: &Path, root: &Path, excluded: Excluded, rest: Option<&Rest>) -> Result<Shim, Error> {
     let root = Root::open(root)?;
     let mounts = Mounts::new(&root)?;
     let top = path_of(root.fd()).call("readlink")?;
@@ -90,7 +94,7 @@ pub fn shim(ring: &Path, root: &Path, excluded: Excluded) -> Result<Shim, Error>
     let hub = Hub::of(ring)?;
     let waker = Waker::new()?;
     let mut held = Held::new()?;
-    let place = hub.join(top.clone(), device, waker.clone())?;
+    let place = hub.join(top.clone(), device, waker.clone(), rest)?;
     held.find(&top)?;
     let now = Instant::now();
     let current = hub.current();
@@ -119,6 +123,7 @@ pub fn shim(ring: &Path, root: &Path, excluded: Excluded) -> Result<Shim, Error>
         unknown: 0,
         changes: (0, 0),
         promise: Promise::default(),
+        goes_on: place.goes_on,
     })
 }
 
@@ -141,6 +146,11 @@ impl Drop for Shim {
 }
 
 impl Shim {
+    /// Whether it began where the last reader stopped, and tells everything that has changed since.
+    pub fn goes_on(&self) -> bool {
+        self.goes_on
+    }
+
     /// What says nothing by itself.
     fn tick(&mut self, tell: &mut dyn FnMut(News)) -> Result<(), Error> {
         self.ticked = Instant::now();
@@ -419,6 +429,10 @@ impl Detector for Shim {
             tell(News::UpTo(moment));
         }
         Ok(())
+    }
+
+    fn rest(&mut self, tell: &mut dyn FnMut(News)) -> Result<Option<Rest>, Error> {
+        self.stop_here(tell)
     }
 
     fn waker(&self) -> Waker {

@@ -22,7 +22,7 @@ impl Place {
         let excluded: Excluded = Box::new(|_, name, is_dir| {
             name.to_bytes().ends_with(b".tmp") && !is_dir || name == c"hidden" && is_dir
         });
-        shim(&self.dir.path().join("ring"), &self.dir.path().join(root), excluded).unwrap()
+        shim(&self.dir.path().join("ring"), &self.dir.path().join(root), excluded, None).unwrap()
     }
 
     fn path(&self, name: &str) -> Vec<u8> {
@@ -84,7 +84,7 @@ fn each_detector_of_a_ring_tells_what_is_its_own_and_nobody_loses_what_another_h
     drop(b);
     assert!(!ring(&a).holds(&place.path("b/y")));
     assert!(
-        shim(&place.dir.path().join("ring"), &place.dir.path().join("none"), Box::new(|_, _, _| false))
+        shim(&place.dir.path().join("ring"), &place.dir.path().join("none"), Box::new(|_, _, _| false), None)
             .is_err()
     );
 }

@@ -3,6 +3,7 @@
 //!
 //! Nothing in SRC is changed by the test itself, which has no such library.
 
+mod again;
 mod descriptors;
 mod ends;
 mod programs;
@@ -47,10 +48,14 @@ struct Mirror<'a> {
 
 impl<'a> Mirror<'a> {
     fn start(s: &'a Scratch) -> Mirror<'a> {
+        Mirror::of_ring(s, s.at("ring"))
+    }
+
+    fn of_ring(s: &'a Scratch, ring: PathBuf) -> Mirror<'a> {
         fs::create_dir_all(s.at("run")).unwrap();
         fs::create_dir_all(s.at("src")).unwrap();
         let mut c = command(["watch", "--json", "--detect", "shim", "--ring"]);
-        c.arg(s.at("ring")).env("TREEFERRY_RUNTIME_DIR", s.at("run")).args(s.words(""));
+        c.arg(ring).env("TREEFERRY_RUNTIME_DIR", s.at("run")).args(s.words(""));
         let m = Mirror { s, live: Live::of(&mut c) };
         m.catch_up();
         m
@@ -99,7 +104,7 @@ impl<'a> Mirror<'a> {
     }
 
     #[track_caller]
-    fn stop(self) {
+    fn stop(self) -> Run {
         assert_eq!(self.figure("resyncs"), 0, "something was missed, and all was walked again");
         // open files are looked at each second: who stops it then interrupts that
         let began = Instant::now();
@@ -108,7 +113,7 @@ impl<'a> Mirror<'a> {
             std::thread::sleep(Duration::from_millis(20));
         }
         self.live.signal(Signal::TERM);
-        self.live.finish().expect(0);
+        self.live.finish().expect(0)
     }
 }
 

@@ -9,6 +9,7 @@ use treeferry_core::{Counters, JobId, RelPath, Work, escape};
 use treeferry_mirror::Continuity;
 use treeferry_queue::mirrors::Letter;
 use treeferry_queue::{JobRecord, LedgerError, Node};
+use treeferry_worker::Job;
 
 /// Up to when it was complete (µs since 1970).
 const COMPLETE: &str = "complete";
@@ -18,6 +19,8 @@ const LOST: &str = "lost";
 const HEARD: &str = "heard";
 /// Paths that fail.
 const FAILING: &str = "failing";
+/// What tells the directories from others that have their paths later.
+pub const ROOTS: &str = "roots";
 
 /// What an earlier keeper has left.
 pub struct Kept {
@@ -33,17 +36,19 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Reads it. It is of use to a mirror that asks for the same.
-    pub fn read(node: &Node, id: JobId, now: &JobRecord) -> Result<Kept, LedgerError> {
+    /// Reads it. It is of use to a mirror that asks for the same of the same directories, which `job` has open.
+    pub fn read(node: &Node, id: JobId, now: &JobRecord, job: &Job) -> Result<Kept, LedgerError> {
         let fields = node.mirror_fields(id)?;
         let then = node.mirror(id)?;
+        let roots = fields.get(ROOTS).is_some_and(|r| *r == job.roots_text().into_bytes());
+        let is_same = |t: &JobRecord| (&t.spec, t.roots) == (&now.spec, now.roots);
         let json = |k: &str| fields.get(k).and_then(|b| serde_json::from_slice::<Value>(b).ok());
         let number = |k: &str| json(k).and_then(|v| v.as_u64()).unwrap_or(0);
         let heard = fields.get(HEARD).and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
         let failing = json(FAILING).unwrap_or_default();
         let failing = failing.as_array().into_iter().flatten();
         Ok(Kept {
-            same: then.filter(|t| (&t.spec, t.roots) == (&now.spec, now.roots)).map(|t| t.created_ms),
+            same: then.filter(|t| is_same(t) && roots && !job.made_target()).map(|t| t.created_ms),
             walked: fields.get(super::WALKED).is_some_and(|w| w == b"1"),
             complete_up_to: number(COMPLETE),
             lost_at: number(LOST),

@@ -88,7 +88,7 @@ pub fn run(
         limits: job.limits().to_text(),
         created_ms: Control::now_ms(),
     };
-    let kept = Kept::read(&node, id, &record).map_err(|e| unreachable(&e))?;
+    let kept = Kept::read(&node, id, &record, &job).map_err(|e| unreachable(&e))?;
     // the same wish: those who work for it go on
     record.created_ms = kept.wish().unwrap_or(record.created_ms);
     // what a keeper before us has begun and cannot hear the end of
@@ -97,10 +97,11 @@ pub fn run(
         node.note_walk(walk, None).map_err(|e| unreachable(&e))?;
     }
     let detect: Vec<String> = wish.detect.iter().map(|h| h.name().to_owned()).collect();
-    let again = kept.is_whole();
+    let again = kept.is_whole() && !wish.rescan;
     let fields = [
         (WALKED.to_owned(), if again { b"1".to_vec() } else { b"0".to_vec() }),
         (DETECT.to_owned(), serde_json::to_vec(&detect).unwrap_or_default()),
+        (book::ROOTS.to_owned(), job.roots_text().into_bytes()),
     ];
     node.put_mirror(id, &record).and_then(|()| node.note_mirror(id, &fields)).map_err(|e| unreachable(&e))?;
 

@@ -1,0 +1,160 @@
+//! Where a reader of a ring has stopped, so that the next one goes on there as if there had been none between.
+//!
+//! Programs tell the ring whether it is read or not, as long as SRC is in its table. What a reader knew of open files is gone
+//! with it; so before it stops it begins a session, in which whoever closes a file says where that is, and reads on until
+//! all is told that was under way then. Files that were open it names: their processes may be killed while nobody reads.
+
+use super::Shim;
+use crate::beneath::path_of;
+use crate::error::{Call, Error};
+use crate::{Detector, News, What};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// What was under way is waited for so long; only a call that waits for something takes longer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where a reader has stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rest {
+    /// Of the system: no program outlives it.
+    boot: String,
+    /// Which ring.
+    pub(super) generation: u64,
+    /// The session that was begun at the end: each reader begins one.
+    pub(super) session: u64,
+    /// The directory, and those above it.
+    above: Vec<Place>,
+}
+
+/// A directory on the way to SRC. Programs say under which path they have changed something; so SRC must have been where
+/// it is all the time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Place {
+    dev: (u32, u32),
+    ino: u64,
+    /// Changes when the directory is renamed (and with each name in it).
+    ctime: (i64, u32),
+    /// Changes when a name in it is renamed.
+    mtime: (i64, u32),
+}
+
+impl Rest {
+    fn now(top: &[u8], generation: u64, session: u64) -> Result<Rest, Error> {
+        Ok(Rest { boot: boot()?, generation, session, above: places(top)? })
+    }
+
+    /// Whether a directory, a ring and the system are those that were left, and nothing can have happened that the ring
+    /// does not tell.
+    pub(super) fn is_still_true(&self, top: &[u8], generation: u64, session: u64) -> bool {
+        let Ok(now) = Rest::now(top, generation, session) else { return false };
+        let same = (&now.boot, now.generation, now.session) == (&self.boot, self.generation, self.session);
+        same && stayed(&self.above, &now.above)
+    }
+}
+
+/// Whether each directory is the one that it was, and was not renamed to and fro: that would show in its own times or in
+/// those of the one above it. The root of all cannot be.
+fn stayed(then: &[Place], now: &[Place]) -> bool {
+    let same = |(then, now): (&Place, &Place)| (then.dev, then.ino) == (now.dev, now.ino);
+    let was_renamed = |k: usize| {
+        let (a, b, above_a, above_b) = (&then[k], &now[k], &then[k + 1], &now[k + 1]);
+        a.ctime != b.ctime && above_a.mtime != above_b.mtime
+    };
+    then.len() == now.len()
+        && then.iter().zip(now).all(same)
+        && !(0..then.len().saturating_sub(1)).any(was_renamed)
+}
+
+fn boot() -> Result<String, Error> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|id| id.trim().to_owned())
+        .map_err(Error::Input)
+}
+
+/// A directory by its absolute path, and those above it.
+fn places(top: &[u8]) -> Result<Vec<Place>, Error> {
+    use std::os::unix::ffi::OsStrExt;
+    let top = Path::new(std::ffi::OsStr::from_bytes(top));
+    let place = |path: &Path| {
+        let s = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS).call("statx")?;
+        let time = |t: rustix::fs::StatxTimestamp| (t.tv_sec, t.tv_nsec);
+        let dev = (s.stx_dev_major, s.stx_dev_minor);
+        Ok(Place { dev, ino: s.stx_ino, ctime: time(s.stx_ctime), mtime: time(s.stx_mtime) })
+    };
+    top.ancestors().map(place).collect()
+}
+
+impl Shim {
+    /// See [`Detector::rest`].
+    pub(super) fn stop_here(&mut self, tell: &mut dyn FnMut(News)) -> Result<Option<Rest>, Error> {
+        let file = std::sync::Arc::clone(&self.current.file);
+        let Some(ring) = file.ring() else { return Ok(None) };
+        if !self.hub.is_alone() {
+            return Ok(None);
+        }
+        ring.begin_session();
+        let (began, mut lost) = (Instant::now(), false);
+        loop {
+            let mut told = None;
+            self.read(Duration::from_millis(1), &mut |news| {
+                match &news {
+                    News::UpTo(at) => told = Some(*at),
+                    News::Lost(_) => lost = true,
+                    News::Hint(_) => {}
+                }
+                tell(news);
+            })?;
+            if lost || began.elapsed() > PATIENCE {
+                return Ok(None);
+            }
+            // asked for after the session had begun
+            if told.is_some_and(|at| at > began) {
+                break;
+            }
+        }
+        let (top, mut open) = (self.top.clone(), Vec::new());
+        self.held.all(&mut |path, cut| open.extend(crate::mounts::relative(path, &top).map(|p| (p, cut))));
+        for (path, cut) in open {
+            self.hint(path, if cut { What::Tree } else { What::Open });
+        }
+        self.batch.tell(tell);
+        let rest = Rest::now(&self.top, ring.generation(), ring.epoch().session())?;
+        // it is there still, now that it is known what would show that it was not
+        let stayed = path_of(self.root.fd()).is_ok_and(|top| top == self.top);
+        Ok(stayed.then_some(rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_directory_that_was_renamed_to_and_fro_has_not_stayed() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let now = || places(at("a/b/top").as_os_str().as_encoded_bytes()).unwrap();
+        fs::create_dir_all(at("a/b/top")).unwrap();
+        let (first, settle) = (now(), || std::thread::sleep(Duration::from_millis(20)));
+        assert_eq!(first.len(), at("a/b/top").ancestors().count());
+        settle();
+        fs::write(at("a/b/top/file"), "x").unwrap();
+        fs::write(at("a/file"), "x").unwrap();
+        assert!(stayed(&first, &now()), "names in them do not matter");
+        for (dir, other) in [("a/b", "a/other"), ("a/b/top", "a/b/other"), ("a", "other")] {
+            let before = now();
+            settle();
+            fs::rename(at(dir), at(other)).unwrap();
+            fs::rename(at(other), at(dir)).unwrap();
+            assert!(!stayed(&before, &now()), "{dir}");
+        }
+        let before = now();
+        fs::rename(at("a/b"), at("a/c")).unwrap();
+        fs::create_dir_all(at("a/b/top")).unwrap();
+        assert!(!stayed(&before, &now()), "it is another");
+    }
+}
