@@ -1,8 +1,9 @@
 //! Where a reader of a ring has stopped, so that the next one goes on there as if there had been none between.
 //!
 //! Programs tell the ring whether it is read or not, as long as SRC is in its table. What a reader knew of open files is gone
-//! with it; so before it stops it begins a session, in which whoever closes a file says where that is, and reads on until
-//! all is told that was under way then. Files that were open it names: their processes may be killed while nobody reads.
+//! with it; so before it stops it begins a session, in which whoever closes a file says where that is, reads on until
+//! all is told that was under way then, and begins another, for those that were opened and told meanwhile. Files that are
+//! open it names: their processes may be killed while nobody reads.
 
 use super::Shim;
 use crate::beneath::path_of;
@@ -23,7 +24,7 @@ pub struct Rest {
     boot: String,
     /// Which ring.
     pub(super) generation: u64,
-    /// The session that was begun at the end: each reader begins one.
+    /// The session that was begun last of all: each reader begins one.
     pub(super) session: u64,
     /// The directory, and those above it.
     above: Vec<Place>,
@@ -49,9 +50,19 @@ impl Rest {
     /// Whether a directory, a ring and the system are those that were left, and nothing can have happened that the ring
     /// does not tell.
     pub(super) fn is_still_true(&self, top: &[u8], generation: u64, session: u64) -> bool {
-        let Ok(now) = Rest::now(top, generation, session) else { return false };
-        let same = (&now.boot, now.generation, now.session) == (&self.boot, self.generation, self.session);
-        same && stayed(&self.above, &now.above)
+        let why = match Rest::now(top, generation, session) {
+            Err(e) => e.to_string(),
+            Ok(now) if now.boot != self.boot => "the system was booted since".to_owned(),
+            Ok(now) if (now.generation, now.session) != (self.generation, self.session) => {
+                "the ring is another, or another process has read it since".to_owned()
+            }
+            Ok(now) if !stayed(&self.above, &now.above) => {
+                "the source may have been elsewhere since".to_owned()
+            }
+            Ok(_) => return true,
+        };
+        tracing::info!("what the last reader of the ring has left is of no use: {why}");
+        false
     }
 }
 
@@ -108,6 +119,7 @@ impl Shim {
                 tell(news);
             })?;
             if lost || began.elapsed() > PATIENCE {
+                tracing::info!(lost, "the next reader of the ring cannot go on where this one stops");
                 return Ok(None);
             }
             // asked for after the session had begun
@@ -121,6 +133,8 @@ impl Shim {
             self.hint(path, if cut { What::Tree } else { What::Open });
         }
         self.batch.tell(tell);
+        // who has opened a file in this session, and told us, will close it when nobody knows that: this is the next one
+        ring.begin_session();
         let rest = Rest::now(&self.top, ring.generation(), ring.epoch().session())?;
         // it is there still, now that it is known what would show that it was not
         let stayed = path_of(self.root.fd()).is_ok_and(|top| top == self.top);
