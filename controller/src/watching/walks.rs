@@ -7,9 +7,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use treeferry_core::job::JobState;
 use treeferry_core::{Counters, Fresh, JobId, NewTask, RelPath, Stop, Work};
+use treeferry_fs::{Root, RootError};
 use treeferry_queue::{Control, Engine, JobRecord, Node};
 use treeferry_worker::{Job, Pool, PoolSize, Reporter};
 
@@ -17,6 +18,8 @@ use treeferry_worker::{Job, Pool, PoolSize, Reporter};
 const TICK: Duration = Duration::from_millis(200);
 /// Failures that are read at once.
 const FAILURES: usize = 10_000;
+/// How often the target is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 /// After a walk that did not come to its end.
 const REST: Duration = Duration::from_secs(1);
 
@@ -125,7 +128,12 @@ struct Walker {
 
 impl Walker {
     fn run(&self) {
+        let mut looked = Instant::now();
         while !self.stop.is_set() && !self.over.load(Relaxed) {
+            if looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                self.look_at_target();
+            }
             let mut pending = self.desk.pending();
             let next = if self.desk.may_walk() { pending.take_below() } else { None };
             let Some(next) = next else {
@@ -142,6 +150,13 @@ impl Walker {
             if !complete {
                 std::thread::sleep(REST);
             }
+        }
+    }
+
+    /// A target that is removed, or has another directory in its place, is none that could be kept the same.
+    fn look_at_target(&self) {
+        if let Some(Err(e @ RootError::Replaced(_))) = self.job.target().map(Root::check) {
+            self.desk.abort(&e.to_string());
         }
     }
 

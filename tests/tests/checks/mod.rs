@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod churn;
+pub mod mirror;
 
 use std::collections::BTreeMap;
 use std::fs;
