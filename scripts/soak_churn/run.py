@@ -94,17 +94,19 @@ class Run:
         self.daemon(name, words)
 
     def pause(self):
-        """Stops the process that keeps the mirror, and starts it again a moment later."""
-        words, child = self.daemons.pop("keeper")
+        """Stops the process that keeps the mirror, or an agent, and starts it again a moment later."""
+        name = self.rng.choice([n for n in self.daemons if n in ("keeper", "agent")])
+        words, child = self.daemons.pop(name)
         if not end(child):
-            raise Failed("keeper does not end")
+            raise Failed(f"{name} does not end")
         processes.discard(child)
         if child.returncode not in (0, 20, 23):
-            raise Failed(f"keeper has ended with {child.returncode}")
-        self.resyncs_before = self.resyncs
+            raise Failed(f"{name} has ended with {child.returncode}")
+        if name == "keeper":
+            self.resyncs_before = self.resyncs
         self.stops += 1
         time.sleep(self.rng.uniform(0, 1))
-        self.daemon("keeper", words)
+        self.daemon(name, words)
 
     def status(self):
         r = subprocess.run([self.o.binary, "status", "--json"], env=self.env, capture_output=True, text=True)

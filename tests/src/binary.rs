@@ -97,3 +97,17 @@ fn log_dir() -> &'static Path {
         dir
     })
 }
+
+/// The library that programs are started with so that they tell what they change, built as it is for use.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/build-shim");
+        let out = std::process::Command::new(script).output().expect("scripts/build-shim runs");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        PathBuf::from(String::from_utf8_lossy(&out.stdout).trim())
+    })
+}

@@ -163,6 +163,19 @@ impl Cluster {
         let _ = d.child.wait();
     }
 
+    /// Stops a daemon with SIGTERM, which must end it in good order.
+    #[track_caller]
+    pub fn stop(&mut self, name: &str) {
+        let pid = rustix::process::Pid::from_raw(self.pid(name) as i32).expect("a process");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("our own child");
+        let mut code = None;
+        wait_until("it has ended", PATIENCE, || {
+            code = self.exit_code(name);
+            code.is_some()
+        });
+        assert_eq!(code, Some(0), "{name}");
+    }
+
     /// Starts a daemon again that has ended.
     #[track_caller]
     pub fn start_again(&mut self, name: &str) {

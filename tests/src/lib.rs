@@ -18,7 +18,7 @@ mod run;
 mod scratch;
 pub mod terminal;
 
-pub use binary::{bin, command, install, neutral};
+pub use binary::{bin, command, install, library, neutral};
 pub use plant::Plant;
 pub use run::{Live, Run, sync};
 pub use scratch::{Scratch, assert_same};

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use treeferry_kit::rng::Rng;
 use treeferry_tests::cluster::Cluster;
-use treeferry_tests::{Live, PATIENCE, Run, Scratch};
+use treeferry_tests::{Live, PATIENCE, Run, Scratch, library};
 
 /// How often something is killed in a round.
 const KILLS: usize = 8;
@@ -175,6 +175,44 @@ fn what_changes_arrives_and_the_next_keeper_goes_on_where_the_last_one_ended() {
     let left = c.borrow().services.redis_cli(["--scan", "--pattern", "*mirror*"]);
     assert!(!left.contains(":mirror") && !left.contains("treeferry:mirrors"), "{left}");
     forget().expect(1);
+}
+
+#[test]
+fn an_agent_that_is_stopped_and_started_again_goes_on_with_the_ring_and_nothing_is_walked() {
+    let s = Scratch::disk();
+    let ring = s.at("ring");
+    let c = cluster(&[("a0", &["--detect", "shim", "--ring", ring.to_str().unwrap()])]);
+    s.src().file("d/f", "f").file("g", "g").link("g", "h");
+    let sh = |script: &str| {
+        let mut bash = std::process::Command::new("bash");
+        bash.env("LD_PRELOAD", library()).env("TREEFERRY_SHIM", &ring).current_dir(s.at("src"));
+        assert!(bash.args(["-ec", script]).status().unwrap().success(), "{script}");
+    };
+    let m = Mirror::start(&s, &c, "--agents a0");
+    m.assert_same();
+    sh("echo 1 > a; mkdir -p e/f; echo 2 > e/f/g");
+    m.assert_same();
+    for i in 0..3 {
+        c.borrow_mut().stop("a0");
+        sh(&format!("echo {i} > a; mv e e{i}; mv e{i} e; echo {i} > e/new{i}; rm h; ln g h; echo {i} >> h"));
+        if i == 1 {
+            // nor if nobody keeps the mirror
+            m.stop().expect(0);
+            m.keep();
+        }
+        c.borrow_mut().start_again("a0");
+        sh("echo more >> a");
+        m.assert_same();
+        assert_eq!(m.number("resyncs"), 0, "nothing was walked");
+    }
+    // what it may have missed is known to be missed
+    c.borrow_mut().kill("a0");
+    sh("echo untold > e/untold");
+    fs::remove_file(&ring).unwrap();
+    c.borrow_mut().start_again("a0");
+    m.assert_same();
+    assert!(m.number("resyncs") > 0, "the test has proven nothing");
+    m.stop().expect(0);
 }
 
 #[test]

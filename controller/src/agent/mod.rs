@@ -5,6 +5,7 @@
 //! messages. While the broker takes nothing, messages go to a file with a cap, and nobody who changes the source waits for
 //! anything.
 
+mod left;
 mod spool;
 mod ticks;
 
@@ -15,6 +16,7 @@ use crate::daemon;
 use crate::output::complain;
 use crate::watching::detect::{self, How, Means};
 use crate::watching::far::{DETECT, TICK};
+use left::Left;
 use spool::Spool;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -29,7 +31,7 @@ use ticks::{Read, Ticks};
 use treeferry_core::filter::Filter;
 use treeferry_core::wire::{self, MessageKind};
 use treeferry_core::{JobId, RelPath};
-use treeferry_event::{Detector, Hint, News as Heard, Polling, Waker, What};
+use treeferry_event::{Detector, Hint, News as Heard, Polling, Rest, Waker, What};
 use treeferry_mirror::{News, Said, Sign, Tick};
 use treeferry_queue::mirrors::{self, Outgoing};
 use treeferry_queue::{Control, JobRecord, Node, NodeReport, Refusal, Site};
@@ -48,6 +50,8 @@ const MOST_SAID: usize = 4096;
 const MOST_UNSENT: usize = 1 << 20;
 /// With more than this unsent nothing is sent that says nothing but a moment.
 const SOME_UNSENT: usize = 64 << 10;
+/// How long the broker has for the last messages of an agent that is stopped.
+const LAST: Duration = Duration::from_secs(5);
 /// A mirror that cannot be looked after is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -65,6 +69,8 @@ pub struct Plan {
     pub spool: PathBuf,
     /// How much of them, in bytes.
     pub spool_bytes: u64,
+    /// The directory of events: what it leaves for the next agent is below it; `None`: nowhere.
+    pub dir: Option<PathBuf>,
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -101,7 +107,16 @@ pub fn run(plan: &Plan, args: &Daemon) -> Exit {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-    followed.into_values().filter_map(Result::ok).for_each(Following::stop);
+    let left = followed.into_iter().filter_map(|(id, f)| Some((id, f.ok()?.stop()?)));
+    let left: Vec<(JobId, Left)> = left.collect();
+    // what the broker has not confirmed may be lost; then whoever goes on would not know
+    let since = Instant::now();
+    while !left.is_empty() && agent.outgoing.unsent() > 0 && since.elapsed() < LAST {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    if let Some(dir) = plan.dir.as_ref().filter(|_| agent.outgoing.unsent() == 0) {
+        left.iter().for_each(|(id, l)| l.write(&left::path(dir, &agent.name, *id)));
+    }
     agent.node.close();
     Exit::Done
 }
@@ -132,7 +147,8 @@ impl Agent {
                 continue;
             }
             if let Some(Ok(f)) = followed.remove(id) {
-                f.stop();
+                // what comes next is another life, or another wish
+                drop(f.stop());
             }
             let begun = self.follow(*id, plan);
             let mut refused = lock(&self.refused);
@@ -151,7 +167,7 @@ impl Agent {
         for id in gone {
             lock(&self.refused).remove(&id);
             if let Some(Ok(f)) = followed.remove(&id) {
-                f.stop();
+                drop(f.stop());
                 tracing::info!("mirror {id} is no more");
             }
         }
@@ -211,6 +227,8 @@ struct Shared {
     basket: Mutex<Basket>,
     news: Condvar,
     over: AtomicBool,
+    /// Nothing more is said.
+    all_said: AtomicBool,
     /// A detector hears nothing any more.
     deaf: AtomicBool,
 }
@@ -218,13 +236,46 @@ struct Shared {
 /// A mirror whose source is being watched.
 struct Following {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    listening: Vec<JoinHandle<Option<Rest>>>,
+    reading: Option<JoinHandle<()>>,
+    /// Says its life and the number of its last message, if that went to the broker.
+    sending: Option<JoinHandle<Option<(u64, u64)>>>,
     wakers: Vec<Waker>,
     /// What was asked for, as [`JobRecord::created_ms`].
     wish: u64,
 }
 
 impl Basket {
+    /// What a detector has told.
+    fn put(&mut self, n: usize, news: impl Iterator<Item = Heard>) {
+        for heard in news {
+            if !matches!(heard, Heard::UpTo(_)) {
+                self.heard = Some(Instant::now());
+            }
+            match heard {
+                Heard::Hint(Hint { path, what }) => self.said.push(match what {
+                    What::Changed => Said::Path(path, Sign::Now),
+                    What::Open => Said::Path(path, Sign::Open),
+                    What::Attributes => Said::Path(path, Sign::Attributes),
+                    What::Names => Said::Path(path, Sign::Names),
+                    What::Tree => Said::Path(path, Sign::Tree),
+                    What::Moved { from, dir } => Said::Moved(from, path, dir),
+                }),
+                Heard::Lost(why) => self.said.push(Said::Lost(why)),
+                Heard::UpTo(moment) => {
+                    // all that had happened when that was read
+                    let tick = self.ticks.at(moment);
+                    if let Some(t) = self.told.get_mut(n).filter(|_| tick.is_some()) {
+                        *t = tick;
+                    }
+                    if let Some(least) = self.told_by_all() {
+                        self.ticks.forget_before(least);
+                    }
+                }
+            }
+        }
+    }
+
     /// The latest tick up to which all of them have.
     fn told_by_all(&self) -> Option<Read> {
         self.told.iter().copied().min_by_key(|r| r.map(|r| r.number)).flatten()
@@ -248,9 +299,13 @@ impl Following {
         };
         let polling = Polling::every(plan.poll_every);
         let ring = plan.ring.as_deref();
-        let means = Means { root: &r.spec.src, excluded: &excluded, polling, ring, zero: false, rest: None };
-        let detectors = detect::open_at(detect, means, || Box::new(std::io::empty()));
-        let detectors = detectors.map_err(|e| e.to_string())?.all;
+        let left = plan.dir.as_ref().map(|dir| left::path(dir, &agent.name, id));
+        let left = left.and_then(|path| Left::read(&path, r.created_ms, detect));
+        let rest = left.as_ref().map(|l| &l.rest);
+        let means = Means { root: &r.spec.src, excluded: &excluded, polling, ring, zero: false, rest };
+        let opened = detect::open_at(detect, means, || Box::new(std::io::empty()));
+        let opened = opened.map_err(|e| e.to_string())?;
+        let (detectors, left) = (opened.all, left.filter(|_| opened.goes_on));
         let spool = Spool::new(&plan.spool, id, plan.spool_bytes);
         let behind = detectors.iter().filter(|d| d.needs_head_start()).count();
         let basket = Basket { told: vec![None; detectors.len()], behind, ..Basket::default() };
@@ -258,36 +313,40 @@ impl Following {
             basket: Mutex::new(basket),
             news: Condvar::new(),
             over: AtomicBool::new(false),
+            all_said: AtomicBool::new(false),
             deaf: AtomicBool::new(false),
         });
         let wakers = detectors.iter().map(|d| d.waker()).collect();
         let names: Vec<_> = detectors.iter().map(|d| d.name()).collect();
-        tracing::info!(mirror = %id, detectors = names.join(","), "mirror followed");
-        let mut f =
-            Following { shared: Arc::clone(&shared), threads: Vec::new(), wakers, wish: r.created_ms };
-        let mut spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
-            let t = std::thread::Builder::new().name(name).spawn(run).map_err(|e| e.to_string())?;
-            f.threads.push(t);
-            Ok::<_, String>(())
+        tracing::info!(mirror = %id, detectors = names.join(","), resumed = left.is_some(), "mirror followed");
+        let mut f = Following {
+            shared: Arc::clone(&shared),
+            listening: Vec::new(),
+            reading: None,
+            sending: None,
+            wakers,
+            wish: r.created_ms,
         };
+        let thread = |name: &str| std::thread::Builder::new().name(format!("tf-{name}"));
+        let failed = |e: std::io::Error| e.to_string();
         for (n, d) in detectors.into_iter().enumerate() {
-            let shared = Arc::clone(&shared);
-            spawn(format!("tf-{}", d.name()), Box::new(move || listen(d, n, &shared)))?;
+            let (name, shared) = (d.name(), Arc::clone(&shared));
+            f.listening.push(thread(name).spawn(move || listen(d, n, &shared)).map_err(failed)?);
         }
         let (a, s) = (Arc::clone(agent), Arc::clone(&shared));
-        spawn("tf-ticks".to_owned(), Box::new(move || read_ticks(&a.node, id, &s)))?;
+        f.reading = Some(thread("ticks").spawn(move || read_ticks(&a.node, id, &s)).map_err(failed)?);
         let post = Sending {
             agent: Arc::clone(agent),
             wish: r.created_ms,
-            // what happened before is not known: each beginning is a life
-            life: RandomState::new().hash_one(id),
+            // where it is not known what happened before, a life begins
+            life: left.as_ref().map_or_else(|| RandomState::new().hash_one(id), |l| l.life),
             line: mirrors::line(id),
             shared,
             spool,
-            number: 0,
+            number: left.map_or(0, |l| l.number),
             told: 0,
         };
-        spawn("tf-sending".to_owned(), Box::new(move || post.run()))?;
+        f.sending = Some(thread("sending").spawn(move || post.run()).map_err(failed)?);
         Ok(f)
     }
 
@@ -295,60 +354,50 @@ impl Following {
         self.shared.deaf.load(Acquire)
     }
 
-    fn stop(self) {
+    /// Ends it. What is left for the next agent, if that can go on.
+    fn stop(self) -> Option<Left> {
         self.shared.over.store(true, Release);
-        self.shared.news.notify_all();
         self.wakers.iter().for_each(Waker::wake);
-        self.threads.into_iter().for_each(|t| drop(t.join()));
+        let alone = self.listening.len() == 1;
+        let rests: Vec<Option<Rest>> = self.listening.into_iter().filter_map(|t| t.join().ok()).collect();
+        self.reading.into_iter().for_each(|t| drop(t.join()));
+        self.shared.all_said.store(true, Release);
+        self.shared.news.notify_all();
+        let last = self.sending.and_then(|t| t.join().ok()).flatten();
+        let rest = rests.into_iter().flatten().next().filter(|_| alone);
+        let (life, number) = last?;
+        Some(Left::new(self.wish, life, number, rest?))
     }
 }
 
-/// Puts what a detector tells into the basket.
-fn listen(mut detector: Box<dyn Detector>, n: usize, s: &Shared) {
+/// Puts what a detector tells into the basket. Where it stops, if another can go on there.
+fn listen(mut detector: Box<dyn Detector>, n: usize, s: &Shared) -> Option<Rest> {
     let mut news = Vec::new();
     let mut behind = detector.needs_head_start();
     while !s.over.load(Acquire) {
         let r = detector.read(PATIENCE, &mut |n| news.push(n));
         let mut basket = lock(&s.basket);
-        if news.iter().any(|n| !matches!(n, Heard::UpTo(_))) {
-            basket.heard = Some(Instant::now());
+        let told = news.iter().any(|n| matches!(n, Heard::UpTo(_)));
+        if told && std::mem::take(&mut behind) {
+            basket.behind -= 1;
         }
-        for heard in news.drain(..) {
-            if matches!(heard, Heard::UpTo(_)) && std::mem::take(&mut behind) {
-                basket.behind -= 1;
-            }
-            match heard {
-                Heard::Hint(Hint { path, what }) => basket.said.push(match what {
-                    What::Changed => Said::Path(path, Sign::Now),
-                    What::Open => Said::Path(path, Sign::Open),
-                    What::Attributes => Said::Path(path, Sign::Attributes),
-                    What::Names => Said::Path(path, Sign::Names),
-                    What::Tree => Said::Path(path, Sign::Tree),
-                    What::Moved { from, dir } => Said::Moved(from, path, dir),
-                }),
-                Heard::Lost(why) => basket.said.push(Said::Lost(why)),
-                Heard::UpTo(moment) => {
-                    // all that had happened when that was read
-                    let tick = basket.ticks.at(moment);
-                    if let Some(t) = basket.told.get_mut(n).filter(|_| tick.is_some()) {
-                        *t = tick;
-                    }
-                    if let Some(least) = basket.told_by_all() {
-                        basket.ticks.forget_before(least);
-                    }
-                }
-            }
-        }
+        basket.put(n, news.drain(..));
         if let Err(e) = r {
             tracing::error!("changes are not detected any more: {}: {e}", detector.name());
             basket.said.push(Said::Lost(e.to_string()));
             s.deaf.store(true, Release);
             s.news.notify_all();
-            return;
+            return None;
         }
         drop(basket);
         s.news.notify_all();
     }
+    let rest = detector.rest(&mut |n| news.push(n));
+    lock(&s.basket).put(n, news.drain(..));
+    rest.unwrap_or_else(|e| {
+        tracing::info!("all has to be walked when this agent is started again: {}: {e}", detector.name());
+        None
+    })
 }
 
 /// Reads the keeper's clock.
@@ -379,9 +428,10 @@ struct Sending {
 }
 
 impl Sending {
-    fn run(mut self) {
+    /// Its life and the number of its last message; `None`: not all went to the broker.
+    fn run(mut self) -> Option<(u64, u64)> {
         loop {
-            let over = self.shared.over.load(Acquire);
+            let over = self.shared.all_said.load(Acquire);
             let mut basket = lock(&self.shared.basket);
             let news = basket.told_by_all().is_some_and(|r| r.number > self.told);
             if basket.said.is_empty() && !news && !over {
@@ -401,7 +451,7 @@ impl Sending {
             self.unspool();
             if over {
                 // what is on its way to the broker has a moment; what is not is missed by its number
-                return;
+                return self.spool.is_empty().then_some((self.life, self.number));
             }
         }
     }

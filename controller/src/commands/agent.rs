@@ -1,7 +1,7 @@
 //! `treeferry agent`: detects changes on one node.
 
 use crate::agent::{self, Plan};
-use crate::args::{Cluster, Daemon, UsageError};
+use crate::args::{Cluster, Daemon, UsageError, log};
 use crate::cli;
 use crate::commands::watch::POLL_EVERY;
 use crate::watching::detect::How;
@@ -67,5 +67,6 @@ fn plan(args: &Args) -> Result<Plan, UsageError> {
     }
     let spool = args.spool_dir.clone().unwrap_or_else(std::env::temp_dir);
     let (poll_every, ring) = (args.poll_every.unwrap_or(POLL_EVERY), args.ring.clone());
-    Ok(Plan { site, detect, poll_every, ring, spool, spool_bytes: args.spool_size })
+    let dir = log::dir(None, &config.log);
+    Ok(Plan { site, detect, poll_every, ring, spool, spool_bytes: args.spool_size, dir })
 }
