@@ -22,6 +22,8 @@ mod mirror;
 mod node_pool;
 mod pool;
 mod reconcile;
+mod roots;
+mod tidy;
 mod trouble;
 mod walk;
 mod worker;

@@ -2,7 +2,7 @@
 //! ever: what does not answer within [`WITHIN`] is said to be silent.
 
 use super::bundle::Lane;
-use super::node::Site;
+use super::record::Site;
 use super::report::NodeReport;
 use crate::rabbitmq::survey::{self, BrokerFacts};
 use crate::redis::now_ms;

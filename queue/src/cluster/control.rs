@@ -2,7 +2,8 @@
 //! too, and what they say of themselves.
 
 use super::bundle::{Bundle, LocalJoin};
-use super::node::{JobRecord, SHELVED_MS, Site, SiteError};
+use super::node::SHELVED_MS;
+use super::record::{JobRecord, Site, SiteError};
 use super::report::{NodeReport, QUEUES, field};
 use crate::rabbitmq;
 use crate::redis::{Ledger, LedgerError, now_ms, prefix};

@@ -7,7 +7,8 @@
 //! (names of files with one that were looked at lately); the set `treeferry:mirrors` has all IDs.
 
 use super::control::Control;
-use super::node::{JobRecord, Node, lock};
+use super::node::{Node, lock};
+use super::record::JobRecord;
 use crate::rabbitmq::lines;
 use crate::redis::{Ledger, LedgerError, prefix};
 use redis::{AsyncCommands, Script};

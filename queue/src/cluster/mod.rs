@@ -19,6 +19,7 @@ mod node;
 mod pulse;
 mod readings;
 mod reaper;
+mod record;
 mod report;
 mod stream;
 
@@ -28,7 +29,8 @@ use crate::rabbitmq::{Arrival, Errand};
 use crate::redis::{Begin, Committed, Lease};
 use bundle::{GroupChange, Holding};
 pub use control::{Control, JobRow, QueueRow, Which};
-pub use node::{JobRecord, Node, Offer, Reporting, Site, SiteError};
+pub use node::{Node, Offer, Reporting};
+pub use record::{JobRecord, Site, SiteError};
 pub use report::{NodeReport, Refusal, RunningTask, Shutdown, Wanted};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

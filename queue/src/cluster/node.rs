@@ -5,6 +5,7 @@ use super::bundle::{Bundle, Lane};
 use super::events::{self, Telling};
 use super::pulse::pulse;
 use super::reaper::reap;
+use super::record::{JobRecord, Site, SiteError};
 use super::report::{JobNow, NodeReport, Wanted, has_too_much};
 use crate::engine::Status;
 use crate::rabbitmq::{Arrival, Broker, Depth, Door, Errand, Slip};
@@ -20,7 +21,7 @@ use tokio::sync::mpsc;
 use treeferry_core::event::Outbox;
 use treeferry_core::job::JobState;
 use treeferry_core::wire::{self, MessageKind};
-use treeferry_core::{Change, Counters, Failure, JobId, JobSpec, NewTask, Notice, TaskId};
+use treeferry_core::{Change, Counters, Failure, JobId, NewTask, Notice, TaskId};
 
 /// A task that no worker so far could run is offered again after this (ms).
 const DECLINED_MS: u64 = 3000;
@@ -29,78 +30,6 @@ pub(super) const SHELVED_MS: u64 = 1_000_000_000_000_000;
 
 /// Says what a daemon is doing.
 pub type Reporting = Box<dyn Fn() -> NodeReport + Send + Sync>;
-
-/// Where broker and ledger are.
-#[derive(Clone)]
-pub struct Site {
-    /// `amqp://` or `amqps://`.
-    pub broker: String,
-    /// `redis://` or `rediss://`.
-    pub ledger: String,
-    /// A message that is worked on for so long is acknowledged before its end, and the ledger's outbox remembers its
-    /// task instead: the broker takes a consumer for dead that has not acknowledged one within its `consumer_timeout`.
-    pub acknowledge_after: Duration,
-}
-
-impl Site {
-    /// A site with defaults: RabbitMQ's `consumer_timeout` is 30 minutes if nobody has changed it.
-    pub fn new(broker: String, ledger: String) -> Site {
-        Site { broker, ledger, acknowledge_after: Duration::from_secs(600) }
-    }
-}
-
-/// Why the cluster cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SiteError {
-    /// The broker does not answer, or refuses us.
-    #[error("the broker: {0}")]
-    Broker(#[from] lapin::Error),
-    /// The ledger does not answer, or refuses us.
-    #[error("{0}")]
-    Ledger(#[from] LedgerError),
-    /// No runtime.
-    #[error("cannot start a thread: {0}")]
-    Thread(#[from] std::io::Error),
-}
-
-/// What everybody who works for a job has to know of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobRecord {
-    /// What was asked for.
-    pub spec: JobSpec,
-    /// DST was made by this job.
-    pub made_target: bool,
-    /// Inode numbers of the roots.
-    pub roots: (u64, u64),
-    /// What the target can hold, in the words of whoever tried.
-    pub limits: String,
-    /// When it was registered, in ms since 1970 by the clock of who did.
-    pub created_ms: u64,
-}
-
-impl JobRecord {
-    pub(super) fn fields(&self) -> Vec<(&'static str, Vec<u8>)> {
-        vec![
-            ("spec", wire::encode(MessageKind::Spec, &self.spec)),
-            ("made_target", u8::from(self.made_target).to_string().into_bytes()),
-            ("src_ino", self.roots.0.to_string().into_bytes()),
-            ("dst_ino", self.roots.1.to_string().into_bytes()),
-            ("limits", self.limits.clone().into_bytes()),
-            ("created", self.created_ms.to_string().into_bytes()),
-        ]
-    }
-
-    pub(super) fn read(fields: &HashMap<String, Vec<u8>>) -> Option<JobRecord> {
-        let number = |k: &str| std::str::from_utf8(fields.get(k)?).ok()?.parse::<u64>().ok();
-        Some(JobRecord {
-            spec: wire::decode(MessageKind::Spec, fields.get("spec")?).ok()?,
-            made_target: number("made_target")? == 1,
-            roots: (number("src_ino")?, number("dst_ino")?),
-            limits: String::from_utf8(fields.get("limits")?.clone()).ok()?,
-            created_ms: number("created")?,
-        })
-    }
-}
 
 /// This process in the cluster.
 pub struct Node {

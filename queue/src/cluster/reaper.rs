@@ -1,7 +1,8 @@
 //! Whoever looks after tasks that nobody has.
 
 use super::bundle::Lane;
-use super::node::{Shared, SiteError, lock, post_all};
+use super::node::{Shared, lock, post_all};
+use super::record::SiteError;
 use super::report::field;
 use crate::rabbitmq::{DEAD, Slip};
 use crate::redis::{now_ms, prefix};

@@ -1,7 +1,7 @@
 //! Reading the stream of events, from any node.
 
 use super::events::{COMPRESSED, PLAIN, STREAM};
-use super::node::{Site, SiteError};
+use super::record::{Site, SiteError};
 use crate::redis::{Ledger, LedgerError};
 use redis::Value;
 use tokio::runtime::Runtime;
