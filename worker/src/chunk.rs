@@ -19,10 +19,11 @@ use treeferry_core::change::Differs;
 use treeferry_core::records::Best;
 use treeferry_core::task::Stamp;
 use treeferry_core::{Fresh, Item, NewTask, Outcome, RelPath, Seal, Side, StagedFile, Task, Work};
-use treeferry_fs::copy::{Copied, How, copy_range, next_data};
+use treeferry_fs::copy::{Copied, How, Meter, copy_range, next_data};
 use treeferry_fs::meta::{fstat, stat_if_there};
 use treeferry_fs::xattr::At;
 use treeferry_fs::{AsFd, BorrowedFd, Error, Meta, OwnedFd, entry};
+use treeferry_queue::Registry;
 
 /// In a tally: a chunk has failed for good, and has named the failure. More than a file has chunks.
 const NAMED: u64 = 1 << 40;
@@ -146,7 +147,8 @@ impl Worker {
             r => r.dst()?,
         };
         let how = How { rungs: &self.job.rungs, holes: file.holes, digests: None, buf: &mut self.buf };
-        match copy_range(src.as_fd(), dst.as_fd(), offset, len, how, &mut Flow(&self.job)).either()? {
+        let mut flow = OwnFlow { flow: Flow(&self.job), registry: &self.registry };
+        match copy_range(src.as_fd(), dst.as_fd(), offset, len, how, &mut flow).either()? {
             Copied::Whole => Ok(true),
             Copied::Shrunk => Ok(false),
             Copied::Stopped => Err(Trouble::Stopped),
@@ -208,6 +210,7 @@ impl Worker {
         let (want, mut birth) = self.birth(dir, &meta, old.as_ref(), &path, out);
         birth.mode = 0o600;
         let (spot, at) = (Spot::Fd(staged.as_fd()), At::Fd(src.as_fd()));
+        self.ours()?;
         attrs::dress_new(&self.job, spot, at, &meta, &want, birth, &mut self.bufs, &path, out)?;
         if !is_unchanged(&meta, &fstat(src.as_fd()).src()?) {
             return Err(Trouble::Changed);
@@ -264,6 +267,23 @@ impl Worker {
             Some(root) => root.open_dir(rel.as_bytes()).dst(),
             None => Err(Trouble::Call(Side::Target, Error::new("openat2", 2))),
         }
+    }
+}
+
+/// Writes on only while the task is ours: what is written to may have got its name since, and be the file itself.
+struct OwnFlow<'a> {
+    flow: Flow<'a>,
+    registry: &'a Registry,
+}
+
+impl Meter for OwnFlow<'_> {
+    fn step(&mut self, bytes: u64) -> bool {
+        // asked last, for the limits make it wait
+        self.flow.step(bytes) && self.registry.is_mine()
+    }
+
+    fn largest_step(&self) -> u64 {
+        self.flow.largest_step()
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use treeferry_core::filter::Filter;
 use treeferry_core::{Fresh, GroupKey, JobSpec, JoinId, Names, NewTask, RelPath, Stop, Work};
 use treeferry_fs::copy::Rungs;
+use treeferry_fs::meta::fstat;
 use treeferry_fs::{Limits, Meta, Privilege, Root, TempNames, Time, entry};
 
 /// Why a job cannot begin.
@@ -53,6 +54,7 @@ pub struct Job {
     pub(crate) dst: Option<Root>,
     /// DST was made by this job.
     pub(crate) made_target: bool,
+    target_changed: Option<Time>,
     /// Other processes work on it too.
     pub(crate) shared: bool,
     pub(crate) trash: Option<Trash>,
@@ -116,6 +118,8 @@ impl Job {
         if let Some(dst) = &dst {
             check_nesting(&spec, &src, dst, &mut filter)?;
         }
+        // before it is tried what it can hold, which may change it
+        let target_changed = dst.as_ref().and_then(|d| fstat(d.fd()).ok()).map(|m| m.ctime);
         let temp = TempNames::of_this_process();
         let privilege = Privilege::of_this_process();
         let limits = match &dst {
@@ -168,6 +172,7 @@ impl Job {
             rungs: Rungs::default(),
             bars: Bars::default(),
             made_target: made,
+            target_changed,
             shared,
             devices: (devices(Some(&src)), devices(dst.as_ref())),
             spec,
@@ -281,6 +286,11 @@ impl Job {
     /// Whether DST was made by this job.
     pub fn made_target(&self) -> bool {
         self.made_target
+    }
+
+    /// When DST itself was last changed (`st_ctime`) before this job opened it.
+    pub fn target_changed(&self) -> Option<Time> {
+        self.target_changed
     }
 
     /// Inode numbers of SRC and DST; 0 for what is not there. (Device numbers differ from node to node.)

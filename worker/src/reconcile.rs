@@ -192,6 +192,8 @@ impl Worker {
         if let Some(d) = same_kind
             && self.is_same(dir, &src, &d)?
             && kin.map_or_else(|| self.links_right(dir, &src, &d), |k| Ok(k == Kin::Right))?
+            // both may have been read meanwhile, for hours
+            && self.ours().map(|()| true)?
             && self.fix(dir, &src, &d, kin, out)?
         {
             self.lead_done(dir, &src, Some(self.job.target_id(&d)), d.nlink, out);

@@ -366,7 +366,7 @@ impl Following {
         let last = self.sending.and_then(|t| t.join().ok()).flatten();
         let rest = rests.into_iter().flatten().next().filter(|_| alone);
         let (life, number) = last?;
-        Some(Left::new(self.wish, life, number, rest?))
+        Some(Left { wish: self.wish, life, number, rest: rest? })
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Desk {
     news: Condvar,
     /// The whole source has been walked once.
     pub walked_once: AtomicBool,
+    /// Hints that were heard, but for those of files that are open.
+    pub heard: AtomicU64,
     /// Entries that were renamed at the target.
     pub moved: AtomicU64,
     /// Detectors that take down what there is before anything may be walked.
@@ -44,6 +46,7 @@ impl Desk {
             began: (Instant::now(), now_us()),
             news: Condvar::new(),
             walked_once: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
             moved: AtomicU64::new(0),
             awaited: AtomicUsize::new(0),
             aborted: Mutex::default(),

@@ -243,6 +243,7 @@ fn pass_on(news: impl Iterator<Item = News>, n: usize, desk: &Desk, told: &Mutex
         match news {
             News::Hint(hint) => {
                 heard = true;
+                desk.heard.fetch_add(u64::from(hint.what != What::Open), Relaxed);
                 match hint.what {
                     What::Changed => pending.sign(now, hint.path, Sign::Now),
                     What::Open => pending.sign(now, hint.path, Sign::Open),
@@ -254,6 +255,7 @@ fn pass_on(news: impl Iterator<Item = News>, n: usize, desk: &Desk, told: &Mutex
             }
             News::Lost(why) => {
                 heard = true;
+                desk.heard.fetch_add(1, Relaxed);
                 tracing::warn!("changes were missed ({why}): everything is looked at");
                 pending.lost();
             }

@@ -7,7 +7,7 @@ mod desk;
 pub mod detect;
 pub mod diary;
 pub mod far;
-mod rest;
+pub mod rest;
 mod walks;
 
 use crate::args::daemon::host;
@@ -309,8 +309,11 @@ impl Watch<'_> {
 
     /// Ends all threads, leaves what is not done at a place, and says how it stands.
     fn end(self, stop: &Stop, place: Option<&rest::Place>) -> (End, Engine) {
-        let interrupted = !self.desk.pending().is_idle() || self.desk.aborted().is_some();
+        let heard = self.desk.heard.load(Relaxed);
+        let mut interrupted = !self.desk.pending().is_idle() || self.desk.aborted().is_some();
         let reader = self.detectors.stop();
+        // what was heard since; files that are open are not finished in any case
+        interrupted |= self.desk.heard.load(Relaxed) != heard && !self.desk.pending().is_idle();
         self.audit.into_iter().for_each(audit::Audit::end);
         if interrupted {
             stop.set();

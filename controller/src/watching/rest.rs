@@ -6,29 +6,30 @@ use super::detect::How;
 use super::diary::Diary;
 use super::{Wish, tag_of};
 use crate::job::Request;
-use rustix::fs::fstat;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::hash::{DefaultHasher, Hasher};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use treeferry_core::wire::{self, MessageKind};
 use treeferry_core::{RelPath, escape};
 use treeferry_event::Rest;
+use treeferry_fs::meta::fstat;
 use treeferry_mirror::{Pending, Sign};
 use treeferry_service::state_dir::replace;
 use treeferry_worker::{Job, KeptNames};
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Of what is left by this program: another one may write something else. Changes with any of the types in it.
+const FORMAT: u64 = 1;
 
 /// What was left.
 #[derive(Serialize, Deserialize)]
 pub struct Left {
-    /// Of the program: another one may write something else.
-    version: String,
     /// What was asked for, and of which directories.
     tag: u64,
     /// When something was last changed in DST itself: by others since, if this is another time.
-    target_ctime: (i64, i64),
+    target_changed: (i64, u32),
     /// Where the detector stopped.
     pub reader: Rest,
     /// Up to when the mirror was complete (µs since 1970).
@@ -55,37 +56,28 @@ impl Place {
 
     /// What an earlier process has left, if it is of use to this one.
     pub fn read(&self, job: &Job) -> Option<Left> {
-        let text = match std::fs::read(&self.path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
-            Err(e) => return self.useless(&e.to_string()),
+        let left = read_left::<Left>(&self.path)?;
+        let why = if left.tag != self.tag || job.made_target() {
+            "it is of other directories, or of another wish"
+        } else if job.target_changed().map(|t| (t.sec, t.nsec)) != Some(left.target_changed) {
+            "something came to DST itself, or went, since"
+        } else {
+            return Some(left);
         };
-        let left = match wire::decode::<Left>(MessageKind::MirrorLeft, &text) {
-            Ok(left) => left,
-            Err(e) => return self.useless(&e.to_string()),
-        };
-        let same = left.version == VERSION && left.tag == self.tag && !job.made_target();
-        match same && target_ctime(job) == Some(left.target_ctime) {
-            true => Some(left),
-            false => self.useless("it is of other directories, or of another wish, or DST was changed since"),
-        }
-    }
-
-    fn useless(&self, why: &str) -> Option<Left> {
-        let path = escape::bytes(self.path.as_os_str().as_encoded_bytes());
-        tracing::info!("what the last process has left in {path} is of no use, so all is walked: {why}");
+        useless(&self.path, why);
         None
     }
 
     /// Leaves it for the next. `reader`: where the detector stopped; `None`: nothing can be left.
     pub fn leave(&self, reader: Option<Rest>, pending: &Pending, job: &Job) {
-        let left = reader.zip(target_ctime(job)).zip(pending.figures().complete_up_to).zip(job.names_kept());
+        let target_changed =
+            job.target().and_then(|d| fstat(d.fd()).ok()).map(|m| (m.ctime.sec, m.ctime.nsec));
+        let left = reader.zip(target_changed).zip(pending.figures().complete_up_to).zip(job.names_kept());
         let written = match left {
             None => std::fs::remove_file(&self.path),
-            Some((((reader, target_ctime), complete_up_to), names)) => {
-                let (version, tag, signs) = (VERSION.to_owned(), self.tag, pending.left());
-                let left = Left { version, tag, target_ctime, reader, complete_up_to, signs, names };
-                replace(&self.path, &wire::encode(MessageKind::MirrorLeft, &left))
+            Some((((reader, target_changed), complete_up_to), names)) => {
+                let (tag, signs) = (self.tag, pending.left());
+                leave(&self.path, &Left { tag, target_changed, reader, complete_up_to, signs, names })
             }
         };
         match written {
@@ -106,7 +98,69 @@ impl Left {
     }
 }
 
-fn target_ctime(job: &Job) -> Option<(i64, i64)> {
-    let stat = fstat(job.target()?.fd()).ok()?;
-    Some((stat.st_ctime as i64, stat.st_ctime_nsec as i64))
+/// Writes what is left into a file, so that it is known when it is read whether it is whole.
+pub fn leave<T: Serialize>(path: &Path, left: &T) -> io::Result<()> {
+    let body = wire::encode(MessageKind::MirrorLeft, left);
+    replace(path, &[&sum(&body).to_le_bytes()[..], &body].concat())
+}
+
+/// Reads it. `None`: there is none, or it is of no use.
+pub fn read_left<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
+        Err(e) => {
+            useless(path, &e.to_string());
+            return None;
+        }
+    };
+    let whole = text.split_first_chunk().filter(|(head, body)| u64::from_le_bytes(**head) == sum(body));
+    let left = whole.map(|(_, body)| wire::decode(MessageKind::MirrorLeft, body));
+    match left {
+        Some(Ok(left)) => Some(left),
+        Some(Err(e)) => {
+            useless(path, &e.to_string());
+            None
+        }
+        None => {
+            useless(path, "it is damaged, or of another version of this program");
+            None
+        }
+    }
+}
+
+fn sum(body: &[u8]) -> u64 {
+    let mut sum = DefaultHasher::new();
+    sum.write_u64(FORMAT);
+    sum.write(env!("CARGO_PKG_VERSION").as_bytes());
+    sum.write(body);
+    sum.finish()
+}
+
+fn useless(path: &Path, why: &str) {
+    let path = escape::bytes(path.as_os_str().as_encoded_bytes());
+    tracing::info!("what the last process has left in {path} is of no use, so all is walked: {why}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_whole_is_of_no_use() {
+        let path = std::env::temp_dir().join(format!("treeferry-left-{}", std::process::id()));
+        assert_eq!(read_left::<Vec<u32>>(&path), None, "there is none");
+        leave(&path, &vec![1_u32, 2, 3]).unwrap();
+        assert_eq!(read_left(&path), Some(vec![1_u32, 2, 3]));
+        let text = std::fs::read(&path).unwrap();
+        for at in 0..text.len() {
+            let mut other = text.clone();
+            other[at] ^= 1;
+            std::fs::write(&path, &other).unwrap();
+            assert_eq!(read_left::<Vec<u32>>(&path), None, "{at}");
+            std::fs::write(&path, &text[..at]).unwrap();
+            assert_eq!(read_left::<Vec<u32>>(&path), None, "{at}");
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
 }

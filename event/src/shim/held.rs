@@ -217,9 +217,11 @@ impl Held {
         }
     }
 
-    /// Names all files: paths, and whether each is an ancestor of what is meant.
+    /// Names all files, also those that processes had open which are gone: one that was forked from them may have them.
+    /// Paths, and whether each is an ancestor of what is meant.
     pub(crate) fn all(&self, name: &mut dyn FnMut(&[u8], bool)) {
-        let open = self.processes.values().flat_map(|p| p.files.values());
+        let departed = self.departed.iter().flat_map(|(_, files)| files.values());
+        let open = self.processes.values().flat_map(|p| p.files.values()).chain(departed);
         open.flat_map(|f| &f.names).for_each(|n| name(&n.path, n.cut));
     }
 

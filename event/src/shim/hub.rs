@@ -2,7 +2,6 @@
 //! through the ring by itself; what all of them have handed over is free again.
 
 use super::file::{Came, File, namespace};
-use super::rest::Rest;
 use crate::sys::{futex_wait, futex_wake};
 use crate::{Error, Waker};
 use std::path::{Path, PathBuf};
@@ -90,20 +89,20 @@ impl Hub {
         lock(&self.inner.state).current.clone()
     }
 
-    /// Adds a detector of a directory: its number, where it begins, and what was told before.
+    /// Adds a detector of a directory: its number, where it begins, and what was told before. `goes_on` is asked, by the
+    /// number of the ring and of its session, whether nobody has read it since the last reader stopped; not if somebody
+    /// else reads it.
     pub(crate) fn join(
         &self,
         root: Vec<u8>,
         device: u64,
         waker: Waker,
-        rest: Option<&Rest>,
+        goes_on: impl FnOnce(u64, u64) -> bool,
     ) -> Result<Place, Error> {
         let mut state = lock(&self.inner.state);
         let (done, told) = beginning(&state.current);
         let ring = state.current.file.ring().filter(|_| state.readers.is_empty());
-        let goes_on = rest
-            .zip(ring)
-            .is_some_and(|(rest, ring)| rest.is_still_true(&root, ring.generation(), ring.epoch().session()));
+        let goes_on = ring.is_some_and(|ring| goes_on(ring.generation(), ring.epoch().session()));
         let id = state.next;
         state.next += 1;
         state.readers.push(Reader { id, root, device, done, told, waker });

@@ -94,10 +94,16 @@ pub fn shim(ring: &Path, root: &Path, excluded: Excluded, rest: Option<&Rest>) -
     let hub = Hub::of(ring)?;
     let waker = Waker::new()?;
     let mut held = Held::new()?;
-    let place = hub.join(top.clone(), device, waker.clone(), rest)?;
+    let goes_on =
+        |generation, session| rest.is_some_and(|rest| rest.is_still_true(&top, &mounts, generation, session));
+    let place = hub.join(top.clone(), device, waker.clone(), goes_on)?;
     held.find(&top)?;
     let now = Instant::now();
     let current = hub.current();
+    let mut promise = Promise::default();
+    if let Some(ring) = current.file.ring().filter(|_| place.goes_on) {
+        promise.inherit(&ring);
+    }
     Ok(Shim {
         root,
         top,
@@ -122,7 +128,7 @@ pub fn shim(ring: &Path, root: &Path, excluded: Excluded, rest: Option<&Rest>) -
         gone: false,
         unknown: 0,
         changes: (0, 0),
-        promise: Promise::default(),
+        promise,
         goes_on: place.goes_on,
     })
 }

@@ -15,9 +15,17 @@ pub(crate) struct Promise {
     next: Option<(Instant, Vec<Mark>)>,
     /// Since when what is under way has been seen.
     seen: HashMap<Mark, Instant>,
+    /// What was under way when this reader began: if that is not soon over, who was at it may have died while nobody read, and
+    /// another process has its number.
+    inherited: Vec<Mark>,
 }
 
 impl Promise {
+    /// Nobody has read the ring for a while.
+    pub(crate) fn inherit(&mut self, ring: &Ring<'_>) {
+        self.inherited = ring.under_way().collect();
+    }
+
     /// The moment up to which everything has been told when the ring has been read to its end after this. `None`: what
     /// was under way is not over.
     /// `is_gone` says whether a process is known to be gone.
@@ -42,6 +50,11 @@ impl Promise {
         let is_long = |mark: &Mark| {
             self.seen.get(mark).is_some_and(|since| now.saturating_duration_since(*since) >= LONG)
         };
+        for mark in self.inherited.extract_if(.., |mark| is_long(mark)) {
+            if ring.is_under_way(mark) {
+                ring.is_dead(mark);
+            }
+        }
         marks.retain(|mark| ring.is_under_way(*mark) && !is_long(mark));
         marks.is_empty().then_some(*moment)
     }
@@ -81,5 +94,22 @@ mod tests {
         ring.begins(9, 0).unwrap();
         ring.ends(long);
         assert_eq!(promise.moment(&ring, at(3), &|_| false), Some(at(2)));
+    }
+
+    #[test]
+    fn what_was_under_way_before_and_is_not_soon_over_has_died() {
+        let words: Vec<AtomicU64> = (0..bytes_for(MIN_SLOTS) / 8).map(|_| AtomicU64::new(0)).collect();
+        let ring = Ring::format(&words, 1, 1).unwrap();
+        let began = Instant::now();
+        let (left, goes_on) = (ring.begins(7, 0).unwrap(), ring.begins(8, 1).unwrap());
+        let mut promise = Promise::default();
+        promise.inherit(&ring);
+        let long = ring.begins(9, 2).unwrap();
+        assert_eq!(promise.moment(&ring, began, &|_| false), None);
+        ring.ends(goes_on);
+        // a process that has the number of the one that died is alive
+        assert_eq!(promise.moment(&ring, began + LONG, &|_| false), Some(began));
+        assert_eq!(ring.figures().unnamed, 1);
+        assert!(!ring.is_under_way(left) && ring.is_under_way(long));
     }
 }

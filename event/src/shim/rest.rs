@@ -8,11 +8,15 @@
 use super::Shim;
 use crate::beneath::path_of;
 use crate::error::{Call, Error};
+use crate::mounts::Mounts;
 use crate::{Detector, News, What};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use treeferry_core::path::RelPath;
 
 /// What was under way is waited for so long; only a call that waits for something takes longer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -28,6 +32,8 @@ pub struct Rest {
     pub(super) session: u64,
     /// The directory, and those above it.
     above: Vec<Place>,
+    /// What is mounted below it. What is mounted or unmounted while nobody reads is told by nobody.
+    below: Vec<(RelPath, u64)>,
 }
 
 /// A directory on the way to SRC. Programs say under which path they have changed something; so SRC must have been where
@@ -36,6 +42,9 @@ pub struct Rest {
 struct Place {
     dev: (u32, u32),
     ino: u64,
+    /// Of the mount: of one that was unmounted and mounted again it is another (`STATX_MNT_ID_UNIQUE`, Linux 6.8; before, it
+    /// may be given again).
+    mount: u64,
     /// Changes when the directory is renamed (and with each name in it).
     ctime: (i64, u32),
     /// Changes when a name in it is renamed.
@@ -43,18 +52,27 @@ struct Place {
 }
 
 impl Rest {
-    fn now(top: &[u8], generation: u64, session: u64) -> Result<Rest, Error> {
-        Ok(Rest { boot: boot()?, generation, session, above: places(top)? })
+    fn now(top: &[u8], mounts: &Mounts, generation: u64, session: u64) -> Result<Rest, Error> {
+        let top = Path::new(OsStr::from_bytes(top));
+        let at = |point: RelPath| {
+            let path = top.join(OsStr::from_bytes(point.as_bytes()));
+            Ok((point, place(&path)?.mount))
+        };
+        let below = mounts.points().into_iter().map(at).collect::<Result<_, Error>>()?;
+        Ok(Rest { boot: boot()?, generation, session, above: places(top)?, below })
     }
 
     /// Whether a directory, a ring and the system are those that were left, and nothing can have happened that the ring
     /// does not tell.
-    pub(super) fn is_still_true(&self, top: &[u8], generation: u64, session: u64) -> bool {
-        let why = match Rest::now(top, generation, session) {
+    pub(super) fn is_still_true(&self, top: &[u8], mounts: &Mounts, generation: u64, session: u64) -> bool {
+        let why = match Rest::now(top, mounts, generation, session) {
             Err(e) => e.to_string(),
             Ok(now) if now.boot != self.boot => "the system was booted since".to_owned(),
             Ok(now) if (now.generation, now.session) != (self.generation, self.session) => {
                 "the ring is another, or another process has read it since".to_owned()
+            }
+            Ok(now) if now.below != self.below => {
+                "something was mounted or unmounted below the source since".to_owned()
             }
             Ok(now) if !stayed(&self.above, &now.above) => {
                 "the source may have been elsewhere since".to_owned()
@@ -69,7 +87,8 @@ impl Rest {
 /// Whether each directory is the one that it was, and was not renamed to and fro: that would show in its own times or in
 /// those of the one above it. The root of all cannot be.
 fn stayed(then: &[Place], now: &[Place]) -> bool {
-    let same = |(then, now): (&Place, &Place)| (then.dev, then.ino) == (now.dev, now.ino);
+    let of = |p: &Place| (p.dev, p.ino, p.mount);
+    let same = |(then, now): (&Place, &Place)| of(then) == of(now);
     let was_renamed = |k: usize| {
         let (a, b, above_a, above_b) = (&then[k], &now[k], &then[k + 1], &now[k + 1]);
         a.ctime != b.ctime && above_a.mtime != above_b.mtime
@@ -86,16 +105,20 @@ fn boot() -> Result<String, Error> {
 }
 
 /// A directory by its absolute path, and those above it.
-fn places(top: &[u8]) -> Result<Vec<Place>, Error> {
-    use std::os::unix::ffi::OsStrExt;
-    let top = Path::new(std::ffi::OsStr::from_bytes(top));
-    let place = |path: &Path| {
-        let s = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS).call("statx")?;
-        let time = |t: rustix::fs::StatxTimestamp| (t.tv_sec, t.tv_nsec);
-        let dev = (s.stx_dev_major, s.stx_dev_minor);
-        Ok(Place { dev, ino: s.stx_ino, ctime: time(s.stx_ctime), mtime: time(s.stx_mtime) })
-    };
+fn places(top: &Path) -> Result<Vec<Place>, Error> {
     top.ancestors().map(place).collect()
+}
+
+fn place(path: &Path) -> Result<Place, Error> {
+    /// Linux 6.8; not in the crate yet.
+    const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID | MNT_ID_UNIQUE;
+    let s = statx(CWD, path, flags, wanted).call("statx")?;
+    let time = |t: rustix::fs::StatxTimestamp| (t.tv_sec, t.tv_nsec);
+    let dev = (s.stx_dev_major, s.stx_dev_minor);
+    let (ctime, mtime) = (time(s.stx_ctime), time(s.stx_mtime));
+    Ok(Place { dev, ino: s.stx_ino, mount: s.stx_mnt_id, ctime, mtime })
 }
 
 impl Shim {
@@ -135,7 +158,7 @@ impl Shim {
         self.batch.tell(tell);
         // who has opened a file in this session, and told us, will close it when nobody knows that: this is the next one
         ring.begin_session();
-        let rest = Rest::now(&self.top, ring.generation(), ring.epoch().session())?;
+        let rest = Rest::now(&self.top, &self.mounts, ring.generation(), ring.epoch().session())?;
         // it is there still, now that it is known what would show that it was not
         let stayed = path_of(self.root.fd()).is_ok_and(|top| top == self.top);
         Ok(stayed.then_some(rest))
@@ -151,7 +174,7 @@ mod tests {
     fn a_directory_that_was_renamed_to_and_fro_has_not_stayed() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        let now = || places(at("a/b/top").as_os_str().as_encoded_bytes()).unwrap();
+        let now = || places(&at("a/b/top")).unwrap();
         fs::create_dir_all(at("a/b/top")).unwrap();
         let (first, settle) = (now(), || std::thread::sleep(Duration::from_millis(20)));
         assert_eq!(first.len(), at("a/b/top").ancestors().count());

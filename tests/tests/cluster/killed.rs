@@ -239,3 +239,27 @@ fn a_worker_that_sleeps_while_it_deletes_removes_nothing_that_came_after_its_tas
     c.await_awake("w0", &end);
     s.assert_untouched(&before);
 }
+
+#[test]
+fn a_worker_that_sleeps_in_a_chunk_does_not_write_into_the_file_that_is_whole_by_then() {
+    let c = Cluster::start(2, 1);
+    let s = Scratch::memory();
+    let mut content = vec![0; 24 << 20];
+    Rng::new(15).fill(&mut content);
+    s.src().file("big", content);
+    let mut run = Live::of(&mut c.sync_command(&s, "--chunk-size 6M --bwlimit 2M"));
+    run.until("both work at it", || {
+        let busy =
+            c.reports().iter().filter(|w| w["kind"] == "worker" && w["busy"].as_u64() > Some(0)).count();
+        busy == 2 && count(&s.at("dst")) > 0
+    });
+    let sleeper = rustix::process::Pid::from_raw(c.pid("w0") as i32).unwrap();
+    rustix::process::kill_process(sleeper, Signal::STOP).unwrap();
+    c.services.close_connections_of(c.pid("w0"));
+    let end = run.finish().expect(0);
+    assert_clean(&s);
+    let before = s.snapshot();
+    rustix::process::kill_process(sleeper, Signal::CONT).unwrap();
+    c.await_awake("w0", &end);
+    s.assert_untouched(&before);
+}

@@ -4,7 +4,8 @@ use crate::{Mirror, program};
 use rustix::process::Signal;
 use std::fs;
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use treeferry_kit::caps::own_ids;
 use treeferry_kit::run::wait_until;
 use treeferry_tests::{PATIENCE, Run, Scratch};
 
@@ -65,6 +66,17 @@ fn a_watch_that_is_stopped_and_started_again_goes_on_with_the_ring_and_walks_not
         fs::write(s.at("other/untold"), "x").unwrap();
         fs::rename(s.at("other"), s.at("src")).unwrap();
     });
+    if own_ids().0 == 0 {
+        let sh = |script: &str| {
+            let r = Command::new("bash").args(["-ec", script]).current_dir(s.at("")).status().unwrap();
+            assert!(r.success(), "{script}");
+        };
+        run("mkdir below");
+        walks_after("something was mounted below SRC", &|| {
+            sh("mount -t tmpfs none src/below; echo untold > src/below/f");
+        });
+        walks_after("and unmounted", &|| sh("umount src/below"));
+    }
     walks_after("somebody else has read the ring", &|| {
         let elsewhere = Scratch::disk();
         let other = Mirror::of_ring(&elsewhere, s.at("ring"));
