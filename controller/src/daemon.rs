@@ -210,10 +210,10 @@ impl Here {
         let member = Member { made_target: record.made_target, roots: record.roots, limits, began };
         let job = Job::join(record.spec, Stop::default(), &member).map_err(|e| e.to_string())?;
         self.node.enroll(id, &job.temp_names().own_maker()).map_err(|e| e.to_string())?;
-        if let Some(mirror) = self.node.mirror_of_walk(id).map_err(|e| e.to_string())? {
+        if let Some((mirror, part)) = self.node.mirror_of_walk(id).map_err(|e| e.to_string())? {
             let fields = self.node.mirror_fields(mirror).map_err(|e| e.to_string())?;
             let known = fields.get(crate::watching::far::WALKED).is_some_and(|w| w == b"1");
-            let walker = Walker::new(Voice::new(&self.node, &self.outgoing, mirror), known);
+            let walker = Walker::new(Voice::new(&self.node, &self.outgoing, mirror), known, part);
             job.mirror_for(Box::new(walker), Box::new(Book(self.node.names_of_mirror(mirror))));
         }
         let teller = Teller::new(self.node.outbox(), id, job.spec());

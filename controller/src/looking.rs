@@ -64,13 +64,14 @@ impl Voice {
 /// over, which the ledger decides: so each word is waited for.
 pub struct Walker {
     voice: Voice,
-    known: AtomicBool,
+    known: bool,
+    part: bool,
 }
 
 impl Walker {
-    /// For a mirror. `known`: the whole source has been walked once.
-    pub fn new(voice: Voice, known: bool) -> Walker {
-        Walker { voice, known: AtomicBool::new(known) }
+    /// For a mirror. `known`: the whole source has been walked once. `part`: this walk is of a part of it.
+    pub fn new(voice: Voice, known: bool, part: bool) -> Walker {
+        Walker { voice, known, part }
     }
 }
 
@@ -87,7 +88,11 @@ impl Mirrored for Walker {
     fn moved(&self, _: &RelPath) {}
 
     fn names_are_known(&self) -> bool {
-        self.known.load(Relaxed)
+        self.known
+    }
+
+    fn walks_a_part(&self) -> bool {
+        self.part
     }
 }
 

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::cell::RefCell;
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -175,6 +176,24 @@ fn what_changes_arrives_and_the_next_keeper_goes_on_where_the_last_one_ended() {
     let left = c.borrow().services.redis_cli(["--scan", "--pattern", "*mirror*"]);
     assert!(!left.contains(":mirror") && !left.contains("treeferry:mirrors"), "{left}");
     forget().expect(1);
+}
+
+/// As in `watch.rs`: the walk of a part is a job of the cluster here.
+#[test]
+fn a_name_in_a_directory_that_was_made_anew_is_linked_to_the_one_elsewhere() {
+    let c = cluster(&[("a0", &["--detect", "inotify"])]);
+    let s = Scratch::disk();
+    s.src().file("a", "a").file("d/e/old", "old").file("c", "c");
+    let m = Mirror::start(&s, &c, "--agents a0");
+    m.assert_same();
+    let agent = rustix::process::Pid::from_raw(c.borrow().pid("a0") as i32).unwrap();
+    rustix::process::kill_process(agent, Signal::STOP).unwrap();
+    fs::remove_dir_all(s.at("src/d")).unwrap();
+    s.src().dir("d/e").link("a", "d/e/b").link("c", "d/c");
+    fs::OpenOptions::new().append(true).open(s.at("src/d/c")).unwrap().write_all(b"more").unwrap();
+    rustix::process::kill_process(agent, Signal::CONT).unwrap();
+    m.assert_same();
+    m.stop().expect(0);
 }
 
 #[test]

@@ -180,6 +180,25 @@ fn what_was_written_by_a_name_that_is_gone_arrives_at_the_others() {
     }
 }
 
+/// A directory that is made anew is walked, which comes by one of the two names; of the other nothing is told.
+#[test]
+fn a_name_in_a_directory_that_was_made_anew_is_linked_to_the_one_elsewhere() {
+    for detect in of_events() {
+        let s = Scratch::disk();
+        s.src().file("a", "a").file("d/e/old", "old").file("c", "c");
+        let m = Mirror::start(&s, &format!("--detect {detect}"));
+        m.assert_same();
+        // all of it has happened when it is heard of
+        m.live.freeze();
+        fs::remove_dir_all(s.at("src/d")).unwrap();
+        s.src().dir("d/e").link("a", "d/e/b").link("c", "d/c");
+        OpenOptions::new().append(true).open(s.at("src/d/c")).unwrap().write_all(b"more").unwrap();
+        m.live.thaw();
+        m.assert_same();
+        m.stop().expect(0);
+    }
+}
+
 #[test]
 fn names_of_every_byte_arrive() {
     use std::os::unix::ffi::OsStrExt;

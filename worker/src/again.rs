@@ -23,6 +23,14 @@ impl Worker {
         }
     }
 
+    /// After a walk of a part of a mirror's source has made a name like that of the source, of a file that has several: the
+    /// walk knows of those that it comes by, and another may lie elsewhere. Whoever looks at a name knows them all.
+    pub(crate) fn check_kin(&self, dir: &Dir, name: &CStr) {
+        if self.several && !self.follows && self.job.mirror().is_some_and(|m| m.listener.walks_a_part()) {
+            self.again_later(dir.child(name), false);
+        }
+    }
+
     /// After an entry was removed: if the source has it again it is looked at again.
     pub(crate) fn check_gone(&self, path: &RelPath) {
         if self.job.is_mirror() && !matches!(self.job.src.find(path.as_bytes()), Err(e) if e.is_gone()) {

@@ -26,6 +26,11 @@ pub trait Mirrored: Send + Sync {
     fn moved(&self, path: &RelPath);
     /// Whether the whole source has been walked once, so that all names of files with several are known.
     fn names_are_known(&self) -> bool;
+    /// Whether whoever walks, if somebody does, walks a part of the source: then a file may have names that the walk does not
+    /// come by.
+    fn walks_a_part(&self) -> bool {
+        false
+    }
 }
 
 /// Knows the names of files of the source that have several, as far as they were seen. KeptNames that are wrong by now do no

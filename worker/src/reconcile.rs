@@ -54,10 +54,11 @@ impl Worker {
         out: &mut Outcome,
     ) -> bool {
         let mut group = None;
-        self.looked = None;
+        (self.looked, self.several) = (None, false);
         match self.entry(dir, name, hint, attempt, alone, &mut group, out) {
             Ok(there) => {
                 self.check_again(dir, name);
+                self.check_kin(dir, name);
                 there
             }
             Err(t) => {
@@ -147,6 +148,7 @@ impl Worker {
         let mut src = Source { name, meta, open, group: None, attempt };
         let mut kin = None;
         let several = meta.nlink > 1 && self.job.spec.hardlinks;
+        self.several = several;
         let linked = dst.is_some_and(|d| d.kind != Kind::Dir && d.nlink > 1);
         let stays = || dst.is_some_and(|d| d.kind == meta.kind && looks_unchanged(&self.job, &meta, &d));
         // who walks asks only of what is about to be replaced

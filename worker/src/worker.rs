@@ -43,6 +43,8 @@ pub(crate) struct Worker {
     pub follows: bool,
     /// What was last looked at in the source.
     pub looked: Option<Seen>,
+    /// It has several names.
+    pub several: bool,
     /// Tickets of a mirror for which all is done.
     pub settled: Vec<u64>,
 }
@@ -59,6 +61,7 @@ impl Worker {
             pace: None,
             follows,
             looked: None,
+            several: false,
             settled: Vec::new(),
         }
     }

@@ -17,6 +17,8 @@ pub struct Desk {
     news: Condvar,
     /// The whole source has been walked once.
     pub walked_once: AtomicBool,
+    /// The walk that is under way is of a part of the source.
+    pub walks_a_part: AtomicBool,
     /// Hints that were heard, but for those of files that are open.
     pub heard: AtomicU64,
     /// Entries that were renamed at the target.
@@ -46,6 +48,7 @@ impl Desk {
             began: (Instant::now(), now_us()),
             news: Condvar::new(),
             walked_once: AtomicBool::new(false),
+            walks_a_part: AtomicBool::new(false),
             heard: AtomicU64::new(0),
             moved: AtomicU64::new(0),
             awaited: AtomicUsize::new(0),
@@ -163,6 +166,10 @@ impl Mirrored for Listener {
 
     fn names_are_known(&self) -> bool {
         self.0.walked_once.load(Relaxed)
+    }
+
+    fn walks_a_part(&self) -> bool {
+        self.0.walks_a_part.load(Relaxed)
     }
 }
 

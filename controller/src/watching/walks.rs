@@ -162,6 +162,7 @@ impl Walker {
 
     /// Walks a directory with all that is below. Whether it came to its end; what failed is named then.
     fn walk(&self, path: &RelPath) -> bool {
+        self.desk.walks_a_part.store(!path.is_root(), Relaxed);
         let first = path.is_root() && !self.desk.walked_once.load(Relaxed);
         let task = match first {
             true => self.job.first_task(),
@@ -173,7 +174,7 @@ impl Walker {
                 let made_target = first && self.job.made_target();
                 let created_ms = Control::now_ms();
                 let record = JobRecord { made_target, created_ms, ..(**record).clone() };
-                self.walk_far(node, *mirror, &record, task)
+                self.walk_far(node, (*mirror, !path.is_root()), &record, task)
             }
         }
     }
@@ -189,9 +190,15 @@ impl Walker {
         self.over(&engine)
     }
 
-    fn walk_far(&self, node: &Arc<Node>, mirror: JobId, record: &JobRecord, task: NewTask) -> bool {
+    fn walk_far(
+        &self,
+        node: &Arc<Node>,
+        (mirror, part): (JobId, bool),
+        record: &JobRecord,
+        task: NewTask,
+    ) -> bool {
         let walk = JobId(RandomState::new().hash_one(mirror));
-        if let Err(e) = node.note_walk(walk, Some(mirror)) {
+        if let Err(e) = node.note_walk(walk, Some((mirror, part))) {
             tracing::warn!("a walk cannot begin: {e}");
             return false;
         }

@@ -104,7 +104,7 @@ pub fn shim(ring: &Path, root: &Path, excluded: Excluded, rest: Option<&Rest>) -
     if let Some(ring) = current.file.ring().filter(|_| place.goes_on) {
         promise.inherit(&ring);
     }
-    Ok(Shim {
+    let mut shim = Shim {
         root,
         top,
         device,
@@ -130,7 +130,14 @@ pub fn shim(ring: &Path, root: &Path, excluded: Excluded, rest: Option<&Rest>) -
         changes: (0, 0),
         promise,
         goes_on: place.goes_on,
-    })
+    };
+    if let Some(rest) = rest.filter(|_| place.goes_on) {
+        // whoever had them open may be gone without a word
+        for (path, cut) in &rest.open {
+            shim.hint(path.clone(), if *cut { What::Tree } else { What::Changed });
+        }
+    }
+    Ok(shim)
 }
 
 /// The device of all that is below a directory; 0: it may be on several.

@@ -3,13 +3,13 @@
 //! Programs tell the ring whether it is read or not, as long as SRC is in its table. What a reader knew of open files is gone
 //! with it; so before it stops it begins a session, in which whoever closes a file says where that is, reads on until
 //! all is told that was under way then, and begins another, for those that were opened and told meanwhile. Files that are
-//! open it names: their processes may be killed while nobody reads.
+//! open it leaves to be looked at: their processes may be killed while nobody reads.
 
 use super::Shim;
 use crate::beneath::path_of;
 use crate::error::{Call, Error};
-use crate::mounts::Mounts;
-use crate::{Detector, News, What};
+use crate::mounts::{Mounts, relative};
+use crate::{Detector, News};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
@@ -34,6 +34,8 @@ pub struct Rest {
     above: Vec<Place>,
     /// What is mounted below it. What is mounted or unmounted while nobody reads is told by nobody.
     below: Vec<(RelPath, u64)>,
+    /// Files that were open, and whether each is an ancestor of what is meant.
+    pub(super) open: Vec<(RelPath, bool)>,
 }
 
 /// A directory on the way to SRC. Programs say under which path they have changed something; so SRC must have been where
@@ -59,7 +61,7 @@ impl Rest {
             Ok((point, place(&path)?.mount))
         };
         let below = mounts.points().into_iter().map(at).collect::<Result<_, Error>>()?;
-        Ok(Rest { boot: boot()?, generation, session, above: places(top)?, below })
+        Ok(Rest { boot: boot()?, generation, session, above: places(top)?, below, open: Vec::new() })
     }
 
     /// Whether a directory, a ring and the system are those that were left, and nothing can have happened that the ring
@@ -151,14 +153,13 @@ impl Shim {
             }
         }
         let (top, mut open) = (self.top.clone(), Vec::new());
-        self.held.all(&mut |path, cut| open.extend(crate::mounts::relative(path, &top).map(|p| (p, cut))));
-        for (path, cut) in open {
-            self.hint(path, if cut { What::Tree } else { What::Open });
-        }
-        self.batch.tell(tell);
+        self.held.all(&mut |path, cut| open.extend(relative(path, &top).map(|p| (p, cut))));
+        open.sort();
+        open.dedup();
         // who has opened a file in this session, and told us, will close it when nobody knows that: this is the next one
         ring.begin_session();
-        let rest = Rest::now(&self.top, &self.mounts, ring.generation(), ring.epoch().session())?;
+        let now = Rest::now(&self.top, &self.mounts, ring.generation(), ring.epoch().session())?;
+        let rest = Rest { open, ..now };
         // it is there still, now that it is known what would show that it was not
         let stayed = path_of(self.root.fd()).is_ok_and(|top| top == self.top);
         Ok(stayed.then_some(rest))

@@ -116,6 +116,15 @@ impl Outgoing {
     }
 }
 
+/// What is noted of a walk of a part of a source, after the mirror.
+const PART: &str = "part";
+
+/// What was noted of a walk: the mirror, and whether it is of a part.
+fn walked_for(text: &str) -> Option<(JobId, bool)> {
+    let (mirror, rest) = text.split_once(' ').unwrap_or((text, ""));
+    Some((mirror.parse().ok()?, rest == PART))
+}
+
 impl Node {
     /// A way to send by lines.
     pub fn outgoing(&self) -> Outgoing {
@@ -222,12 +231,13 @@ impl Node {
         let _ = self.rt.block_on(within(asked));
     }
 
-    /// Notes that a walk is one of a mirror; `None`: it is over.
-    pub fn note_walk(&self, walk: JobId, mirror: Option<JobId>) -> Res<()> {
+    /// Notes that a walk is one of a mirror, and whether it is of a part of the source; `None`: it is over.
+    pub fn note_walk(&self, walk: JobId, mirror: Option<(JobId, bool)>) -> Res<()> {
         self.rt.block_on(self.shared.ledger.stubborn(|mut c| async move {
             match mirror {
-                Some(m) => {
-                    c.hset::<_, _, _, ()>("treeferry:mirror-walks", walk.to_string(), m.to_string()).await
+                Some((m, part)) => {
+                    let text = if part { format!("{m} {PART}") } else { m.to_string() };
+                    c.hset::<_, _, _, ()>("treeferry:mirror-walks", walk.to_string(), text).await
                 }
                 None => c.hdel::<_, _, ()>("treeferry:mirror-walks", walk.to_string()).await,
             }
@@ -239,16 +249,16 @@ impl Node {
         let all = self.rt.block_on(self.shared.ledger.stubborn(|mut c| async move {
             c.hgetall::<_, HashMap<String, String>>("treeferry:mirror-walks").await
         }))?;
-        let ours = all.iter().filter(|(_, m)| **m == mirror.to_string());
+        let ours = all.iter().filter(|(_, m)| walked_for(m).is_some_and(|(m, _)| m == mirror));
         Ok(ours.filter_map(|(walk, _)| walk.parse().ok()).collect())
     }
 
-    /// The mirror that a job walks for, if it does.
-    pub fn mirror_of_walk(&self, walk: JobId) -> Res<Option<JobId>> {
+    /// The mirror that a job walks for, if it does, and whether it walks a part of its source.
+    pub fn mirror_of_walk(&self, walk: JobId) -> Res<Option<(JobId, bool)>> {
         let m = self.rt.block_on(self.shared.ledger.stubborn(|mut c| async move {
             c.hget::<_, _, Option<String>>("treeferry:mirror-walks", walk.to_string()).await
         }))?;
-        Ok(m.and_then(|m| m.parse().ok()))
+        Ok(m.and_then(|m| walked_for(&m)))
     }
 
     /// The names of files of a mirror, as all who work for it have seen them.
