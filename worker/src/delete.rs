@@ -1,8 +1,9 @@
-//! The delete pass: finds what the target has and the source has not, and removes it or moves it to the trash.
+//! The delete pass: removes what the target has and the source has not, or moves it to the trash. What that is in a
+//! directory is found in `tidy`.
 //!
 //! An entry is only deleted if the listing of the corresponding source directory came to its end without an
 //! error, the source itself answers ENOENT for this very name, and the source root still is the one that the
-//! job began with. Own temporary files of dead runs are swept on the way, whether the job deletes or not.
+//! job began with.
 
 use crate::chunk::split;
 use crate::compare::kind;

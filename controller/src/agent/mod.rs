@@ -358,13 +358,11 @@ impl Following {
     fn stop(self) -> Option<Left> {
         self.shared.over.store(true, Release);
         self.wakers.iter().for_each(Waker::wake);
-        let alone = self.listening.len() == 1;
-        let rests: Vec<Option<Rest>> = self.listening.into_iter().filter_map(|t| t.join().ok()).collect();
+        let rest = detect::join(self.listening);
         self.reading.into_iter().for_each(|t| drop(t.join()));
         self.shared.all_said.store(true, Release);
         self.shared.news.notify_all();
         let last = self.sending.and_then(|t| t.join().ok()).flatten();
-        let rest = rests.into_iter().flatten().next().filter(|_| alone);
         let (life, number) = last?;
         Some(Left { wish: self.wish, life, number, rest: rest? })
     }

@@ -24,9 +24,9 @@ const SETTLE_IN_CLUSTER: Duration = Duration::from_secs(60);
 
 /// Keeps the inside of DST like the inside of SRC, within a moment, while SRC changes
 ///
-/// First the detection of changes begins, then DST is made like SRC by one walk (not if it is known what has changed since the
-/// mirror was stopped), and from then on only what changes is looked at. What was missed is known to be missed, and walked again. Entries that SRC does not have are deleted from
-/// DST: it is a mirror.
+/// First the detection of changes begins, then DST is made like SRC by one walk (not if it is known what has changed
+/// since the mirror was stopped), and from then on only what changes is looked at. What was missed is known to be
+/// missed, and walked again. Entries that SRC does not have are deleted from DST: it is a mirror.
 ///
 /// It runs until it is told to stop (SIGINT, SIGTERM). `treeferry status` says meanwhile up to what moment DST is
 /// complete, and how long changes take to arrive. What fails is named, and tried again until it succeeds.

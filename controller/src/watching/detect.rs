@@ -191,10 +191,15 @@ impl Detectors {
     /// Ends them. If there is one, and another can go on from there, it says where it stopped.
     pub fn stop(self) -> Option<Rest> {
         self.over.store(true, Release);
-        let alone = self.threads.len() == 1;
-        let rests: Vec<Option<Rest>> = self.threads.into_iter().filter_map(|t| t.join().ok()).collect();
-        rests.into_iter().flatten().next().filter(|_| alone)
+        join(self.threads)
     }
+}
+
+/// Waits for the threads of detectors. Where the detector stopped, if there is one and no other.
+pub fn join(threads: Vec<JoinHandle<Option<Rest>>>) -> Option<Rest> {
+    let alone = threads.len() == 1;
+    let rests: Vec<Option<Rest>> = threads.into_iter().filter_map(|t| t.join().ok()).collect();
+    rests.into_iter().flatten().next().filter(|_| alone)
 }
 
 fn follow(

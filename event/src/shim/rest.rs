@@ -177,7 +177,16 @@ mod tests {
         let at = |name: &str| dir.path().join(name);
         let now = || places(&at("a/b/top")).unwrap();
         fs::create_dir_all(at("a/b/top")).unwrap();
-        let (first, settle) = (now(), || std::thread::sleep(Duration::from_millis(20)));
+        let (first, elsewhere) = (now(), tempfile::NamedTempFile::new().unwrap());
+        // the clock of file systems goes in steps
+        let settle = || {
+            let touched = || {
+                fs::write(elsewhere.path(), "x").unwrap();
+                fs::metadata(elsewhere.path()).unwrap().modified().unwrap()
+            };
+            let before = touched();
+            while touched() == before {}
+        };
         assert_eq!(first.len(), at("a/b/top").ancestors().count());
         settle();
         fs::write(at("a/b/top/file"), "x").unwrap();
