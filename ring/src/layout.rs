@@ -34,6 +34,7 @@ const UNNAMED: usize = 17;
 pub(crate) const TAIL: usize = 24;
 const LOST_TOLD: usize = 25;
 const UNNAMED_TOLD: usize = 26;
+const READER: usize = 27;
 const ASLEEP: usize = 32;
 const EPOCH: usize = 40;
 const CHANGES_BEGUN: usize = 41;
@@ -183,6 +184,16 @@ impl<'a> Ring<'a> {
     /// Sees to it that the header can be written: a page that is read first and then written is asked for twice.
     pub fn touch(&self) {
         self.word(MAGIC).fetch_or(0, Relaxed);
+    }
+
+    /// Who reads it, or was the last to: a number of its own, 0 before the first.
+    pub fn reader(&self) -> u64 {
+        self.word(READER).load(Relaxed)
+    }
+
+    /// A reader begins.
+    pub fn set_reader(&self, number: u64) {
+        self.word(READER).store(number, Relaxed);
     }
 
     /// What tells it from another one at the same path.

@@ -50,6 +50,26 @@ impl Ring<'_> {
         true
     }
 
+    /// Hands out the directories, for a reader that begins: no other changes them then. What is no path is left out.
+    pub fn each_root(&self, each: &mut dyn FnMut(Root<'_>)) {
+        if self.word(TABLE_SEQ).load(Acquire) & 1 != 0 {
+            // of a reader that died in the midst of it
+            return;
+        }
+        let mut path = [0_u8; PATH_WORDS * 8];
+        for n in 0..self.roots() {
+            let words = path.chunks_exact_mut(8).enumerate();
+            words.for_each(|(i, part)| {
+                part.copy_from_slice(&self.word(PATHS + n * PATH_WORDS + i).load(Relaxed).to_le_bytes());
+            });
+            let length = self.word(LENGTHS + n).load(Relaxed) as usize;
+            let path = path.get(..length).filter(|p| p.first() == Some(&b'/') && !p.contains(&0));
+            if let Some(path) = path {
+                each(Root { path, device: self.word(DEVICES + n).load(Relaxed) });
+            }
+        }
+    }
+
     /// Whether something on this device may be below one of the directories.
     pub fn may_hold(&self, device: u64) -> bool {
         self.looked(|| {

@@ -198,40 +198,50 @@ fn a_name_in_a_directory_that_was_made_anew_is_linked_to_the_one_elsewhere() {
 
 #[test]
 fn an_agent_that_is_stopped_and_started_again_goes_on_with_the_ring_and_nothing_is_walked() {
-    let s = Scratch::disk();
-    let ring = s.at("ring");
+    let all = [Scratch::disk(), Scratch::disk()];
+    let ring = all[0].at("ring");
+    // one ring for both mirrors
     let c = cluster(&[("a0", &["--detect", "shim", "--ring", ring.to_str().unwrap()])]);
-    s.src().file("d/f", "f").file("g", "g").link("g", "h");
     let sh = |script: &str| {
-        let mut bash = std::process::Command::new("bash");
-        bash.env("LD_PRELOAD", library()).env("TREEFERRY_SHIM", &ring).current_dir(s.at("src"));
-        assert!(bash.args(["-ec", script]).status().unwrap().success(), "{script}");
+        for s in &all {
+            let mut bash = std::process::Command::new("bash");
+            bash.env("LD_PRELOAD", library()).env("TREEFERRY_SHIM", &ring).current_dir(s.at("src"));
+            assert!(bash.args(["-ec", script]).status().unwrap().success(), "{script}");
+        }
     };
-    let m = Mirror::start(&s, &c, "--agents a0");
-    m.assert_same();
+    for s in &all {
+        s.src().file("d/f", "f").file("g", "g").link("g", "h");
+    }
+    let mirrors = all.each_ref().map(|s| Mirror::start(s, &c, "--agents a0"));
+    let same = || mirrors.iter().for_each(Mirror::assert_same);
+    same();
     sh("echo 1 > a; mkdir -p e/f; echo 2 > e/f/g");
-    m.assert_same();
+    same();
     for i in 0..3 {
         c.borrow_mut().stop("a0");
         sh(&format!("echo {i} > a; mv e e{i}; mv e{i} e; echo {i} > e/new{i}; rm h; ln g h; echo {i} >> h"));
         if i == 1 {
             // nor if nobody keeps the mirror
-            m.stop().expect(0);
-            m.keep();
+            mirrors[0].stop().expect(0);
+            mirrors[0].keep();
         }
         c.borrow_mut().start_again("a0");
         sh("echo more >> a");
-        m.assert_same();
-        assert_eq!(m.number("resyncs"), 0, "nothing was walked");
+        same();
+        for m in &mirrors {
+            assert_eq!(m.number("resyncs"), 0, "nothing was walked");
+        }
     }
     // what it may have missed is known to be missed
     c.borrow_mut().kill("a0");
     sh("echo untold > e/untold");
     fs::remove_file(&ring).unwrap();
     c.borrow_mut().start_again("a0");
-    m.assert_same();
-    assert!(m.number("resyncs") > 0, "the test has proven nothing");
-    m.stop().expect(0);
+    same();
+    for m in &mirrors {
+        assert!(m.number("resyncs") > 0, "the test has proven nothing");
+        m.stop().expect(0);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use crate::watching::detect::How;
 use crate::watching::rest::{leave, read_left};
 use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use treeferry_core::{JobId, escape};
 use treeferry_event::Rest;
@@ -29,6 +30,19 @@ impl Left {
             return None;
         }
         read_left::<Left>(path).filter(|l| l.wish == wish)
+    }
+
+    /// Takes away what was left; whether nobody will read it again.
+    pub fn is_taken(path: &Path) -> bool {
+        match std::fs::remove_file(path) {
+            Ok(()) => true,
+            Err(e) if e.kind() == ErrorKind::NotFound => true,
+            Err(e) => {
+                let path = escape::bytes(path.as_os_str().as_encoded_bytes());
+                tracing::warn!("all has to be walked: {path} cannot be removed: {e}");
+                false
+            }
+        }
     }
 
     /// Leaves it.

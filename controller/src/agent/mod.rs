@@ -107,8 +107,9 @@ pub fn run(plan: &Plan, args: &Daemon) -> Exit {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-    let left = followed.into_iter().filter_map(|(id, f)| Some((id, f.ok()?.stop()?)));
-    let left: Vec<(JobId, Left)> = left.collect();
+    let followed: Vec<_> = followed.into_iter().filter_map(|(id, f)| Some((id, f.ok()?))).collect();
+    followed.iter().for_each(|(_, f)| f.is_to_rest());
+    let left: Vec<(JobId, Left)> = followed.into_iter().filter_map(|(id, f)| Some((id, f.stop()?))).collect();
     // what the broker has not confirmed may be lost; then whoever goes on would not know
     let since = Instant::now();
     while !left.is_empty() && agent.outgoing.unsent() > 0 && since.elapsed() < LAST {
@@ -227,6 +228,8 @@ struct Shared {
     basket: Mutex<Basket>,
     news: Condvar,
     over: AtomicBool,
+    /// Another process will go on where this one ends.
+    rests: AtomicBool,
     /// Nothing more is said.
     all_said: AtomicBool,
     /// A detector hears nothing any more.
@@ -299,13 +302,15 @@ impl Following {
         };
         let polling = Polling::every(plan.poll_every);
         let ring = plan.ring.as_deref();
-        let left = plan.dir.as_ref().map(|dir| left::path(dir, &agent.name, id));
-        let left = left.and_then(|path| Left::read(&path, r.created_ms, detect));
+        let place = plan.dir.as_ref().map(|dir| left::path(dir, &agent.name, id));
+        let left = place.as_deref().and_then(|path| Left::read(path, r.created_ms, detect));
         let rest = left.as_ref().map(|l| &l.rest);
         let means = Means { root: &r.spec.src, excluded: &excluded, polling, ring, zero: false, rest };
         let opened = detect::open_at(detect, means, || Box::new(std::io::empty()));
         let opened = opened.map_err(|e| e.to_string())?;
-        let (detectors, left) = (opened.all, left.filter(|_| opened.goes_on));
+        // once: what is said from now on has numbers of its own
+        let is_taken = place.as_deref().is_some_and(Left::is_taken);
+        let (detectors, left) = (opened.all, left.filter(|_| opened.goes_on && is_taken));
         let spool = Spool::new(&plan.spool, id, plan.spool_bytes);
         let behind = detectors.iter().filter(|d| d.needs_head_start()).count();
         let basket = Basket { told: vec![None; detectors.len()], behind, ..Basket::default() };
@@ -313,6 +318,7 @@ impl Following {
             basket: Mutex::new(basket),
             news: Condvar::new(),
             over: AtomicBool::new(false),
+            rests: AtomicBool::new(false),
             all_said: AtomicBool::new(false),
             deaf: AtomicBool::new(false),
         });
@@ -354,10 +360,20 @@ impl Following {
         self.shared.deaf.load(Acquire)
     }
 
-    /// Ends it. What is left for the next agent, if that can go on.
-    fn stop(self) -> Option<Left> {
+    /// Ends it soon, with what the next agent needs to go on.
+    fn is_to_rest(&self) {
+        self.shared.rests.store(true, Release);
+        self.end();
+    }
+
+    fn end(&self) {
         self.shared.over.store(true, Release);
         self.wakers.iter().for_each(Waker::wake);
+    }
+
+    /// Ends it. What is left for the next agent, if it is to rest and that can go on.
+    fn stop(self) -> Option<Left> {
+        self.end();
         let rest = detect::join(self.listening);
         self.reading.into_iter().for_each(|t| drop(t.join()));
         self.shared.all_said.store(true, Release);
@@ -389,6 +405,9 @@ fn listen(mut detector: Box<dyn Detector>, n: usize, s: &Shared) -> Option<Rest>
         }
         drop(basket);
         s.news.notify_all();
+    }
+    if !s.rests.load(Acquire) {
+        return None;
     }
     let rest = detector.rest(&mut |n| news.push(n));
     lock(&s.basket).put(n, news.drain(..));

@@ -21,7 +21,7 @@ use treeferry_service::state_dir::replace;
 use treeferry_worker::{Job, KeptNames};
 
 /// Of what is left by this program: another one may write something else. Changes with any of the types in it.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// What was left.
 #[derive(Serialize, Deserialize)]

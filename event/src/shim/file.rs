@@ -34,6 +34,7 @@ pub(crate) struct File {
 }
 
 /// How a ring came to be.
+#[derive(PartialEq, Eq)]
 pub(crate) enum Came {
     /// It was there.
     Found,

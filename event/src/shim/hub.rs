@@ -4,17 +4,21 @@
 use super::file::{Came, File, namespace};
 use crate::sys::{futex_wait, futex_wake};
 use crate::{Error, Waker};
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use treeferry_ring::{Figures, Root};
 
 /// After somebody was woken, nobody is for so long: a burst of records costs a wake-up now and then, and not each.
 const PAUSE: Duration = Duration::from_micros(500);
 /// How long the thread sleeps at most. Nothing depends on it.
 const SLEEP: Duration = Duration::from_secs(60);
+
+/// How long directories that a ring is found with are kept for their detectors.
+const KEPT: Duration = Duration::from_secs(30);
 
 /// After a ring was made so much goes by before what is told counts. Programs that have found none, or have another one that
 /// was removed, look again after 50 ms by a clock that goes in steps of at most 10 (shim/src/shared.rs).
@@ -31,6 +35,19 @@ struct Reader {
     done: u64,
     told: Figures,
     waker: Waker,
+    /// It has stopped, and another process goes on there: what was told since is for that one.
+    rests: bool,
+}
+
+/// What a ring is found with: its directories stay in the table, and what was told since nobody reads stays in the
+/// ring, until their detectors have begun, one after the other, or [`KEPT`] is over.
+struct Found {
+    /// Who has read it before.
+    reader: u64,
+    at: u64,
+    told: Figures,
+    roots: Vec<(Vec<u8>, u64)>,
+    since: Instant,
 }
 
 /// The ring at a path as it is now.
@@ -45,6 +62,7 @@ pub(crate) struct Current {
 
 struct State {
     current: Current,
+    found: Option<Found>,
     readers: Vec<Reader>,
     next: u64,
 }
@@ -74,8 +92,8 @@ impl Hub {
         if let Some(hub) = hubs.iter().find(|(p, _)| *p == path).and_then(|(_, hub)| hub.upgrade()) {
             return Ok(hub);
         }
-        let current = open(&path, 0)?;
-        let state = Mutex::new(State { current, readers: Vec::new(), next: 0 });
+        let (current, found) = open(&path, 0)?;
+        let state = Mutex::new(State { current, found, readers: Vec::new(), next: 0 });
         let inner = Arc::new(Inner { state, over: AtomicBool::new(false) });
         let shared = Arc::clone(&inner);
         let thread = std::thread::Builder::new().name("tf-ring".to_owned()).spawn(move || pump(&shared));
@@ -90,24 +108,32 @@ impl Hub {
     }
 
     /// Adds a detector of a directory: its number, where it begins, and what was told before. `goes_on` is asked, by the
-    /// number of the ring and of its session, whether nobody has read it since the last reader stopped; not if somebody
-    /// else reads it.
+    /// number of the ring and of who has read it last, up to where that one has read it, if it was the last detector of
+    /// this directory; not if the directory was not in the table all the time.
     pub(crate) fn join(
         &self,
         root: Vec<u8>,
         device: u64,
         waker: Waker,
-        goes_on: impl FnOnce(u64, u64) -> bool,
+        goes_on: impl FnOnce(u64, u64) -> Option<u64>,
     ) -> Result<Place, Error> {
         let mut state = lock(&self.inner.state);
-        let (done, told) = beginning(&state.current);
-        let ring = state.current.file.ring().filter(|_| state.readers.is_empty());
-        let goes_on = ring.is_some_and(|ring| goes_on(ring.generation(), ring.epoch().session()));
+        let (done, told) = match &state.found {
+            Some(found) => (found.at, found.told),
+            None => beginning(&state.current),
+        };
+        let generation = state.current.file.ring().map(|ring| ring.generation());
+        let before = state.found.as_ref().filter(|f| f.roots.iter().any(|(path, _)| *path == root));
+        let from = generation.zip(before).and_then(|(generation, f)| goes_on(generation, f.reader));
+        // a position that is not there is none
+        let head = state.current.file.ring().map_or(done, |ring| ring.head());
+        let from = from.filter(|at| at.wrapping_sub(done) <= head.wrapping_sub(done));
+        let done = from.unwrap_or(done);
         let id = state.next;
         state.next += 1;
-        state.readers.push(Reader { id, root, device, done, told, waker });
+        state.readers.push(Reader { id, root, device, done, told, waker, rests: false });
         state.set_roots().inspect_err(|_| state.readers.retain(|r| r.id != id))?;
-        Ok(Place { id, at: done, told, goes_on })
+        Ok(Place { id, at: done, told, goes_on: from.is_some() })
     }
 
     /// The directory of a detector is somewhere else, or not on one device any more.
@@ -128,6 +154,7 @@ impl Hub {
         if let Some(r) = state.readers.iter_mut().find(|r| r.id == id) {
             (r.done, r.told) = (at, told);
         }
+        state.forget_found(Instant::now());
         state.free();
     }
 
@@ -138,7 +165,9 @@ impl Hub {
             return Ok(());
         }
         let old = state.current.clone();
-        let mut new = open(old.file.path(), old.number + 1)?;
+        let (mut new, _) = open(old.file.path(), old.number + 1)?;
+        // what was told of them is gone with it
+        state.found = None;
         new.lost.get_or_insert_with(|| format!("{} was removed", old.file.path().display()));
         state.current = new;
         let (done, told) = beginning(&state.current);
@@ -153,16 +182,20 @@ impl Hub {
         Ok(())
     }
 
-    /// Whether one detector reads it, and no other.
-    pub(crate) fn is_alone(&self) -> bool {
-        lock(&self.inner.state).readers.len() == 1
+    /// A detector has stopped where another process will go on, if this is the ring: what is told from now on is for that.
+    pub(crate) fn rests(&self, id: u64, number: u64) -> bool {
+        let mut state = lock(&self.inner.state);
+        let is_current = state.current.number == number;
+        let reader = state.readers.iter_mut().find(|r| r.id == id && is_current);
+        reader.map(|r| r.rests = true).is_some()
     }
 
-    /// A detector ends. Its directory stays in the table while nobody else reads the ring: what programs tell
-    /// meanwhile is for whoever comes next.
+    /// A detector ends. Its directory stays in the table if it [rests](Hub::rests), and while nobody else reads the ring:
+    /// what programs tell meanwhile is for whoever comes next.
     pub(crate) fn leave(&self, id: u64) {
         let mut state = lock(&self.inner.state);
-        if state.readers.len() > 1 {
+        let rests = state.readers.iter().any(|r| r.id == id && r.rests);
+        if !rests && state.readers.iter().any(|r| r.id != id && !r.rests) {
             state.readers.retain(|r| r.id != id);
             // fewer directories than were taken before
             let _ = state.set_roots();
@@ -196,21 +229,47 @@ impl Drop for Hub {
 }
 
 impl State {
-    fn set_roots(&self) -> Result<(), Error> {
-        let roots = self.readers.iter().map(|r| Root { path: &r.root, device: r.device });
-        match self.current.file.ring() {
-            Some(ring) if ring.set_roots(roots) => {
-                // what was open already may be below a directory that was not mirrored, and no detector of it knows that
-                ring.begin_session();
-                Ok(())
+    fn set_roots(&mut self) -> Result<(), Error> {
+        // those that nobody has asked for yet must not be in the way
+        let is_done = self.write_roots() || (self.found.take().is_some() && self.write_roots());
+        is_done.then_some(()).ok_or_else(|| Error::Ring {
+            path: self.current.file.path().to_owned(),
+            why: format!(
+                "it has room for {} directories, with paths of up to 4095 bytes",
+                treeferry_ring::MAX_ROOTS
+            ),
+        })
+    }
+
+    fn write_roots(&self) -> bool {
+        let Some(ring) = self.current.file.ring() else { return false };
+        let begun = self.readers.iter().map(|r| Root { path: &r.root, device: r.device });
+        let found = self.unclaimed().map(|(path, device)| Root { path, device: *device });
+        let is_done = ring.set_roots(begun.chain(found).collect::<Vec<_>>().into_iter());
+        if is_done {
+            // what was open already may be below a directory that was not mirrored, and no detector of it knows that
+            ring.begin_session();
+        }
+        is_done
+    }
+
+    /// Directories that the ring was found with, and of which no detector has begun yet.
+    fn unclaimed(&self) -> impl Iterator<Item = &(Vec<u8>, u64)> {
+        let found = self.found.iter().flat_map(|f| &f.roots);
+        found.filter(|(path, _)| self.readers.iter().all(|r| r.root != *path))
+    }
+
+    /// Forgets what the ring was found with if that has had its time, or takes too much room.
+    fn forget_found(&mut self, now: Instant) {
+        let (Some(ring), Some(found)) = (self.current.file.ring(), &self.found) else { return };
+        let waits = ring.head().wrapping_sub(found.at);
+        if now.saturating_duration_since(found.since) > KEPT || waits > ring.slots() as u64 / 2 {
+            let shrinks = self.unclaimed().next().is_some();
+            self.found = None;
+            if shrinks {
+                // there is room for fewer than there were
+                let _ = self.set_roots();
             }
-            _ => Err(Error::Ring {
-                path: self.current.file.path().to_owned(),
-                why: format!(
-                    "it has room for {} directories, with paths of up to 4095 bytes",
-                    treeferry_ring::MAX_ROOTS
-                ),
-            }),
         }
     }
 
@@ -219,8 +278,12 @@ impl State {
         let Some(ring) = self.current.file.ring() else { return };
         let tail = ring.tail();
         // nearest to the tail; positions may wrap
-        let nearest = self.readers.iter().map(|r| r.done).min_by_key(|at| at.wrapping_sub(tail));
-        let least = |of: fn(&Figures) -> u64| self.readers.iter().map(|r| of(&r.told)).min();
+        let done = || {
+            let found = self.found.iter().map(|f| (f.at, f.told));
+            self.readers.iter().map(|r| (r.done, r.told)).chain(found)
+        };
+        let nearest = done().map(|(at, _)| at).min_by_key(|at| at.wrapping_sub(tail));
+        let least = |of: fn(&Figures) -> u64| done().map(|(_, told)| of(&told)).min();
         if let (Some(at), Some(lost), Some(unnamed)) = (nearest, least(|f| f.lost), least(|f| f.unnamed)) {
             ring.set_figures_told(Figures { lost, unnamed });
             ring.set_tail(at);
@@ -228,9 +291,18 @@ impl State {
     }
 }
 
-fn open(path: &Path, number: u64) -> Result<Current, Error> {
+/// And what it was found with.
+fn open(path: &Path, number: u64) -> Result<(Current, Option<Found>), Error> {
     let (file, came) = File::open(path)?;
+    let mut found = None;
     if let Some(ring) = file.ring() {
+        if came == Came::Found {
+            let mut roots = Vec::new();
+            ring.each_root(&mut |root| roots.push((root.path.to_vec(), root.device)));
+            let (reader, at, told) = (ring.reader(), ring.tail(), ring.figures_told());
+            found = (!roots.is_empty()).then_some(Found { reader, at, told, roots, since: Instant::now() });
+        }
+        ring.set_reader(RandomState::new().hash_one(path).max(1));
         ring.set_namespace(namespace());
         ring.wake_up();
     }
@@ -240,7 +312,7 @@ fn open(path: &Path, number: u64) -> Result<Current, Error> {
     };
     // one that was found may have been made by a process that was killed then
     std::thread::sleep(SETTLES.saturating_sub(file.age()));
-    Ok(Current { file: Arc::new(file), number, lost })
+    Ok((Current { file: Arc::new(file), number, lost }, found))
 }
 
 fn beginning(current: &Current) -> (u64, Figures) {

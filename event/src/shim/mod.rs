@@ -94,8 +94,9 @@ pub fn shim(ring: &Path, root: &Path, excluded: Excluded, rest: Option<&Rest>) -
     let hub = Hub::of(ring)?;
     let waker = Waker::new()?;
     let mut held = Held::new()?;
-    let goes_on =
-        |generation, session| rest.is_some_and(|rest| rest.is_still_true(&top, &mounts, generation, session));
+    let goes_on = |generation, reader| {
+        rest.filter(|r| r.is_still_true(&top, &mounts, generation, reader)).map(|r| r.at)
+    };
     let place = hub.join(top.clone(), device, waker.clone(), goes_on)?;
     held.find(&top)?;
     let now = Instant::now();

@@ -28,8 +28,10 @@ pub struct Rest {
     boot: String,
     /// Which ring.
     pub(super) generation: u64,
-    /// The session that was begun last of all: each reader begins one.
-    pub(super) session: u64,
+    /// Who has read it: each process that reads a ring has a number of its own.
+    pub(super) reader: u64,
+    /// Up to where it was read.
+    pub(super) at: u64,
     /// The directory, and those above it.
     above: Vec<Place>,
     /// What is mounted below it. What is mounted or unmounted while nobody reads is told by nobody.
@@ -54,23 +56,23 @@ struct Place {
 }
 
 impl Rest {
-    fn now(top: &[u8], mounts: &Mounts, generation: u64, session: u64) -> Result<Rest, Error> {
+    fn now(top: &[u8], mounts: &Mounts, generation: u64, reader: u64) -> Result<Rest, Error> {
         let top = Path::new(OsStr::from_bytes(top));
         let at = |point: RelPath| {
             let path = top.join(OsStr::from_bytes(point.as_bytes()));
             Ok((point, place(&path)?.mount))
         };
         let below = mounts.points().into_iter().map(at).collect::<Result<_, Error>>()?;
-        Ok(Rest { boot: boot()?, generation, session, above: places(top)?, below, open: Vec::new() })
+        Ok(Rest { boot: boot()?, generation, reader, at: 0, above: places(top)?, below, open: Vec::new() })
     }
 
     /// Whether a directory, a ring and the system are those that were left, and nothing can have happened that the ring
     /// does not tell.
-    pub(super) fn is_still_true(&self, top: &[u8], mounts: &Mounts, generation: u64, session: u64) -> bool {
-        let why = match Rest::now(top, mounts, generation, session) {
+    pub(super) fn is_still_true(&self, top: &[u8], mounts: &Mounts, generation: u64, reader: u64) -> bool {
+        let why = match Rest::now(top, mounts, generation, reader) {
             Err(e) => e.to_string(),
             Ok(now) if now.boot != self.boot => "the system was booted since".to_owned(),
-            Ok(now) if (now.generation, now.session) != (self.generation, self.session) => {
+            Ok(now) if (now.generation, now.reader) != (self.generation, self.reader) => {
                 "the ring is another, or another process has read it since".to_owned()
             }
             Ok(now) if now.below != self.below => {
@@ -128,9 +130,6 @@ impl Shim {
     pub(super) fn stop_here(&mut self, tell: &mut dyn FnMut(News)) -> Result<Option<Rest>, Error> {
         let file = std::sync::Arc::clone(&self.current.file);
         let Some(ring) = file.ring() else { return Ok(None) };
-        if !self.hub.is_alone() {
-            return Ok(None);
-        }
         ring.begin_session();
         let (began, mut lost) = (Instant::now(), false);
         loop {
@@ -158,11 +157,12 @@ impl Shim {
         open.dedup();
         // who has opened a file in this session, and told us, will close it when nobody knows that: this is the next one
         ring.begin_session();
-        let now = Rest::now(&self.top, &self.mounts, ring.generation(), ring.epoch().session())?;
-        let rest = Rest { open, ..now };
+        let now = Rest::now(&self.top, &self.mounts, ring.generation(), ring.reader())?;
+        let rest = Rest { open, at: self.cursor.at(), ..now };
         // it is there still, now that it is known what would show that it was not
         let stayed = path_of(self.root.fd()).is_ok_and(|top| top == self.top);
-        Ok(stayed.then_some(rest))
+        // another ring may have taken its place meanwhile
+        Ok((stayed && self.hub.rests(self.id, self.current.number)).then_some(rest))
     }
 }
 

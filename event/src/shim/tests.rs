@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::Hint;
+use crate::sys::Mapping;
 use std::fs;
+use std::os::fd::AsFd;
 use treeferry_ring::Ring;
 
 struct Place {
@@ -19,10 +21,14 @@ impl Place {
     }
 
     fn shim(&self, root: &str) -> Shim {
+        self.goes_on(root, None)
+    }
+
+    fn goes_on(&self, root: &str, rest: Option<&Rest>) -> Shim {
         let excluded: Excluded = Box::new(|_, name, is_dir| {
             name.to_bytes().ends_with(b".tmp") && !is_dir || name == c"hidden" && is_dir
         });
-        shim(&self.dir.path().join("ring"), &self.dir.path().join(root), excluded, None).unwrap()
+        shim(&self.dir.path().join("ring"), &self.dir.path().join(root), excluded, rest).unwrap()
     }
 
     fn path(&self, name: &str) -> Vec<u8> {
@@ -281,4 +287,91 @@ fn what_went_missing_is_said_once_and_also_to_the_next_reader() {
     assert!(told.contains(&hint("x", What::Changed)));
     drop(a);
     assert!(news(&mut place.shim("a")).is_empty());
+}
+
+/// Stops a detector, and says where.
+fn rest(mut shim: Shim) -> Rest {
+    shim.rest(&mut |news| assert!(!matches!(news, News::Lost(_)), "{news:?}")).unwrap().unwrap()
+}
+
+#[test]
+fn all_detectors_of_a_ring_go_on_where_they_stopped_though_they_stop_and_begin_one_after_the_other() {
+    let place = Place::new();
+    fs::create_dir(place.dir.path().join("c")).unwrap();
+    let mut all = ["a", "b", "a", "c"].map(|root| place.shim(root));
+    all.iter_mut().for_each(|s| assert!(news(s).is_empty()));
+    // what programs have mapped
+    let file = fs::OpenOptions::new().read(true).write(true).open(place.dir.path().join("ring")).unwrap();
+    let map = Mapping::new(file.as_fd(), file.metadata().unwrap().len() as usize).unwrap();
+    let programs = Ring::open(map.words()).unwrap();
+    let tell = |kind, pid, id, path: &str| {
+        let path = if path.is_empty() { Vec::new() } else { place.path(path) };
+        assert!(programs.push(&Record { kind, cut: false, pid, id, path: &path, other: b"" }).told);
+    };
+    let mine = std::process::id();
+    let [a, mut b, other, c] = all;
+    let left_of_a = rest(a);
+    tell(Kind::Changed, mine, 0, "a/between");
+    tell(Kind::Open, mine, 7, "b/open");
+    assert_eq!(news(&mut b), [hint("open", What::Open)]);
+    let left_of_b = rest(b);
+    let left_of_other = rest(other);
+    // this one is not to go on, but its directory is heard of as long as nobody reads the ring
+    drop(c);
+    tell(Kind::Changed, mine, 0, "a/nobody");
+    tell(Kind::Changed, mine, 0, "b/nobody");
+    tell(Kind::Changed, mine, 0, "c/nobody");
+    // one who opens a file while they begin
+    let mut a = place.goes_on("a", Some(&left_of_a));
+    tell(Kind::Open, mine, 8, "b/early");
+    assert_eq!(news(&mut a), [hint("between", What::Changed), hint("nobody", What::Changed)]);
+    assert!(programs.holds(&place.path("b/x")), "programs tell of it before it begins");
+    tell(Kind::Closed, mine, 8, "");
+    assert!(news(&mut a).is_empty());
+    let mut b = place.goes_on("b", Some(&left_of_b));
+    let mut other = place.goes_on("a", Some(&left_of_other));
+    assert!(a.goes_on() && b.goes_on() && other.goes_on());
+    // what it was told before it stopped is not told again
+    let told = [hint("open", What::Changed), hint("nobody", What::Changed), hint("early", What::Changed)];
+    assert_eq!(news(&mut b), told);
+    assert_eq!(news(&mut other), [hint("nobody", What::Changed)]);
+    let mut c = place.goes_on("c", Some(&left_of_b));
+    assert!(!c.goes_on());
+    assert_eq!(news(&mut c), [hint("nobody", What::Changed)]);
+    let left_of_a = rest(a);
+    drop((b, other, c));
+    // another has read it since
+    drop(place.shim("b"));
+    assert!(programs.holds(&place.path("a/x")));
+    let (mut a, mut b) = (place.goes_on("a", Some(&left_of_a)), place.goes_on("b", Some(&left_of_b)));
+    assert!(!a.goes_on() && !b.goes_on());
+    let no_loss = |shim: &mut Shim| assert!(news(shim).iter().all(|n| matches!(n, News::Hint(_))));
+    no_loss(&mut a);
+    no_loss(&mut b);
+}
+
+#[test]
+fn directories_that_a_ring_is_found_with_do_not_fill_it() {
+    let place = Place::new();
+    let (a, b) = (place.shim("a"), place.shim("b"));
+    let left = [a, b].map(rest);
+    let mut a = place.goes_on("a", Some(&left[0]));
+    assert!(a.goes_on());
+    let is_heard = |a: &Shim, path: &str| ring(a).holds(&place.path(path));
+    let half = ring(&a).slots() / 2;
+    for n in 0..half {
+        place.tell(&a, Kind::Changed, 1, "a/x", "");
+        if n % 1000 == 0 {
+            assert_eq!(news(&mut a), [hint("x", What::Changed)]);
+            assert!(is_heard(&a, "b/y"));
+        }
+    }
+    assert!(ring(&a).head() - ring(&a).tail() >= half as u64, "kept for the other");
+    place.tell(&a, Kind::Changed, 1, "a/x", "");
+    assert_eq!(news(&mut a), [hint("x", What::Changed)]);
+    assert!(!is_heard(&a, "b/y") && is_heard(&a, "a/y"));
+    assert_eq!(ring(&a).tail(), ring(&a).head());
+    let b = place.goes_on("b", Some(&left[1]));
+    assert!(!b.goes_on());
+    assert!(news(&mut a).is_empty(), "nothing was lost");
 }
