@@ -292,6 +292,19 @@ fn what_is_not_heard_is_known_to_be_missed() {
     m.keep();
     m.assert_same();
 
+    // an agent that was away while nobody kept the mirror, and has said something since
+    m.stop().expect(0);
+    c.borrow_mut().kill("a0");
+    s.src().file("a/missed", "x").file("dd/missed", "x");
+    c.borrow_mut().start_again("a0");
+    // what it says before it listens to SRC is nothing, and so is what comes after the keeper: most of this waits for that
+    for n in 0..40 {
+        s.src().file("a/said", n.to_string());
+        thread::sleep(Duration::from_millis(50));
+    }
+    m.keep();
+    m.assert_same();
+
     // a broker that is away for longer than the spool lasts, and writers who do not notice
     let before = m.number("resyncs");
     c.borrow().kill_server("rabbitmq");

@@ -33,7 +33,7 @@ impl Left {
     }
 
     /// Takes away what was left; whether nobody will read it again.
-    pub fn is_taken(path: &Path) -> bool {
+    pub fn use_up(path: &Path) -> bool {
         match std::fs::remove_file(path) {
             Ok(()) => true,
             Err(e) if e.kind() == ErrorKind::NotFound => true,

@@ -108,7 +108,7 @@ pub fn run(plan: &Plan, args: &Daemon) -> Exit {
         }
     }
     let followed: Vec<_> = followed.into_iter().filter_map(|(id, f)| Some((id, f.ok()?))).collect();
-    followed.iter().for_each(|(_, f)| f.is_to_rest());
+    followed.iter().for_each(|(_, f)| f.rest_soon());
     let left: Vec<(JobId, Left)> = followed.into_iter().filter_map(|(id, f)| Some((id, f.stop()?))).collect();
     // what the broker has not confirmed may be lost; then whoever goes on would not know
     let since = Instant::now();
@@ -309,8 +309,8 @@ impl Following {
         let opened = detect::open_at(detect, means, || Box::new(std::io::empty()));
         let opened = opened.map_err(|e| e.to_string())?;
         // once: what is said from now on has numbers of its own
-        let is_taken = place.as_deref().is_some_and(Left::is_taken);
-        let (detectors, left) = (opened.all, left.filter(|_| opened.goes_on && is_taken));
+        let is_used_up = place.as_deref().is_some_and(Left::use_up);
+        let (detectors, left) = (opened.all, left.filter(|_| opened.goes_on && is_used_up));
         let spool = Spool::new(&plan.spool, id, plan.spool_bytes);
         let behind = detectors.iter().filter(|d| d.needs_head_start()).count();
         let basket = Basket { told: vec![None; detectors.len()], behind, ..Basket::default() };
@@ -361,7 +361,7 @@ impl Following {
     }
 
     /// Ends it soon, with what the next agent needs to go on.
-    fn is_to_rest(&self) {
+    fn rest_soon(&self) {
         self.shared.rests.store(true, Release);
         self.end();
     }

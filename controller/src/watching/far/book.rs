@@ -26,6 +26,8 @@ pub const ROOTS: &str = "roots";
 pub struct Kept {
     /// It asked for the same, and so it is called.
     same: Option<u64>,
+    /// What the last wish was called, whatever it was.
+    last: u64,
     walked: bool,
     /// Up to when it was complete (µs since 1970).
     pub complete_up_to: u64,
@@ -48,6 +50,7 @@ impl Kept {
         let failing = json(FAILING).unwrap_or_default();
         let failing = failing.as_array().into_iter().flatten();
         Ok(Kept {
+            last: then.as_ref().map_or(0, |t| t.created_ms),
             same: then.filter(|t| is_same(t) && roots && !job.made_target()).map(|t| t.created_ms),
             walked: fields.get(super::WALKED).is_some_and(|w| w == b"1"),
             complete_up_to: number(COMPLETE),
@@ -62,9 +65,10 @@ impl Kept {
         self.same.is_some() && self.walked && self.complete_up_to > 0
     }
 
-    /// What the same wish was called before, if it is one.
-    pub fn wish(&self) -> Option<u64> {
-        self.same
+    /// What the wish is called: as before if it is the same, else by the time of day (ms since 1970), or more than the last
+    /// one if the clock is behind that: workers follow the greater one.
+    pub fn wish(&self, now_ms: u64) -> u64 {
+        self.same.unwrap_or(now_ms.max(self.last.saturating_add(1)))
     }
 
     /// Changes had been missed, and not everything was walked since.
@@ -275,5 +279,26 @@ impl Book {
             (FAILING.to_owned(), json(json!(failing))),
             (super::WALKED.to_owned(), if walked { b"1".to_vec() } else { b"0".to_vec() }),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_wish_is_greater_than_the_last_one_whatever_the_clock_says() {
+        let kept = |same| Kept {
+            same,
+            last: 1000,
+            walked: true,
+            complete_up_to: 1,
+            lost_at: 0,
+            heard: Continuity::default(),
+            failing: Vec::new(),
+        };
+        assert_eq!(kept(Some(1000)).wish(2000), 1000);
+        assert_eq!(kept(None).wish(2000), 2000);
+        assert_eq!(kept(None).wish(400), 1001);
     }
 }

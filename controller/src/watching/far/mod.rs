@@ -90,7 +90,7 @@ pub fn run(
     };
     let kept = Kept::read(&node, id, &record, &job).map_err(|e| unreachable(&e))?;
     // the same wish: those who work for it go on
-    record.created_ms = kept.wish().unwrap_or(record.created_ms);
+    record.created_ms = kept.wish(record.created_ms);
     // what a keeper before us has begun and cannot hear the end of
     for walk in node.walks_of_mirror(id).map_err(|e| unreachable(&e))? {
         treeferry_queue::Engine::cluster(&node, walk).cancel();
@@ -151,6 +151,7 @@ pub fn run(
         job,
         began_ms: Control::now_ms(),
         walks: None,
+        again,
         record,
         stop: stop.clone(),
         request,
@@ -253,6 +254,8 @@ struct Keeper<'a> {
     job: Arc<Job>,
     began_ms: u64,
     walks: Option<walks::Walks>,
+    /// It goes on with what another keeper has left, and walks nothing at first.
+    again: bool,
     record: JobRecord,
     stop: Stop,
     request: &'a Request,
@@ -316,8 +319,8 @@ impl Keeper<'_> {
                         Said::Lost(why) => lost = Some(why),
                     }
                 }
-                // before the first walk has begun it is the walk that finds it
-                if let Some(why) = lost.filter(|_| self.walks.is_some()) {
+                // before the first walk has begun it is the walk that finds it, unless there is none
+                if let Some(why) = lost.filter(|_| self.again || self.walks.is_some()) {
                     tracing::warn!("changes were missed ({agent}: {why}): everything is looked at");
                     self.book.lost(birth);
                     pending.lost();
