@@ -27,8 +27,6 @@ use treeferry_worker::{Context, Job, Member, Mirrored, NameBook, Pool, PoolSize,
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Between two times that what takes long is told, and what was counted.
 const TELL: Duration = Duration::from_secs(1);
-/// An errand that nobody here can do is somebody else's after this.
-const ELSEWHERE: Duration = Duration::from_secs(1);
 /// A mirror that could not be opened here is tried again after this.
 const OPEN_AGAIN: Duration = Duration::from_secs(5);
 /// Errands that are here at once, for each thread: until the broker has heard of the end of one, there are others.
@@ -108,10 +106,9 @@ impl NameBook for Book {
         self.0.note(key, path, true);
     }
 
-    fn search(&self, key: GroupKey, nlink: u32) -> Search {
-        let next = std::cell::Cell::new(Search::No);
-        let last = |word: Option<&str>| {
-            let (n, what) = word?.split_once(':')?;
+    fn search(&self, key: GroupKey, nlink: u32, say: &mut dyn FnMut(Search) -> bool) {
+        let last = |word: &str| {
+            let (n, what) = word.split_once(':')?;
             let what = match what {
                 "soon" => Search::Soon,
                 "everywhere" => Search::Everywhere,
@@ -119,16 +116,15 @@ impl NameBook for Book {
             };
             Some((n.parse().ok()?, what))
         };
-        self.0.mark(key, |word| {
-            next.set(Search::next(last(word), nlink));
-            let what = match next.get() {
-                Search::Soon => "soon",
-                Search::Everywhere => "everywhere",
-                Search::No => "no",
-            };
-            format!("{nlink}:{what}")
-        });
-        next.get()
+        let next = Search::next(self.0.mark(key).as_deref().and_then(last), nlink);
+        let what = match next {
+            Search::Soon => "soon",
+            Search::Everywhere => "everywhere",
+            Search::No => "no",
+        };
+        if say(next) {
+            self.0.put_mark(key, &format!("{nlink}:{what}"));
+        }
     }
 
     fn others(&self, key: GroupKey, but: &RelPath) -> Vec<RelPath> {
@@ -165,6 +161,8 @@ struct Hands {
     /// By our ticket.
     doing: Mutex<BTreeMap<u64, Doing>>,
     known: AtomicBool,
+    /// What is under way is cut short.
+    stop: Stop,
 }
 
 struct Doing {
@@ -182,6 +180,11 @@ impl Mirrored for Ear {
     fn again(&self, path: RelPath, below: bool, owed: &RelPath) {
         // in order: heard before the end of the errand
         drop(self.0.voice.say(vec![Finding::Again(path, below, owed.clone())], true));
+    }
+
+    fn again_surely(&self, path: RelPath, below: bool, owed: &RelPath) -> bool {
+        let sent = self.0.voice.say(vec![Finding::Again(path, below, owed.clone())], true);
+        sent.wait_unless(|| self.0.stop.is_set())
     }
 
     fn later(&self, path: RelPath, wait: Duration, owed: &RelPath) {
@@ -360,7 +363,7 @@ impl Service {
             self.mirrors.insert(errand.mirror, (Instant::now(), opened));
         }
         let Some((_, Ok(open))) = self.mirrors.get(&errand.mirror) else {
-            return letter.give_back(ELSEWHERE);
+            return self.cannot(&errand, letter);
         };
         let ours = self.next.fetch_add(1, Relaxed);
         let Errand { life, ticket, names_are_known, work, .. } = errand;
@@ -376,6 +379,18 @@ impl Service {
         open.engine.begin(NewTask::new(None, work));
     }
 
+    /// An errand that nobody here can do is whoever keeps the mirror's again, who sends it to somebody else. At the broker
+    /// it would be in the way of all that come after it.
+    fn cannot(&self, errand: &Errand, letter: Letter) {
+        let Errand { life, ticket, .. } = *errand;
+        // who keeps a mirror that the ledger does not have, if anybody does, will send it again by himself
+        if !matches!(self.node.mirror_wish(errand.mirror), Ok(None)) {
+            let voice = Voice::new(&self.node, &self.outgoing, errand.mirror);
+            drop(voice.say(vec![Finding::Refused { life, ticket }], false));
+        }
+        letter.done();
+    }
+
     fn open(&self, id: JobId) -> Result<Open, String> {
         let record =
             self.node.mirror(id).map_err(|e| e.to_string())?.ok_or("the ledger has no such mirror")?;
@@ -383,11 +398,13 @@ impl Service {
         let wish = record.created_ms;
         let began = Duration::from_millis(wish);
         let member = Member { made_target: record.made_target, roots: record.roots, limits, began };
-        let job = Job::join(record.spec, Stop::default(), &member).map_err(|e| e.to_string())?;
+        let stop = Stop::default();
+        let job = Job::join(record.spec, stop.clone(), &member).map_err(|e| e.to_string())?;
         let hands = Arc::new(Hands {
             voice: Voice::new(&self.node, &self.outgoing, id),
             doing: Mutex::default(),
             known: AtomicBool::new(false),
+            stop,
         });
         job.mirror_for(Box::new(Ear(Arc::clone(&hands))), Box::new(Book(self.node.names_of_mirror(id))));
         let engine = Engine::memory();
@@ -437,3 +454,6 @@ impl Service {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

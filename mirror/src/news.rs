@@ -105,6 +105,13 @@ pub enum Finding {
     },
     /// What this worker has counted since it began.
     Counted(Box<Counters>),
+    /// An errand that cannot be done here.
+    Refused {
+        /// The keeper's life.
+        life: u64,
+        /// The errand's ticket.
+        ticket: u64,
+    },
 }
 
 /// What somebody is to look at.
@@ -140,6 +147,16 @@ impl Continuity {
         *last = if *known == life { number.max(*last) } else { number };
         *known = life;
         whole
+    }
+
+    /// How far an agent was heard: its life, and the number of what it said last.
+    pub fn last(&self, agent: &str) -> Option<(u64, u64)> {
+        self.0.get(agent).copied()
+    }
+
+    /// An agent was heard so far, whatever was known of it.
+    pub fn put(&mut self, agent: &str, last: (u64, u64)) {
+        self.0.insert(agent.to_owned(), last);
     }
 
     /// Whether an agent was ever heard of.

@@ -97,6 +97,14 @@ impl<'a> Mirror<'a> {
     }
 }
 
+/// The broker comes back without anything that it had.
+fn lose_queues(c: &RefCell<Cluster>) {
+    let c = c.borrow();
+    c.kill_server("rabbitmq");
+    c.services.lose_queues();
+    c.services.call("start");
+}
+
 fn cluster(agents: &[(&str, &[&str])]) -> RefCell<Cluster> {
     let mut c = Cluster::start(2, 1);
     agents.iter().for_each(|(name, words)| c.agent(name, words));
@@ -288,8 +296,19 @@ fn what_is_not_heard_is_known_to_be_missed() {
     m.kill_keeper();
     s.src().file("a/lost", "x");
     thread::sleep(Duration::from_millis(300));
-    c.borrow().services.lose_queues();
+    lose_queues(&c);
     m.keep();
+    m.assert_same();
+
+    // messages that somebody had heard, and that the broker has lost before what they say was done
+    ["w0", "w1"].iter().for_each(|w| c.borrow_mut().kill(w));
+    s.src().file("a/undone", "x");
+    m.until("it is heard", || m.number("waiting") + m.number("busy") > 0);
+    m.kill_keeper();
+    lose_queues(&c);
+    ["w0", "w1"].iter().for_each(|w| c.borrow_mut().start_again(w));
+    m.keep();
+    s.src().file("a/later", "x");
     m.assert_same();
 
     // an agent that was away while nobody kept the mirror, and has said something since
@@ -319,6 +338,105 @@ fn what_is_not_heard_is_known_to_be_missed() {
     let after = m.number("resyncs");
     eprintln!("walks since something was missed: {before}, then {after}");
     m.stop().expect(0);
+}
+
+#[test]
+fn a_mirror_that_no_worker_can_look_after_is_in_nobodys_way() {
+    let c = cluster(&[("a0", &["--detect", "inotify"])]);
+    let (good, bad) = (Scratch::memory(), Scratch::memory());
+    good.src().file("f", "f");
+    for n in 0..100 {
+        bad.src().file(&format!("d{n}/f"), "f");
+    }
+    let first = Mirror::start(&good, &c, "");
+    let second = Mirror::start(&bad, &c, "");
+    first.assert_same();
+    second.assert_same();
+    let redis = |words: &[&str]| c.borrow().services.redis_cli(words.iter().copied());
+    let src = bad.at("src").display().to_string();
+    let all = redis(&["smembers", "treeferry:mirrors"]);
+    let key = all.lines().map(|id| format!("treeferry:{{{id}}}:mirror"));
+    let key = key.into_iter().find(|k| redis(&["hgetall", k]).contains(&src)).expect("it is in the ledger");
+    let limits = redis(&["hget", &key, "limits"]);
+
+    ["w0", "w1"].iter().for_each(|w| c.borrow_mut().kill(w));
+    redis(&["hset", &key, "limits", "of another kind"]);
+    for n in 0..100 {
+        bad.src().file(&format!("d{n}/g"), "g");
+    }
+    second.until("it is heard", || second.number("waiting") + second.number("busy") >= 100);
+    ["w0", "w1"].iter().for_each(|w| c.borrow_mut().start_again(w));
+    for n in 0..3 {
+        good.src().file("f", n.to_string());
+        first.assert_same();
+    }
+    assert!(!bad.dst().has("d1/g"));
+    redis(&["hset", &key, "limits", &limits]);
+    second.assert_same();
+
+    // what is left of one that is forgotten
+    ["w0", "w1"].iter().for_each(|w| c.borrow_mut().kill(w));
+    bad.src().file("d1/h", "h");
+    second.until("it is heard", || second.number("waiting") + second.number("busy") > 0);
+    second.stop().expect(20);
+    redis(&["del", &key]);
+    ["w0", "w1"].iter().for_each(|w| c.borrow_mut().start_again(w));
+    let waiting = || c.borrow().services.rabbitmqctl(&["-q", "list_queues", "name", "messages"]);
+    first.until("nobody has an errand", || {
+        waiting().lines().any(|l| l.split_whitespace().eq(["treeferry.looks", "0"]))
+    });
+    first.stop().expect(0);
+}
+
+#[test]
+fn a_ledger_that_has_lost_everything_is_told_of_the_mirror_again() {
+    let c = cluster(&[("a0", &["--detect", "inotify"])]);
+    let nothing = c.borrow().services.remember();
+    let s = Scratch::disk();
+    s.src().file("d/f", "f").link("d/f", "g").file("e/h", "h");
+    let m = Mirror::start(&s, &c, "");
+    m.assert_same();
+    for round in 0..2 {
+        if round == 1 {
+            // while a walk is under way
+            for n in 0..500 {
+                s.src().file(&format!("many/{}/{n}", n % 10), "x");
+            }
+            c.borrow().call(&format!("post {}", s.at("src").display())).expect(0);
+        }
+        c.borrow().kill_server("redis");
+        c.borrow().services.forget_since(&nothing);
+        c.borrow().services.call("start");
+        // under one of its names
+        s.src().file("g", format!("through another name {round}")).file("e/new", round.to_string());
+        m.until("it is known again", || m.status().is_some());
+        m.assert_same();
+        s.src().link("d/f", &format!("e/i{round}"));
+        m.assert_same();
+    }
+    m.stop().expect(0);
+}
+
+#[test]
+fn who_asks_for_other_detectors_gets_them_from_agents_that_run() {
+    let c = cluster(&[("a0", &["--poll-every", "200ms"])]);
+    let s = Scratch::memory();
+    s.src().file("f", "f");
+    let m = Mirror::start(&s, &c, "--detect inotify");
+    m.assert_same();
+    let redis = |words: &[&str]| c.borrow().services.redis_cli(words.iter().copied());
+    let key = format!("treeferry:{{{}}}:mirror", redis(&["smembers", "treeferry:mirrors"]));
+    let wish = || redis(&["hget", &key, "created"]);
+    let first = wish();
+    m.stop().expect(0);
+    m.keep();
+    m.assert_same();
+    assert_eq!(wish(), first, "it asks for the same");
+    m.stop().expect(0);
+    let m = Mirror::start(&s, &c, "--detect poll");
+    s.src().file("g", "g");
+    m.assert_same();
+    assert_ne!(wish(), first);
 }
 
 #[test]

@@ -36,7 +36,9 @@ impl Worker {
         for p in mirror.families.others(key, path) {
             if self.job.src.find(p.as_bytes()).and_then(|fd| fstat(fd.as_fd())).is_ok_and(|m| is_it(&m)) {
                 // before the name is forgotten: who is killed in between, and does this again, says it again
-                mirror.listener.again(p, false, path);
+                if !mirror.listener.again_surely(p, false, path) {
+                    return;
+                }
                 break;
             }
             mirror.families.forget(key, &p);

@@ -356,13 +356,14 @@ impl Worker {
         let path = dir.child(src.name);
         let others = self.relatives(mirror, &path, &src.meta);
         if others.len() + 1 < src.meta.nlink as usize {
-            match mirror.families.search(job.group_of(&src.meta), src.meta.nlink) {
+            let mut say = |what| match what {
                 // its other names may be about to be told
-                Search::Soon => mirror.listener.again(path.clone(), false, &path),
+                Search::Soon => mirror.listener.again_surely(path.clone(), false, &path),
                 // they were there before: only a walk finds them
-                Search::Everywhere => mirror.listener.again(RelPath::root(), true, &path),
-                Search::No => {}
-            }
+                Search::Everywhere => mirror.listener.again_surely(RelPath::root(), true, &path),
+                Search::No => true,
+            };
+            mirror.families.search(job.group_of(&src.meta), src.meta.nlink, &mut say);
         }
         let mine = stat_if_there(dir.d()?, src.name).dst()?;
         if mine.is_some_and(|m| m.kind == Kind::Dir) {

@@ -18,6 +18,11 @@ pub trait Mirrored: Send + Sync {
     /// A path is to be looked at again. `below`: and everything below it. `owed`: what has happened to this path,
     /// which is being worked on, is not on the target before that is done.
     fn again(&self, path: RelPath, below: bool, owed: &RelPath);
+    /// The same; comes back when it is not lost any more if this process is killed. `false`: it may be.
+    fn again_surely(&self, path: RelPath, below: bool, owed: &RelPath) -> bool {
+        self.again(path, below, owed);
+        true
+    }
     /// The same for a path alone, and after so long: it is too young.
     fn later(&self, path: RelPath, wait: Duration, owed: &RelPath);
     /// All that a task with this ticket has led to is done.
@@ -41,8 +46,9 @@ pub trait NameBook: Send + Sync {
     /// Notes the name of a file that has no other.
     fn note_single(&self, key: GroupKey, path: RelPath);
     /// What is to be done about a file that has more names than are known. They are not searched for twice: what a walk
-    /// over everything has not found is not below SRC.
-    fn search(&self, key: GroupKey, nlink: u32) -> Search;
+    /// over everything has not found is not below SRC. `say` says it to somebody, before it is noted as said; `false`: that
+    /// may be lost, and is to be said again.
+    fn search(&self, key: GroupKey, nlink: u32, say: &mut dyn FnMut(Search) -> bool);
     /// The names of a file with several but for one.
     fn others(&self, key: GroupKey, but: &RelPath) -> Vec<RelPath>;
     /// A name is not one of that file any more.
@@ -213,12 +219,11 @@ impl NameBook for Families {
         }
     }
 
-    fn search(&self, key: GroupKey, nlink: u32) -> Search {
-        let mut all = lock(&self.names);
-        let family = all.entry(key).or_default();
-        let next = Search::next(family.searched, nlink);
-        family.searched = Some((nlink, next));
-        next
+    fn search(&self, key: GroupKey, nlink: u32, say: &mut dyn FnMut(Search) -> bool) {
+        let next = Search::next(lock(&self.names).get(&key).and_then(|f| f.searched), nlink);
+        if say(next) {
+            lock(&self.names).entry(key).or_default().searched = Some((nlink, next));
+        }
     }
 
     fn others(&self, key: GroupKey, but: &RelPath) -> Vec<RelPath> {
@@ -315,12 +320,22 @@ mod tests {
     fn names_that_nobody_knows_are_searched_for_once() {
         let (f, key) = (Families::default(), GroupKey { dev: 1, ino: 2 });
         let path = |s: &str| RelPath::new(s).unwrap();
-        let searched: Vec<Search> = (0..4).map(|_| f.search(key, 3)).collect();
-        assert_eq!(searched, [Search::Soon, Search::Everywhere, Search::No, Search::No]);
-        assert_eq!(f.search(key, 4), Search::Soon, "there is one more");
-        f.search(key, 4);
+        let search = |nlink, heard: bool| {
+            let mut said = Search::No;
+            f.search(key, nlink, &mut |what| {
+                said = what;
+                heard
+            });
+            said
+        };
+        assert_eq!(search(3, false), Search::Soon);
+        let searched: Vec<Search> = (0..2).map(|_| search(3, true)).collect();
+        assert_eq!(searched, [Search::Soon, Search::Everywhere], "nobody has heard it the first time");
+        assert_eq!(search(3, true), Search::No);
+        assert_eq!(search(4, true), Search::Soon, "there is one more");
+        search(4, true);
         f.forget(key, &path("elsewhere"));
-        assert_eq!(f.search(key, 4), Search::No, "that was none of its names");
+        assert_eq!(search(4, true), Search::No, "that was none of its names");
         // the only name of a file that was made lately
         f.note_single(key, path("a"));
         assert_eq!(f.others(key, &path("b")), [path("a")]);

@@ -207,6 +207,11 @@ impl Walker {
         let engine = Engine::cluster(node, walk);
         lock(&self.state).now = Some(engine.clone());
         self.wait(&engine);
+        if matches!(node.record(walk), Ok(None)) {
+            tracing::warn!(job = %walk, "the ledger has lost a walk");
+            lock(&self.state).now = None;
+            return false;
+        }
         let mut failures = engine.status().failures;
         while failures.len() < engine.status().counters.failures as usize {
             let more = node.failures(walk, failures.len(), FAILURES);

@@ -28,6 +28,8 @@ pub const KEEPER_MS: u64 = 10_000;
 const TURN_MS: u64 = 10_000;
 /// Files in a generation of those that were looked at lately.
 const RECENT: usize = 100_000;
+/// Whoever waits for the broker looks so often whether that is still wanted.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// A question that need not be answered waits no longer.
 const WITHIN: Duration = Duration::from_secs(2);
 
@@ -52,14 +54,6 @@ impl Letter {
     /// The broker forgets it.
     pub fn done(self) {
         self.rt.spawn(async move { self.slip.ack().await });
-    }
-
-    /// The broker gives it to somebody else, after a while.
-    pub fn give_back(self, after: Duration) {
-        self.rt.spawn(async move {
-            tokio::time::sleep(after).await;
-            self.slip.give_back().await;
-        });
     }
 }
 
@@ -90,6 +84,18 @@ impl Sent {
     pub fn wait(self, patience: Duration) -> bool {
         let r = self.rt.block_on(async { tokio::time::timeout(patience, self.answer).await });
         matches!(r, Ok(Ok(())))
+    }
+
+    /// Waits until it has, or until `over` says so, which is asked again and again.
+    pub fn wait_unless(mut self, over: impl Fn() -> bool) -> bool {
+        loop {
+            let answer = async { tokio::time::timeout(ASK_AGAIN, &mut self.answer).await };
+            match self.rt.block_on(answer) {
+                Ok(answer) => return answer.is_ok(),
+                Err(_) if over() => return false,
+                Err(_) => {}
+            }
+        }
     }
 
     /// Waits until it has, however long that takes.
@@ -427,20 +433,23 @@ impl Names {
         Some(GroupKey { dev: dev.parse().ok()?, ino: ino.parse().ok()? })
     }
 
-    /// Keeps a word on a file, and returns the one that was there.
-    pub fn mark(&self, key: GroupKey, word: impl Fn(Option<&str>) -> String) -> Option<String> {
+    /// The word that is kept on a file.
+    pub fn mark(&self, key: GroupKey) -> Option<String> {
         let (marks, field) = (self.key("searched"), format!("{}:{}", key.dev, key.ino));
         let asked = self.node.rt.block_on(self.node.shared.ledger.stubborn(|mut c| {
             let (marks, field) = (marks.clone(), field.clone());
             async move { c.hget::<_, _, Option<String>>(marks, field).await }
         }));
-        let old = asked.unwrap_or_default();
-        let new = word(old.as_deref());
+        asked.unwrap_or_default()
+    }
+
+    /// Keeps a word on a file.
+    pub fn put_mark(&self, key: GroupKey, word: &str) {
+        let (marks, field) = (self.key("searched"), format!("{}:{}", key.dev, key.ino));
         let _ = self.node.rt.block_on(self.node.shared.ledger.stubborn(|mut c| {
-            let (marks, field, new) = (marks.clone(), field.clone(), new.clone());
-            async move { c.hset::<_, _, _, ()>(marks, field, new).await }
+            let (marks, field, word) = (marks.clone(), field.clone(), word.to_owned());
+            async move { c.hset::<_, _, _, ()>(marks, field, word).await }
         }));
-        old
     }
 
     /// A name is not one of that file any more.

@@ -11,12 +11,18 @@ use treeferry_queue::mirrors::Letter;
 use treeferry_queue::{JobRecord, LedgerError, Node};
 use treeferry_worker::Job;
 
-/// Up to when it was complete (µs since 1970).
+/// Up to which time of day it was complete (µs since 1970; 0: it never was, or it cannot be said). A time and not one of
+/// the keeper's moments, which mean nothing to another process.
 const COMPLETE: &str = "complete";
-/// What was told when changes were last missed (µs since 1970).
+/// Changes were missed, and not everything has been looked at since: `1`, or else `0`.
 const LOST: &str = "lost";
-/// Agents, and how far each was heard.
+/// Agents, and how far what each has said is done. What was heard and is not done is heard again: if the broker has lost
+/// it, it is missed by its number.
 const HEARD: &str = "heard";
+/// Paths that were posted and are not done: they have no numbers. `null`: more than [`POSTED_MOST`].
+const POSTED: &str = "posted";
+/// More paths that were posted are not named: everything is looked at instead.
+const POSTED_MOST: usize = 10_000;
 /// Paths that fail.
 const FAILING: &str = "failing";
 /// What tells the directories from others that have their paths later.
@@ -31,32 +37,48 @@ pub struct Kept {
     walked: bool,
     /// Up to when it was complete (µs since 1970).
     pub complete_up_to: u64,
-    lost_at: u64,
+    lost: bool,
     heard: Continuity,
     /// Paths that failed.
     pub failing: Vec<RelPath>,
+    /// Paths that were posted, and were not done. `None`: too many.
+    pub posted: Option<Vec<RelPath>>,
 }
 
 impl Kept {
-    /// Reads it. It is of use to a mirror that asks for the same of the same directories, which `job` has open.
-    pub fn read(node: &Node, id: JobId, now: &JobRecord, job: &Job) -> Result<Kept, LedgerError> {
+    /// Reads it. It is of use to a mirror that asks for the same, `detect` included, of the same directories, which `job` has
+    /// open.
+    pub fn read(
+        node: &Node,
+        id: JobId,
+        now: &JobRecord,
+        detect: &[u8],
+        job: &Job,
+    ) -> Result<Kept, LedgerError> {
         let fields = node.mirror_fields(id)?;
         let then = node.mirror(id)?;
         let roots = fields.get(ROOTS).is_some_and(|r| *r == job.roots_text().into_bytes());
-        let is_same = |t: &JobRecord| (&t.spec, t.roots) == (&now.spec, now.roots);
+        // agents that run look at nothing else: who asks for other detectors asks for something else
+        let detects = fields.get(super::DETECT).is_some_and(|d| d == detect);
+        let is_same = |t: &JobRecord| detects && (&t.spec, t.roots) == (&now.spec, now.roots);
         let json = |k: &str| fields.get(k).and_then(|b| serde_json::from_slice::<Value>(b).ok());
         let number = |k: &str| json(k).and_then(|v| v.as_u64()).unwrap_or(0);
         let heard = fields.get(HEARD).and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
-        let failing = json(FAILING).unwrap_or_default();
-        let failing = failing.as_array().into_iter().flatten();
+        let path = |p: &Value| RelPath::new(escape::unescape(p.as_str()?)).ok();
+        let paths = |k: &str| match json(k) {
+            Some(Value::Array(all)) => Some(all.iter().filter_map(path).collect()),
+            Some(_) => None,
+            None => Some(Vec::new()),
+        };
         Ok(Kept {
             last: then.as_ref().map_or(0, |t| t.created_ms),
             same: then.filter(|t| is_same(t) && roots && !job.made_target()).map(|t| t.created_ms),
             walked: fields.get(super::WALKED).is_some_and(|w| w == b"1"),
             complete_up_to: number(COMPLETE),
-            lost_at: number(LOST),
+            lost: number(LOST) > 0,
             heard,
-            failing: failing.filter_map(|p| RelPath::new(escape::unescape(p.as_str()?)).ok()).collect(),
+            failing: paths(FAILING).unwrap_or_default(),
+            posted: paths(POSTED),
         })
     }
 
@@ -73,7 +95,7 @@ impl Kept {
 
     /// Changes had been missed, and not everything was walked since.
     pub fn lost(&self) -> bool {
-        self.lost_at > 0 && self.complete_up_to <= self.lost_at
+        self.lost || self.posted.is_none()
     }
 }
 
@@ -89,12 +111,35 @@ pub struct Book {
 #[derive(Default)]
 struct State {
     heard: Continuity,
+    /// What of that is done.
+    done: Continuity,
     agents: BTreeMap<String, Agent>,
-    errands: HashMap<u64, (Work, Instant)>,
-    letters: VecDeque<(u64, Letter)>,
-    lost_at: u64,
+    errands: HashMap<u64, Sent>,
+    /// Each with what had been told when it came.
+    undone: VecDeque<(u64, Undone)>,
+    /// What had been told when changes were last missed. A moment.
+    lost_at: Option<u64>,
     counted: HashMap<String, Counters>,
     walked: Option<Box<dyn Fn() -> Counters + Send>>,
+}
+
+/// An errand that is under way.
+struct Sent {
+    work: Work,
+    /// When it was sent, or last heard of.
+    at: Instant,
+    /// Somebody had it who cannot do it: it is with nobody.
+    refused: bool,
+}
+
+/// What is not done before everything is that was told by then.
+pub enum Undone {
+    /// An agent was heard so far, with its life.
+    Heard(String, (u64, u64)),
+    /// This was posted.
+    Posted(Vec<RelPath>),
+    /// The broker keeps this.
+    Letter(Letter),
 }
 
 struct Agent {
@@ -108,11 +153,11 @@ impl Book {
         let mut state = State::default();
         if again {
             state.heard = kept.heard.clone();
-            state.lost_at = kept.lost_at;
         }
         if !wanted.is_empty() {
             state.heard.keep(&wanted);
         }
+        state.done = state.heard.clone();
         Book { life, wanted, state: Mutex::new(state) }
     }
 
@@ -125,12 +170,17 @@ impl Book {
         self.wanted.is_empty() || self.wanted.iter().any(|w| w == agent)
     }
 
-    /// An agent was heard; see [`Continuity::heard`].
-    pub fn heard(&self, agent: &str, life: u64, number: u64, said: bool) -> bool {
+    /// An agent was heard when all had been told up to `birth`; see [`Continuity::heard`].
+    pub fn heard(&self, birth: u64, agent: &str, life: u64, number: u64, said: bool) -> bool {
         let mut s = self.state();
         let a = s.agents.entry(agent.to_owned()).or_insert(Agent { told: 0, at: Instant::now() });
         a.at = Instant::now();
-        s.heard.heard(agent, life, number, said)
+        let before = s.heard.last(agent);
+        let whole = s.heard.heard(agent, life, number, said);
+        if let Some(last) = s.heard.last(agent).filter(|l| before != Some(*l)) {
+            s.undone.push_back((birth, Undone::Heard(agent.to_owned(), last)));
+        }
+        whole
     }
 
     /// An agent has told all up to a moment. Up to when all have, if that can be said.
@@ -166,12 +216,13 @@ impl Book {
     /// Changes were missed when all had been told up to this.
     pub fn lost(&self, birth: u64) {
         let mut s = self.state();
-        s.lost_at = s.lost_at.max(birth);
+        s.lost_at = s.lost_at.max(Some(birth));
     }
 
     /// An errand was sent.
     pub fn sent(&self, ticket: u64, work: &Work) {
-        self.state().errands.insert(ticket, (work.clone(), Instant::now()));
+        let sent = Sent { work: work.clone(), at: Instant::now(), refused: false };
+        self.state().errands.insert(ticket, sent);
     }
 
     /// How many are under way.
@@ -188,35 +239,51 @@ impl Book {
     pub fn busy(&self, tickets: &[u64]) {
         let mut s = self.state();
         for t in tickets {
-            if let Some((_, at)) = s.errands.get_mut(t) {
-                *at = Instant::now();
+            if let Some(sent) = s.errands.get_mut(t) {
+                sent.at = Instant::now();
             }
         }
     }
 
-    /// Errands of which nothing was heard for so long; they count as sent anew.
-    pub fn silent(&self, patience: Duration) -> Vec<(u64, Work)> {
+    /// Somebody cannot do an errand.
+    pub fn refused(&self, ticket: u64) {
+        if let Some(sent) = self.state().errands.get_mut(&ticket) {
+            (sent.at, sent.refused) = (Instant::now(), true);
+        }
+    }
+
+    /// Whether nothing was heard of an errand for so long.
+    pub fn is_silent(&self, patience: Duration) -> bool {
+        self.state().errands.values().any(|s| !s.refused && s.at.elapsed() > patience)
+    }
+
+    /// Errands that were refused so long ago, or of which nothing was heard for so long; they count as sent anew.
+    pub fn unanswered(&self, refused: Duration, silent: Duration) -> Vec<(u64, Work)> {
         let mut s = self.state();
-        let silent = s.errands.iter_mut().filter(|(_, (_, at))| at.elapsed() > patience);
-        silent
-            .map(|(ticket, (work, at))| {
-                *at = Instant::now();
-                (*ticket, work.clone())
+        let is_due = |s: &Sent| s.at.elapsed() > if s.refused { refused } else { silent };
+        s.errands
+            .iter_mut()
+            .filter(|(_, s)| is_due(s))
+            .map(|(ticket, s)| {
+                (s.at, s.refused) = (Instant::now(), false);
+                (*ticket, s.work.clone())
             })
             .collect()
     }
 
-    /// What a letter says is not done before everything that was told by then is.
-    pub fn keep(&self, birth: u64, letter: Letter) {
-        self.state().letters.push_back((birth, letter));
+    /// This is not done before everything is that was told by then.
+    pub fn keep(&self, birth: u64, what: Undone) {
+        self.state().undone.push_back((birth, what));
     }
 
     /// All is done that was said when less than this was told, and the ledger knows it.
     pub fn done(&self, before: u64) {
         let mut s = self.state();
-        while s.letters.front().is_some_and(|(birth, _)| *birth < before) {
-            if let Some((_, letter)) = s.letters.pop_front() {
-                letter.done();
+        while s.undone.front().is_some_and(|(birth, _)| *birth < before) {
+            match s.undone.pop_front() {
+                Some((_, Undone::Letter(letter))) => letter.done(),
+                Some((_, Undone::Heard(agent, last))) => s.done.put(&agent, last),
+                _ => {}
             }
         }
     }
@@ -261,24 +328,53 @@ impl Book {
         Value::Array(all)
     }
 
-    /// What is kept for whoever keeps the mirror next.
+    /// What is kept for whoever keeps the mirror next. `done_before`: all is done that was said when less than this was
+    /// told. `complete`: the time of day of that moment.
     pub fn fields(
         &self,
-        complete: u64,
+        done_before: u64,
+        complete: Option<u64>,
         walked: bool,
         failing: impl Iterator<Item = RelPath>,
     ) -> Vec<(String, Vec<u8>)> {
         let s = self.state();
-        let failing: Vec<String> = failing.map(|p| p.to_string()).collect();
+        let texts = |paths: &mut dyn Iterator<Item = &RelPath>| -> Vec<String> {
+            paths.map(RelPath::to_string).collect()
+        };
+        let failing: Vec<RelPath> = failing.collect();
+        let (done, posted) = s.kept(done_before);
+        let lost = s.lost_at.is_some_and(|at| done_before <= at);
         // texts and numbers: cannot fail
         let json = |v: Value| serde_json::to_vec(&v).unwrap_or_default();
+        let posted = match posted.len() > POSTED_MOST {
+            true => Value::Null,
+            false => json!(texts(&mut posted.into_iter())),
+        };
         vec![
-            (COMPLETE.to_owned(), json(json!(complete))),
-            (LOST.to_owned(), json(json!(s.lost_at))),
-            (HEARD.to_owned(), serde_json::to_vec(&s.heard).unwrap_or_default()),
-            (FAILING.to_owned(), json(json!(failing))),
+            (COMPLETE.to_owned(), json(json!(complete.unwrap_or(0)))),
+            (LOST.to_owned(), json(json!(u8::from(lost)))),
+            (HEARD.to_owned(), serde_json::to_vec(&done).unwrap_or_default()),
+            (POSTED.to_owned(), json(posted)),
+            (FAILING.to_owned(), json(json!(texts(&mut failing.iter())))),
             (super::WALKED.to_owned(), if walked { b"1".to_vec() } else { b"0".to_vec() }),
         ]
+    }
+}
+
+impl State {
+    /// How far each agent's words are done when all is that was said when less than this was told, and what was posted since
+    /// then. An agent of which nothing is done is in it with a life that is none: it counts, and all that it says is news.
+    fn kept(&self, done_before: u64) -> (Continuity, Vec<&RelPath>) {
+        let (mut done, mut posted) = (self.done.clone(), Vec::new());
+        for (birth, what) in &self.undone {
+            match what {
+                Undone::Heard(agent, last) if *birth < done_before => done.put(agent, *last),
+                Undone::Heard(agent, _) if !done.knows(agent) => done.put(agent, (0, 0)),
+                Undone::Posted(paths) if *birth >= done_before => posted.extend(paths),
+                _ => {}
+            }
+        }
+        (done, posted)
     }
 }
 
@@ -286,17 +382,94 @@ impl Book {
 mod tests {
     use super::*;
 
-    #[test]
-    fn another_wish_is_greater_than_the_last_one_whatever_the_clock_says() {
-        let kept = |same| Kept {
+    fn kept(same: Option<u64>) -> Kept {
+        Kept {
             same,
             last: 1000,
             walked: true,
             complete_up_to: 1,
-            lost_at: 0,
+            lost: false,
             heard: Continuity::default(),
             failing: Vec::new(),
+            posted: Some(Vec::new()),
+        }
+    }
+
+    fn field(book: &Book, done_before: u64, name: &str) -> Value {
+        let all = book.fields(done_before, Some(done_before + 7), true, std::iter::empty());
+        let field = all.into_iter().find(|(k, _)| k == name).expect("it is kept").1;
+        serde_json::from_slice(&field).unwrap()
+    }
+
+    #[test]
+    fn the_next_keeper_is_told_how_far_what_was_said_is_done_and_not_what_was_heard() {
+        let book = Book::new(1, Vec::new(), &kept(None), false);
+        assert!(!book.heard(10, "a", 5, 1, true), "of what it had said before nothing is known");
+        assert_eq!(field(&book, 10, HEARD), json!({"a": [0, 0]}), "it counts, and all that it says is news");
+        assert!(book.heard(20, "a", 5, 2, true));
+        assert!(book.heard(20, "a", 5, 2, false), "nothing is said");
+        assert!(book.heard(30, "a", 5, 3, true));
+        assert_eq!(field(&book, 20, HEARD), json!({"a": [5, 1]}));
+        assert_eq!(field(&book, 21, HEARD), json!({"a": [5, 2]}));
+        book.done(21);
+        assert_eq!(field(&book, 21, HEARD), json!({"a": [5, 2]}));
+        assert_eq!(book.state().undone.len(), 1);
+        assert_eq!(field(&book, 31, HEARD), json!({"a": [5, 3]}));
+        // and goes on from there
+        let next = Kept { heard: serde_json::from_value(field(&book, 21, HEARD)).unwrap(), ..kept(None) };
+        let next = Book::new(2, Vec::new(), &next, true);
+        assert_eq!(field(&next, 1, HEARD), json!({"a": [5, 2]}));
+        assert!(!next.heard(40, "a", 5, 4, true), "3 was lost");
+    }
+
+    #[test]
+    fn what_was_posted_is_kept_until_it_is_done() {
+        let book = Book::new(1, Vec::new(), &kept(None), false);
+        let path = |s: &str| RelPath::new(s).unwrap();
+        book.keep(10, Undone::Posted(vec![path("a"), path("b")]));
+        book.keep(20, Undone::Posted(vec![path("c")]));
+        assert_eq!(field(&book, 10, POSTED), json!(["a", "b", "c"]));
+        assert_eq!(field(&book, 11, POSTED), json!(["c"]));
+        book.keep(20, Undone::Posted(vec![path("d"); POSTED_MOST]));
+        assert_eq!(field(&book, 11, POSTED), Value::Null);
+        assert_eq!(field(&book, 21, POSTED), json!([]));
+        assert!(Kept { posted: None, ..kept(None) }.lost(), "everything is looked at instead");
+    }
+
+    #[test]
+    fn what_was_missed_is_until_everything_that_was_told_by_then_is_done() {
+        let book = Book::new(1, Vec::new(), &kept(None), false);
+        assert_eq!(field(&book, 5, LOST), json!(0));
+        book.lost(10);
+        assert_eq!(field(&book, 10, LOST), json!(1));
+        assert_eq!(field(&book, 11, LOST), json!(0));
+        assert_eq!(field(&book, 11, COMPLETE), json!(18), "a time of day");
+    }
+
+    #[test]
+    fn an_errand_that_was_refused_is_sent_to_somebody_else_before_one_of_which_nothing_was_heard() {
+        let book = Book::new(1, Vec::new(), &kept(None), false);
+        let work = || Work::Names { dir: RelPath::root(), ticket: 0 };
+        let (no_time, long) = (Duration::ZERO, Duration::from_secs(3600));
+        book.sent(1, &work());
+        book.sent(2, &work());
+        assert!(book.unanswered(no_time, long).is_empty());
+        book.refused(2);
+        let sent = |refused, silent| {
+            let mut all: Vec<u64> = book.unanswered(refused, silent).into_iter().map(|(t, _)| t).collect();
+            all.sort_unstable();
+            all
         };
+        assert_eq!(sent(no_time, long), [2]);
+        assert_eq!(sent(no_time, long), [0; 0], "it was sent");
+        assert!(book.is_silent(no_time) && !book.is_silent(long));
+        assert_eq!(sent(long, no_time), [1, 2]);
+        book.settled(1);
+        assert_eq!(sent(long, no_time), [2]);
+    }
+
+    #[test]
+    fn another_wish_is_greater_than_the_last_one_whatever_the_clock_says() {
         assert_eq!(kept(Some(1000)).wish(2000), 1000);
         assert_eq!(kept(None).wish(2000), 2000);
         assert_eq!(kept(None).wish(400), 1001);

@@ -15,7 +15,7 @@ use treeferry_core::job::JobState;
 use treeferry_core::{JobId, JobSpec, Stop};
 use treeferry_mirror::Tick;
 use treeferry_queue::mirrors;
-use treeferry_queue::{Control, JobRow, Node, NodeReport};
+use treeferry_queue::{Control, JobRecord, JobRow, LedgerError, Node, NodeReport};
 
 /// Between two ticks while something happens, and while nothing does.
 const TICKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
@@ -24,6 +24,26 @@ const WRITE: Duration = Duration::from_millis(500);
 /// An errand of which nothing was heard for so long is sent again, if it is not waiting at the broker: it, or its end, was
 /// lost with a worker or with the broker, which keeps neither on disk. Who works on one says so each second.
 const SILENCE: Duration = Duration::from_secs(5);
+/// It is sent again also where others wait at the broker, after so long.
+const LONG_SILENCE: Duration = Duration::from_secs(60);
+/// One that was refused is sent to somebody else after this.
+const REFUSED: Duration = Duration::from_secs(1);
+
+/// What the ledger must have of a mirror for others to work for it.
+#[derive(Clone)]
+pub struct Entry {
+    /// What is asked for.
+    pub record: JobRecord,
+    /// What stays as it is while the mirror is kept.
+    pub fields: Vec<(String, Vec<u8>)>,
+}
+
+impl Entry {
+    /// Writes it.
+    pub fn enter(&self, node: &Node, id: JobId) -> Result<(), LedgerError> {
+        node.put_mirror(id, &self.record).and_then(|()| node.note_mirror(id, &self.fields))
+    }
+}
 
 /// What the thread works with.
 pub struct Clerk {
@@ -36,6 +56,7 @@ pub struct Clerk {
     pub(super) errands: Arc<Errands>,
     pub(super) began_ms: u64,
     pub(super) stop: Stop,
+    pub(super) entry: Entry,
     pub(super) audited: Option<Arc<audit::Book>>,
 }
 
@@ -53,10 +74,12 @@ impl Clerk {
             if all {
                 let pending = self.desk.pending();
                 done_before = pending.done_before();
+                let complete = pending.time_of(done_before);
                 let failing = pending.failing(usize::MAX);
                 drop(pending);
                 let walked = self.desk.walked_once.load(Relaxed);
-                fields.extend(self.book.fields(done_before, walked, failing.into_iter().map(|(p, _)| p)));
+                let failing = failing.into_iter().map(|(p, _)| p);
+                fields.extend(self.book.fields(done_before, complete, walked, failing));
                 fields.push((REPORT.to_owned(), self.report().to_string().into_bytes()));
             }
             match self.node.note_mirror(self.id, &fields) {
@@ -79,6 +102,7 @@ impl Clerk {
                 if let Ok(Some(other)) = self.node.keep_mirror(self.id, &self.who) {
                     self.desk.abort(&format!("{other} keeps this mirror now"));
                 }
+                self.enter_again();
                 self.send_again();
             }
             if last {
@@ -88,15 +112,37 @@ impl Clerk {
         }
     }
 
-    /// Sends errands again of which nothing was heard for long.
-    fn send_again(&self) {
-        let silent = self.book.silent(SILENCE);
-        // they may simply wait for somebody
-        if silent.is_empty() || self.node.waiting_in(mirrors::LOOKS) != Some(0) {
+    /// A ledger that has lost what it had knows of no mirror, and of no name of a file with several.
+    fn enter_again(&self) {
+        if !matches!(self.node.mirror_wish(self.id), Ok(None)) || self.desk.aborted().is_some() {
             return;
         }
-        tracing::info!(errands = silent.len(), "nothing was heard of errands: they are sent again");
-        for (ticket, work) in silent {
+        tracing::warn!("the ledger has lost this mirror: it is entered again, and everything looked at");
+        let mut pending = self.desk.pending();
+        // the next walk notes all names, as the first one did
+        self.desk.walked_once.store(false, Relaxed);
+        self.book.lost(pending.told_up_to());
+        pending.lost();
+        drop(pending);
+        self.desk.ring();
+        if let Err(e) = self.entry.enter(&self.node, self.id) {
+            tracing::warn!("this mirror cannot be entered into the ledger: {e}");
+        }
+    }
+
+    /// Sends errands again that nobody does.
+    fn send_again(&self) {
+        let patience = match self.book.is_silent(SILENCE) {
+            // else they may simply wait for somebody
+            true if self.node.waiting_in(mirrors::LOOKS) == Some(0) => SILENCE,
+            _ => LONG_SILENCE,
+        };
+        let unanswered = self.book.unanswered(REFUSED, patience);
+        if unanswered.is_empty() {
+            return;
+        }
+        tracing::info!(errands = unanswered.len(), "errands that nobody does are sent again");
+        for (ticket, work) in unanswered {
             self.errands.send(ticket, work);
         }
     }

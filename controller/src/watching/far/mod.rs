@@ -22,8 +22,8 @@ use crate::events::{self, Teller, Watched};
 use crate::job::Request;
 use crate::metering;
 use crate::output::{Console, End, Reading};
-use book::{Book, Kept};
-use clerk::Clerk;
+use book::{Book, Kept, Undone};
+use clerk::{Clerk, Entry};
 use errands::Errands;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -88,7 +88,9 @@ pub fn run(
         limits: job.limits().to_text(),
         created_ms: Control::now_ms(),
     };
-    let kept = Kept::read(&node, id, &record, &job).map_err(|e| unreachable(&e))?;
+    let detect: Vec<String> = wish.detect.iter().map(|h| h.name()).collect();
+    let detect = serde_json::to_vec(&detect).unwrap_or_default();
+    let kept = Kept::read(&node, id, &record, &detect, &job).map_err(|e| unreachable(&e))?;
     // the same wish: those who work for it go on
     record.created_ms = kept.wish(record.created_ms);
     // what a keeper before us has begun and cannot hear the end of
@@ -96,14 +98,14 @@ pub fn run(
         treeferry_queue::Engine::cluster(&node, walk).cancel();
         node.note_walk(walk, None).map_err(|e| unreachable(&e))?;
     }
-    let detect: Vec<String> = wish.detect.iter().map(|h| h.name().to_owned()).collect();
     let again = kept.is_whole() && !wish.rescan;
-    let fields = [
-        (WALKED.to_owned(), if again { b"1".to_vec() } else { b"0".to_vec() }),
-        (DETECT.to_owned(), serde_json::to_vec(&detect).unwrap_or_default()),
-        (book::ROOTS.to_owned(), job.roots_text().into_bytes()),
-    ];
-    node.put_mirror(id, &record).and_then(|()| node.note_mirror(id, &fields)).map_err(|e| unreachable(&e))?;
+    let entry = Entry {
+        record: record.clone(),
+        fields: vec![(DETECT.to_owned(), detect), (book::ROOTS.to_owned(), job.roots_text().into_bytes())],
+    };
+    let walked = [(WALKED.to_owned(), if again { b"1".to_vec() } else { b"0".to_vec() })];
+    let entered = entry.enter(&node, id).and_then(|()| node.note_mirror(id, &walked));
+    entered.map_err(|e| unreachable(&e))?;
 
     let pending = match again {
         true => resumed(wish.timing, kept.complete_up_to),
@@ -126,11 +128,12 @@ pub fn run(
     events::put(node.outbox(), events::job_began(id, &spec));
     if again {
         let mut pending = desk.pending();
-        for path in &kept.failing {
-            // tried at once, and named again if it still fails
+        // what failed is tried at once, and named again if it still does
+        for path in kept.failing.iter().chain(kept.posted.iter().flatten()) {
             pending.sign(Instant::now(), path.clone(), treeferry_mirror::Sign::Tree);
         }
         if kept.lost() {
+            book.lost(pending.told_up_to());
             pending.lost();
         }
     }
@@ -155,6 +158,7 @@ pub fn run(
         record,
         stop: stop.clone(),
         request,
+        entry,
         audited: audit.as_ref().map(|a| Arc::clone(a.book())),
     };
     let clerk = keeper.clerk()?;
@@ -259,6 +263,7 @@ struct Keeper<'a> {
     record: JobRecord,
     stop: Stop,
     request: &'a Request,
+    entry: Entry,
     audited: Option<Arc<audit::Book>>,
 }
 
@@ -309,7 +314,7 @@ impl Keeper<'_> {
                 let mut pending = self.desk.pending();
                 let something = !said.is_empty();
                 let mut lost = None;
-                if !self.book.heard(&agent, life, number, something) {
+                if !self.book.heard(birth, &agent, life, number, something) {
                     lost = Some(format!("not all that {agent} has said has come"));
                 }
                 for s in said {
@@ -334,7 +339,10 @@ impl Keeper<'_> {
             News::Posted { by, paths } => {
                 tracing::debug!(by, paths = paths.len(), "posted");
                 let mut pending = self.desk.pending();
-                paths.into_iter().for_each(|p| pending.sign(now, p, treeferry_mirror::Sign::Tree));
+                for path in &paths {
+                    pending.sign(now, path.clone(), treeferry_mirror::Sign::Tree);
+                }
+                self.book.keep(birth, Undone::Posted(paths));
                 true
             }
             News::Found { worker, found } => {
@@ -346,7 +354,7 @@ impl Keeper<'_> {
             }
         };
         match lasts {
-            true => self.book.keep(birth, letter),
+            true => self.book.keep(birth, Undone::Letter(letter)),
             false => letter.done(),
         }
     }
@@ -365,6 +373,12 @@ impl Keeper<'_> {
                 if life == self.book.life {
                     self.book.settled(ticket);
                     self.desk.pending().settled(now, self.desk.moment(), ticket);
+                }
+                return false;
+            }
+            Finding::Refused { life, ticket } => {
+                if life == self.book.life {
+                    self.book.refused(ticket);
                 }
                 return false;
             }
@@ -420,6 +434,7 @@ impl Keeper<'_> {
             errands: Arc::clone(&self.errands),
             began_ms: self.began_ms,
             stop: self.stop.clone(),
+            entry: self.entry.clone(),
             audited: self.audited.clone(),
         };
         std::thread::Builder::new()
