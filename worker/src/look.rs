@@ -152,7 +152,8 @@ impl Worker {
         }
         let there = stat_if_there(dir.s(), name).src()?;
         let f = &self.job.filter;
-        if !f.is_empty() && f.excludes(&dir.path, name, there.is_some_and(|m| m.kind == Kind::Dir)) {
+        // of a name that is gone the filter is asked by what the target has there: directories may be taken in, and files not
+        if there.is_some_and(|m| !f.is_empty() && f.excludes(&dir.path, name, m.kind == Kind::Dir)) {
             return Ok(());
         }
         match there {
