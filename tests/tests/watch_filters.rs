@@ -61,3 +61,32 @@ fn a_directory_that_is_left_out_stays_though_the_name_is_gone() {
         assert_eq!(m.stop().expect(0).count("failures"), 0);
     }
 }
+
+#[test]
+fn a_removed_directory_that_holds_what_is_left_out_stays_with_it_and_is_done_with() {
+    for detect in detectors() {
+        for options in ["--exclude *.no", r"--reject \.no$", "--exclude /d/e/f.no"] {
+            let s = Scratch::disk();
+            s.src().file("d/a", "a").file("d/e/b", "b").file("d/e/g/c", "c").file("h/i/j", "j");
+            s.dst().file("d/e/f.no", "left out");
+            let m = Mirror::start(&s, &format!("--detect {detect} {options}"));
+            m.catch_up();
+            fs::remove_dir_all(s.at("src/d")).unwrap();
+            fs::remove_dir_all(s.at("src/h")).unwrap();
+            m.catch_up();
+            let dst = s.dst();
+            assert_eq!(
+                (dst.list(""), dst.list("d"), dst.list("d/e")),
+                (vec!["d".to_owned()], vec!["e".to_owned()], vec!["f.no".to_owned()]),
+                "{detect} {options}"
+            );
+            assert_eq!(dst.read("d/e/f.no"), "left out");
+            // and it may come again
+            s.src().file("d/e/new", "new");
+            m.catch_up();
+            assert_eq!((dst.read("d/e/f.no"), dst.read("d/e/new")), ("left out".into(), "new".into()));
+            let r = m.stop().expect(0);
+            assert_eq!(r.count("failures"), 0, "{r}");
+        }
+    }
+}
