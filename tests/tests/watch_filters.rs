@@ -5,6 +5,7 @@ mod checks;
 use checks::is_root;
 use checks::mirror::Mirror;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use treeferry_tests::Scratch;
 
 /// All detectors that this user may use here, with their options.
@@ -87,6 +88,67 @@ fn a_removed_directory_that_holds_what_is_left_out_stays_with_it_and_is_done_wit
             assert_eq!((dst.read("d/e/f.no"), dst.read("d/e/new")), ("left out".into(), "new".into()));
             let r = m.stop().expect(0);
             assert_eq!(r.count("failures"), 0, "{r}");
+        }
+    }
+}
+
+/// A directory is renamed to where other names in it are left out, and back.
+#[test]
+fn a_directory_that_is_renamed_across_the_border_has_what_is_taken_in_there_and_nothing_else() {
+    for detect in detectors() {
+        for options in [
+            "--exclude /a/x/*.no",
+            "--exclude **/x/*.no",
+            "--exclude *.no --include /a/z/*.no",
+            r"--reject ^/a/x/[^/]*\.no$",
+            r"--accept ^/a/z/ --accept \.ok$",
+        ] {
+            let s = Scratch::disk();
+            s.src().file("a/x/f.ok", "f").file("a/x/g.no", "g").file("a/x/e/h.ok", "h");
+            s.dst().file("a/x/left.no", "left out");
+            let m = Mirror::start(&s, &format!("--detect {detect} {options}"));
+            m.catch_up();
+            let dst = s.dst();
+            assert_eq!(dst.list("a/x"), ["e", "f.ok", "left.no"], "{detect} {options}");
+            fs::rename(s.at("src/a/x"), s.at("src/a/z")).unwrap();
+            m.catch_up();
+            assert_eq!((dst.list("a/x"), dst.list("a/z")), (vec!["left.no".to_owned()], s.src().list("a/z")));
+            assert_eq!((dst.read("a/x/left.no"), dst.read("a/z/g.no")), ("left out".into(), "g".into()));
+            fs::rename(s.at("src/a/z"), s.at("src/a/x")).unwrap();
+            m.catch_up();
+            assert_eq!(dst.list("a"), ["x"], "{detect} {options}");
+            assert_eq!(dst.list("a/x"), ["e", "f.ok", "left.no"], "{detect} {options}");
+            assert_eq!((dst.read("a/x/left.no"), dst.read("a/x/e/h.ok")), ("left out".into(), "h".into()));
+            assert_eq!(m.stop().expect(0).count("failures"), 0);
+        }
+    }
+}
+
+#[test]
+fn a_directory_below_which_the_filter_says_the_same_is_renamed_and_not_copied() {
+    for detect in detectors().into_iter().filter(|d| !d.starts_with("poll")) {
+        for options in [
+            "--exclude *.no",
+            "--exclude /scratch --exclude cache/",
+            "--exclude /elsewhere/*.ok",
+            "--exclude **/x/*.ok",
+            r"--accept \.ok$",
+        ] {
+            let s = Scratch::disk();
+            for i in 0..200 {
+                s.src().file(&format!("d/{}/f{i}.ok", i % 5), "x").file(&format!("d/{}/f{i}.no", i % 5), "x");
+            }
+            let m = Mirror::start(&s, &format!("--detect {detect} {options}"));
+            m.catch_up();
+            let number = |dir: &str| fs::metadata(s.at(dir)).map(|m| m.ino()).ok();
+            let before = number("dst/d");
+            fs::rename(s.at("src/d"), s.at("src/e")).unwrap();
+            m.catch_up();
+            assert_eq!(number("dst/e"), before, "{detect} {options}");
+            assert!(s.dst().has("e/4/f4.ok") && !s.dst().has("d"));
+            assert_eq!(m.status().unwrap()["moved"], 1, "{detect} {options}");
+            let r = m.stop().expect(0);
+            assert!(r.count("copied_files") <= 400, "{r}");
         }
     }
 }
