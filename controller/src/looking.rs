@@ -340,7 +340,8 @@ impl Service {
             }
         };
         let stale = |(at, m): &(Instant, Result<Open, String>)| match m {
-            Ok(open) => open.wish < errand.wish,
+            // what was unmounted and is mounted again is another mount, and on one that is gone nothing is deleted
+            Ok(open) => open.wish < errand.wish || open.job.lost_a_root(),
             Err(_) => at.elapsed() > OPEN_AGAIN,
         };
         if self.mirrors.get(&errand.mirror).is_none_or(stale) {

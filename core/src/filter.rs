@@ -47,6 +47,8 @@ pub struct Filter {
     regexes: Vec<(bool, Regex)>,
     /// Paths that are never touched, whatever the rules: trash and roots that lie in each other.
     always: Vec<RelPath>,
+    /// What the rules say of a path with more components than this depends on the last of them only.
+    depth: usize,
 }
 
 impl Filter {
@@ -55,6 +57,7 @@ impl Filter {
         let mut exclude = GitignoreBuilder::new("");
         let mut include = GitignoreBuilder::new("");
         let mut regexes = Vec::new();
+        let mut depth = 0;
         for r in rules {
             let (to, pattern) = match r {
                 Rule::Exclude(p) => (&mut exclude, p),
@@ -62,21 +65,25 @@ impl Filter {
                 Rule::Accept(p) | Rule::Reject(p) => {
                     let why = |e: regex::Error| BadPattern { pattern: p.clone(), why: e.to_string() };
                     regexes.push((matches!(r, Rule::Accept(_)), Regex::new(p).map_err(why)?));
+                    depth = usize::MAX;
                     continue;
                 }
             };
             to.add_line(None, pattern).map_err(|e| bad(pattern, e))?;
+            depth = depth.max(depth_of(pattern));
         }
         Ok(Filter {
             exclude: exclude.build().map_err(|e| bad("", e))?,
             include: include.build().map_err(|e| bad("", e))?,
             regexes,
             always: Vec::new(),
+            depth,
         })
     }
 
     /// Adds a path that is left alone with all that is below it, in source and target, come what may.
     pub fn protect(&mut self, path: RelPath) {
+        self.depth = self.depth.max(components(path.as_bytes()));
         self.always.push(path);
     }
 
@@ -110,6 +117,12 @@ impl Filter {
         })
     }
 
+    /// Whether what is below one directory may be excluded, and would not be below another. `false`: certainly not, neither
+    /// of them being excluded itself.
+    pub fn may_part(&self, one: &RelPath, other: &RelPath) -> bool {
+        self.depth > components(one.as_bytes()).min(components(other.as_bytes()))
+    }
+
     fn rules_exclude(&self, path: &RelPath, is_dir: bool) -> bool {
         let p = Path::new(OsStr::from_bytes(path.as_bytes()));
         (self.exclude.matched(p, is_dir).is_ignore() && !self.include.matched(p, is_dir).is_ignore())
@@ -130,6 +143,25 @@ pub fn rules_of_file(text: &str) -> Vec<Rule> {
         .filter(|l| !l.trim().is_empty() && !l.starts_with('#'))
         .map(|l| Rule::Exclude(l.strip_suffix('\r').unwrap_or(l).to_owned()))
         .collect()
+}
+
+/// What a pattern says of a path with more components than this depends on the last of them only.
+fn depth_of(pattern: &str) -> usize {
+    // these may stand for a slash
+    if pattern.contains(['[', '{']) {
+        return usize::MAX;
+    }
+    let p = pattern.strip_prefix('!').unwrap_or(pattern).trim_end();
+    let p = p.strip_suffix('/').unwrap_or(p);
+    match (p.contains('/'), p.contains("**")) {
+        (false, _) => 0,
+        (true, true) => usize::MAX,
+        (true, false) => components(p.strip_prefix('/').unwrap_or(p).as_bytes()),
+    }
+}
+
+fn components(path: &[u8]) -> usize {
+    if path.is_empty() { 0 } else { path.split(|b| *b == b'/').count() }
 }
 
 fn bad(pattern: &str, e: ignore::Error) -> BadPattern {
@@ -222,6 +254,27 @@ mod tests {
         assert!(bytes.excludes(&RelPath::root(), &n, false));
         let e = Filter::new(&[Rule::Accept("(".into())]).unwrap_err();
         assert!(e.to_string().contains("'('"), "{e}");
+    }
+
+    #[test]
+    fn only_what_asks_for_directories_parts_what_is_below_them() {
+        let parts = |rules: &[&str], one: &str, other: &str| {
+            filter(rules).may_part(&RelPath::new(one).unwrap(), &RelPath::new(other).unwrap())
+        };
+        assert!(!parts(&[], "a", "b"));
+        assert!(!parts(&["*.log", "cache/", "!keep", "+*.txt", "**"], "a", "b"));
+        // it is for names in SRC itself, or in its directories, and not further below
+        assert!(!parts(&["/scratch", "/tmp/"], "a", "b/c"));
+        assert!(parts(&["/a/*.log"], "a", "c/d/e") && !parts(&["/a/*.log", "a/x/"], "a/b", "b/c"));
+        assert!(parts(&["!/a/*/x"], "a/b", "c/d") && parts(&["+a/*/x"], "a/b", "c/d"));
+        for deep in ["a/**", "**/a/x", "/a/**/x", "{a/b/c/d,e}", "x[!a]y"] {
+            assert!(parts(&[deep], "a/b/c/d/e", "b/c/d/e/f"), "{deep}");
+        }
+        let regex = Filter::new(&[Rule::Reject("x".into())]).unwrap();
+        assert!(regex.may_part(&RelPath::new("a/b").unwrap(), &RelPath::new("c").unwrap()));
+        let mut f = filter(&["*.o"]);
+        f.protect(RelPath::new("d/trash").unwrap());
+        assert!(f.may_part(&RelPath::new("d").unwrap(), &RelPath::new("e").unwrap()));
     }
 
     #[test]

@@ -307,6 +307,12 @@ impl Worker {
                 Ok(())
             }
             Err(e) if e.is_gone() => Ok(()),
+            // what is left in it is left out, and nobody else will ever take that away
+            Err(e)
+                if e.is_not_empty() && self.job.is_mirror() && self.holds_nothing_but_protected(path)? =>
+            {
+                Ok(())
+            }
             // somebody has made something in it meanwhile
             Err(e) if e.is_not_empty() && self.job.is_mirror() => {
                 self.again_later(path.clone(), true);
@@ -346,6 +352,37 @@ impl Worker {
             }
         }
         Ok(false)
+    }
+
+    /// Whether all that is left in a directory is to stay, or is a directory of which the same is true.
+    fn holds_nothing_but_protected(&mut self, path: &RelPath) -> Res<bool> {
+        if self.job.filter.is_empty() {
+            return Ok(false);
+        }
+        let mut dirs = vec![path.clone()];
+        while let Some(dir) = dirs.pop() {
+            let fd = self.target_dir(&dir)?;
+            let (mut empty, mut more) = (true, false);
+            let job = Arc::clone(&self.job);
+            let listed = self.dst_lister.list(fd.as_fd(), |name, _, k| {
+                let is_dir = match k {
+                    Kind::Unknown => stat(fd.as_fd(), name).is_ok_and(|m| m.kind == Kind::Dir),
+                    k => k == Kind::Dir,
+                };
+                empty = false;
+                match job.is_protected(&dir, name, is_dir) {
+                    true => {}
+                    false if is_dir => dirs.push(dir.child(name)),
+                    false => more = true,
+                }
+                !more
+            });
+            listed.dst()?;
+            if empty || more {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Gives the trash a directory like the one that is about to be removed.

@@ -16,7 +16,7 @@ use treeferry_core::filter::Filter;
 use treeferry_core::{Fresh, GroupKey, JobSpec, JoinId, Names, NewTask, RelPath, Stop, Work};
 use treeferry_fs::copy::Rungs;
 use treeferry_fs::meta::fstat;
-use treeferry_fs::{Limits, Meta, Privilege, Root, TempNames, Time, entry};
+use treeferry_fs::{Limits, Meta, Privilege, Root, RootError, TempNames, Time, entry};
 
 /// Why a job cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ pub struct Job {
     pub(crate) young_after: Option<Time>,
     /// Files that were not accessed since are left out (`--max-age`).
     pub(crate) old_before: Option<Time>,
-    /// The source root turned out not to be what it was: nothing is deleted any more.
+    /// The source root turned out not to be what it was: nothing is deleted any more. (Not of a mirror.)
     pub(crate) source_lost: AtomicBool,
     /// Staged files of this process that are being copied in chunks, and have no task that would remove them
     /// should the job be interrupted; and since when.
@@ -395,8 +395,18 @@ impl Job {
         JoinId(self.next_join.fetch_add(1, Relaxed))
     }
 
-    /// Whether the source root still is what it was; once it is not, it never is again in this job.
+    /// Whether the path of SRC or of DST leads to another directory by now than that which is open here, or to none.
+    pub fn lost_a_root(&self) -> bool {
+        let is_lost = |root: &Root| matches!(root.check(), Err(RootError::Replaced(_)));
+        is_lost(&self.src) || self.dst.as_ref().is_some_and(is_lost)
+    }
+
+    /// Whether the source root still is what it was; once it is not, it never is again in this job. A mirror asks each time
+    /// anew: what it was not allowed to delete it tries again, or it ends.
     pub(crate) fn source_is_there(&self) -> bool {
+        if self.is_mirror() {
+            return self.src.check().is_ok();
+        }
         if !self.source_lost.load(Relaxed) && self.src.check().is_err() {
             self.source_lost.store(true, Relaxed);
         }
@@ -408,4 +418,45 @@ impl Job {
 fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mirror::Families;
+
+    struct Deaf;
+
+    impl Mirrored for Deaf {
+        fn again(&self, _: RelPath, _: bool, _: &RelPath) {}
+        fn later(&self, _: RelPath, _: Duration, _: &RelPath) {}
+        fn settled(&self, _: u64) {}
+        fn moved(&self, _: &RelPath) {}
+        fn names_are_known(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_source_that_is_back_is_there_for_a_mirror_and_for_no_other_job() {
+        let dir = std::env::temp_dir().join(format!("treeferry-job-{}", std::process::id()));
+        let (src, moved) = (dir.join("src"), dir.join("moved"));
+        std::fs::create_dir_all(&src).unwrap();
+        for is_mirror in [false, true] {
+            let spec = JobSpec::new(src.clone(), dir.join("dst"));
+            let job = Job::open(spec, Stop::default()).unwrap();
+            if is_mirror {
+                job.mirror_for(Box::new(Deaf), Box::new(Families::default()));
+            }
+            assert!(job.source_is_there() && !job.lost_a_root());
+            std::fs::rename(&src, &moved).unwrap();
+            assert!(!job.source_is_there() && job.lost_a_root());
+            std::fs::create_dir(&src).unwrap();
+            assert!(!job.source_is_there() && job.lost_a_root());
+            std::fs::remove_dir(&src).unwrap();
+            std::fs::rename(&moved, &src).unwrap();
+            assert_eq!((job.source_is_there(), job.lost_a_root()), (is_mirror, false));
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

@@ -9,7 +9,7 @@ use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::Worker;
 use std::ffi::CStr;
 use treeferry_core::{Item, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work};
-use treeferry_fs::meta::{fstat, stat_if_there};
+use treeferry_fs::meta::{fstat, stat, stat_if_there};
 use treeferry_fs::{AsFd, Kind, Meta, OwnedFd, Root, attr, entry};
 
 /// How often the times of a directory are set before somebody else is to look at it again.
@@ -152,7 +152,8 @@ impl Worker {
         }
         let there = stat_if_there(dir.s(), name).src()?;
         let f = &self.job.filter;
-        if !f.is_empty() && f.excludes(&dir.path, name, there.is_some_and(|m| m.kind == Kind::Dir)) {
+        // of a name that is gone the filter is asked by what the target has there: directories may be taken in, and files not
+        if there.is_some_and(|m| !f.is_empty() && f.excludes(&dir.path, name, m.kind == Kind::Dir)) {
             return Ok(());
         }
         match there {
@@ -266,12 +267,13 @@ impl Worker {
     }
 
     fn try_move(&mut self, from: &RelPath, to: &RelPath, out: &mut Outcome) -> Res<()> {
+        let job = std::sync::Arc::clone(&self.job);
         let (Some((from_dir, from_name)), Some((to_dir, to_name)), Some(target)) =
-            (from.split(), to.split(), &self.job.dst)
+            (from.split(), to.split(), &job.dst)
         else {
             return Ok(());
         };
-        let f = &self.job.filter;
+        let f = &job.filter;
         if self.job.spec.dry_run || from.covers(to) || to.covers(from) {
             return Ok(());
         }
@@ -298,6 +300,10 @@ impl Worker {
         if !self.is_same_object(&new, &old) {
             return Ok(());
         }
+        if is_dir && f.may_part(from, to) && !self.is_left_out_alike(from, to)? {
+            // what is left out at the target stays there, and what is left out now is to go: so it is copied, and removed
+            return Ok(());
+        }
         let in_the_way = stat_if_there(new_dir.as_fd(), &to_name).dst()?;
         match in_the_way {
             None => entry::move_to(old_dir.as_fd(), &from_name, new_dir.as_fd(), &to_name).dst()?,
@@ -309,6 +315,35 @@ impl Worker {
         }
         self.note(Item::Made(crate::compare::kind(new.kind)), || to.clone(), out);
         Ok(())
+    }
+
+    /// Whether of all that is below a directory of the target the same would be left out if that had another name.
+    fn is_left_out_alike(&mut self, from: &RelPath, to: &RelPath) -> Res<bool> {
+        let job = std::sync::Arc::clone(&self.job);
+        let Some(target) = &job.dst else { return Ok(true) };
+        let mut dirs = vec![(from.clone(), to.clone())];
+        while let Some((old, new)) = dirs.pop() {
+            self.go_on()?;
+            let fd = target.open_dir(old.as_bytes()).dst()?;
+            let mut alike = true;
+            let listed = self.dst_lister.list(fd.as_fd(), |name, _, k| {
+                let is_dir = match k {
+                    Kind::Unknown => stat(fd.as_fd(), name).is_ok_and(|m| m.kind == Kind::Dir),
+                    k => k == Kind::Dir,
+                };
+                let is_out = job.filter.excludes(&old, name, is_dir);
+                alike = is_out == job.filter.excludes(&new, name, is_dir);
+                if is_dir && !is_out {
+                    dirs.push((old.child(name), new.child(name)));
+                }
+                alike
+            });
+            listed.dst()?;
+            if !alike {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether an entry of the target is what this one of the source was copied to: of a directory the times, the mode

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use treeferry_core::event::micros;
 use treeferry_core::{Change, Event, Failure, Notice, Pass, RelPath, Work};
+use treeferry_fs::{Root, RootError};
 use treeferry_mirror::{Pending, Timing};
 use treeferry_worker::{Mirrored, Reporter};
 
@@ -27,6 +28,8 @@ pub struct Desk {
     awaited: AtomicUsize,
     /// Why the mirror cannot be kept any longer.
     aborted: Mutex<Option<String>>,
+    /// It cannot be said whether SRC is there, and that was said.
+    in_doubt: AtomicBool,
     /// The latest failure of each of some paths.
     failures: Mutex<BTreeMap<RelPath, Failure>>,
 }
@@ -53,6 +56,7 @@ impl Desk {
             moved: AtomicU64::new(0),
             awaited: AtomicUsize::new(0),
             aborted: Mutex::default(),
+            in_doubt: AtomicBool::new(false),
             failures: Mutex::default(),
         })
     }
@@ -103,6 +107,28 @@ impl Desk {
         aborted.get_or_insert_with(|| why.to_owned());
         drop(aborted);
         self.ring();
+    }
+
+    /// Whether the path of SRC still leads to the directory that the mirror began with, at this moment. If it leads nowhere, or
+    /// to another one, the mirror cannot be kept any longer; if that cannot be found out, it waits. To be asked after changes
+    /// were told up to some moment, and before anything is called complete because of it: what is told of a directory that
+    /// has gone elsewhere says nothing of SRC.
+    pub fn finds(&self, src: &Root) -> bool {
+        match src.check() {
+            Ok(()) => {
+                if self.in_doubt.swap(false, Relaxed) {
+                    tracing::warn!("SRC can be looked at again");
+                }
+                return true;
+            }
+            Err(e @ RootError::Replaced(_)) => self.abort(&e.to_string()),
+            Err(e) => {
+                if !self.in_doubt.swap(true, Relaxed) {
+                    tracing::warn!("SRC cannot be looked at, so nothing is called complete: {e}");
+                }
+            }
+        }
+        false
     }
 
     /// Why it cannot be.

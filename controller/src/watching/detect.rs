@@ -153,8 +153,16 @@ pub fn open_at(
     Ok(opened)
 }
 
-/// Starts them. From now on what they tell gets to the desk.
-pub fn start(all: Vec<Box<dyn Detector>>, desk: &Arc<Desk>) -> std::io::Result<Detectors> {
+/// Whether what is watched is what it was at the beginning.
+pub type IsThere = dyn Fn() -> bool + Send + Sync;
+
+/// Starts them. From now on what they tell gets to the desk. They have told up to some moment only if `is_there` says so after
+/// that.
+pub fn start(
+    all: Vec<Box<dyn Detector>>,
+    desk: &Arc<Desk>,
+    is_there: &Arc<IsThere>,
+) -> std::io::Result<Detectors> {
     let over = Arc::new(AtomicBool::new(false));
     let left = Arc::new(AtomicU64::new(all.len() as u64));
     let names = all.iter().map(|d| d.name()).collect();
@@ -166,9 +174,10 @@ pub fn start(all: Vec<Box<dyn Detector>>, desk: &Arc<Desk>) -> std::io::Result<D
     for (n, detector) in all.into_iter().enumerate() {
         let (desk, over, left, told) =
             (Arc::clone(desk), Arc::clone(&over), Arc::clone(&left), Arc::clone(&told));
+        let is_there = Arc::clone(is_there);
         let name = format!("tf-{}", detector.name());
         threads.push(std::thread::Builder::new().name(name).spawn(move || {
-            let rest = follow(detector, n, &desk, &over, &told);
+            let rest = follow(detector, n, &desk, &over, &told, &*is_there);
             left.fetch_sub(1, AcqRel);
             desk.ring();
             rest
@@ -208,6 +217,7 @@ fn follow(
     desk: &Desk,
     over: &AtomicBool,
     told: &Mutex<Vec<u64>>,
+    is_there: &IsThere,
 ) -> Option<Rest> {
     let mut news = Vec::new();
     let mut behind = detector.needs_head_start();
@@ -221,7 +231,7 @@ fn follow(
             behind = false;
             desk.awaits_one_less();
         }
-        pass_on(news.drain(..), n, desk, told);
+        pass_on(&mut news, n, desk, told, is_there);
         match r {
             Ok(()) if detector.is_over() => return None,
             Ok(()) => {}
@@ -233,19 +243,22 @@ fn follow(
         }
     }
     let rest = detector.rest(&mut |n| news.push(n));
-    pass_on(news.drain(..), n, desk, told);
+    pass_on(&mut news, n, desk, told, is_there);
     rest.unwrap_or_else(|e| {
         tracing::info!("the next process has to walk: {}: {e}", detector.name());
         None
     })
 }
 
-fn pass_on(news: impl Iterator<Item = News>, n: usize, desk: &Desk, told: &Mutex<Vec<u64>>) {
+fn pass_on(news: &mut Vec<News>, n: usize, desk: &Desk, told: &Mutex<Vec<u64>>, is_there: &IsThere) {
+    // this may take its time, so nobody is to wait for us meanwhile
+    let is_there = news.iter().any(|n| matches!(n, News::UpTo(_))) && is_there();
     let now = Instant::now();
     let mut pending = desk.pending();
     let mut heard = false;
-    for news in news {
+    for news in news.drain(..) {
         match news {
+            News::UpTo(_) if !is_there => {}
             News::Hint(hint) => {
                 heard = true;
                 desk.heard.fetch_add(u64::from(hint.what != What::Open), Relaxed);
@@ -327,7 +340,8 @@ mod tests {
             let reads = Arc::clone(&counts[usize::from(waits)]);
             Box::new(Counted { waits, reads, waker: Waker::new().unwrap() }) as Box<dyn Detector>
         };
-        let detectors = start(vec![of(true), of(false)], &desk).unwrap();
+        let is_there: Arc<IsThere> = Arc::new(|| true);
+        let detectors = start(vec![of(true), of(false)], &desk, &is_there).unwrap();
         let read = |n: usize, times: usize| {
             let before = counts[n].load(SeqCst);
             while counts[n].load(SeqCst) < before + times {

@@ -97,7 +97,9 @@ pub fn run(
     job.mirror_for(Box::new(Listener(Arc::clone(&desk))), Box::new(families));
     let (detectors, index, resumed) = (opened.all, opened.index, resumes_from.is_some());
     let thread = |e: std::io::Error| OpenError::Unusable(format!("cannot start a thread: {e}"));
-    let detectors = detect::start(detectors, &desk).map_err(thread)?;
+    let (d, j) = (Arc::clone(&desk), Arc::clone(&job));
+    let is_there: Arc<detect::IsThere> = Arc::new(move || d.finds(j.source()));
+    let detectors = detect::start(detectors, &desk, &is_there).map_err(thread)?;
     let engine = Engine::memory();
     engine.keep_open();
     let mut journal = Journal::begin(request.telling.dir.clone(), id, &request.spec, job.root_inodes().0);
@@ -293,7 +295,8 @@ impl Watch<'_> {
 
     /// Whether there is nothing to do, and never will be.
     fn is_over(&self) -> bool {
-        self.detectors.are_over() && self.desk.pending().is_idle()
+        let is_over = self.detectors.are_over() && self.desk.pending().is_idle();
+        is_over && self.desk.finds(self.job.source())
     }
 
     fn counters(&self) -> Counters {

@@ -18,7 +18,7 @@ use treeferry_worker::{Job, Pool, PoolSize, Reporter};
 const TICK: Duration = Duration::from_millis(200);
 /// Failures that are read at once.
 const FAILURES: usize = 10_000;
-/// How often the target is looked at.
+/// How often source and target are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// After a walk that did not come to its end.
 const REST: Duration = Duration::from_secs(1);
@@ -130,10 +130,7 @@ impl Walker {
     fn run(&self) {
         let mut looked = Instant::now();
         while !self.stop.is_set() && !self.over.load(Relaxed) {
-            if looked.elapsed() >= LOOK {
-                looked = Instant::now();
-                self.look_at_target();
-            }
+            self.look_at_roots(&mut looked);
             let mut pending = self.desk.pending();
             let next = if self.desk.may_walk() { pending.take_below() } else { None };
             let Some(next) = next else {
@@ -153,8 +150,14 @@ impl Walker {
         }
     }
 
-    /// A target that is removed, or has another directory in its place, is none that could be kept the same.
-    fn look_at_target(&self) {
+    /// A target that is removed, or has another directory in its place, is none that could be kept the same; and a source that
+    /// is removed or replaced is none to which it could be.
+    fn look_at_roots(&self, looked: &mut Instant) {
+        if looked.elapsed() < LOOK {
+            return;
+        }
+        *looked = Instant::now();
+        self.desk.finds(self.job.source());
         if let Some(Err(e @ RootError::Replaced(_))) = self.job.target().map(Root::check) {
             self.desk.abort(&e.to_string());
         }
@@ -230,7 +233,9 @@ impl Walker {
     }
 
     fn wait(&self, engine: &Engine) {
+        let mut looked = Instant::now();
         while !engine.wait(TICK) {
+            self.look_at_roots(&mut looked);
             if self.stop.is_set() {
                 engine.cancel();
                 break;

@@ -190,6 +190,10 @@ pub fn run(
         if keeper.walks.is_none() && (again || keeper.book.is_ready()) {
             keeper.begin_walks()?;
         }
+        if keeper.walks.is_none() {
+            // later it is whoever walks that looks at it
+            keeper.desk.finds(keeper.job.source());
+        }
         if keeper.walks.is_none() && !said && began.elapsed() > SAY {
             said = true;
             console.say(&format!("waiting for {}", keeper.book.awaited()));
@@ -303,6 +307,9 @@ impl Keeper<'_> {
                 return letter.done();
             }
         };
+        // what agents tell of a directory that has gone elsewhere says nothing of SRC
+        let is_there =
+            matches!(&news, News::Signs { told: Some(_), .. }) && self.desk.finds(self.job.source());
         let now = Instant::now();
         let birth = self.desk.pending().told_up_to();
         let lasts = match news {
@@ -330,7 +337,7 @@ impl Keeper<'_> {
                     self.book.lost(birth);
                     pending.lost();
                 }
-                let ours = told.filter(|t| t.life == self.book.life);
+                let ours = told.filter(|t| t.life == self.book.life && is_there);
                 if let Some(least) = ours.and_then(|t| self.book.told(&agent, t.moment)) {
                     pending.told(least);
                 }
