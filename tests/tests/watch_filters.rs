@@ -152,3 +152,47 @@ fn a_directory_below_which_the_filter_says_the_same_is_renamed_and_not_copied() 
         }
     }
 }
+
+/// Removes the attribute again, so that the scratch directory can go.
+struct Immutable(std::path::PathBuf);
+
+impl Immutable {
+    fn new(path: std::path::PathBuf) -> Immutable {
+        chattr("+i", &path);
+        Immutable(path)
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        chattr("-i", &self.0);
+    }
+}
+
+fn chattr(change: &str, path: &std::path::Path) {
+    let status = std::process::Command::new("chattr").arg(change).arg(path).status().expect("chattr runs");
+    assert!(status.success(), "chattr {change} {}: is it on ext4?", path.display());
+}
+
+#[test]
+fn a_removed_directory_in_which_something_cannot_be_removed_fails_and_holds_nothing_up() {
+    if !is_root() {
+        return;
+    }
+    let s = Scratch::disk();
+    s.src().file("d/e/f", "f").file("d/g", "g").file("h", "h");
+    let m = Mirror::start(&s, "--detect inotify");
+    m.catch_up();
+    let stuck = Immutable::new(s.at("dst/d/e/f"));
+    fs::remove_dir_all(s.at("src/d")).unwrap();
+    s.src().file("h", "changed");
+    m.until("what cannot be removed is named", || {
+        m.status().is_some_and(|m| m["failing"].as_u64() >= Some(1))
+    });
+    m.catch_up();
+    m.catch_up();
+    assert_eq!((s.dst().read("h"), s.dst().has("d/g")), ("changed".into(), false));
+    drop(stuck);
+    m.assert_same();
+    m.stop().expect(0);
+}

@@ -303,6 +303,7 @@ impl Worker {
             Ok(()) => {
                 out.counters.deleted += 1;
                 self.note(Item::Deleted(treeferry_core::Kind::Dir), || path.clone(), out);
+                self.job.was_emptied(path);
                 self.check_gone(path);
                 Ok(())
             }
@@ -313,13 +314,13 @@ impl Worker {
             {
                 Ok(())
             }
-            // somebody has made something in it meanwhile
-            Err(e) if e.is_not_empty() && self.job.is_mirror() => {
+            // somebody has made something in it meanwhile; or what is in it cannot be removed, then neither can this
+            Err(e) if e.is_not_empty() && self.job.is_mirror() && self.job.may_become_empty(path) => {
                 self.again_later(path.clone(), true);
                 Ok(())
             }
             // protected entries, or those that could not be removed and have said so
-            Err(e) if e.is_not_empty() && !self.job.filter.is_empty() => Ok(()),
+            Err(e) if e.is_not_empty() && !self.job.filter.is_empty() && !self.job.is_mirror() => Ok(()),
             Err(e) => Err(Trouble::Call(Side::Target, e)),
         }
     }

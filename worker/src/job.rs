@@ -8,7 +8,7 @@ use crate::mirror::{KeptNames, Mirror, Mirrored, NameBook};
 use crate::roots::{
     Trash, check_missing_target, check_nesting, check_roots, join_target, open_target, open_trash, unusable,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -17,6 +17,11 @@ use treeferry_core::{Fresh, GroupKey, JobSpec, JoinId, Names, NewTask, RelPath, 
 use treeferry_fs::copy::Rungs;
 use treeferry_fs::meta::fstat;
 use treeferry_fs::{Limits, Meta, Privilege, Root, RootError, TempNames, Time, entry};
+
+/// How often a mirror tries to remove a directory that is not empty before that is a failure.
+const TRIES_TO_REMOVE: u32 = 5;
+/// Of so many directories it is remembered how often that was tried.
+const MOST_NOT_EMPTY: usize = 10_000;
 
 /// Why a job cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +81,8 @@ pub struct Job {
     pub(crate) old_before: Option<Time>,
     /// The source root turned out not to be what it was: nothing is deleted any more. (Not of a mirror.)
     pub(crate) source_lost: AtomicBool,
+    /// Of a mirror: how often directories that are to be removed were found not empty.
+    not_empty: Mutex<HashMap<RelPath, u32>>,
     /// Staged files of this process that are being copied in chunks, and have no task that would remove them
     /// should the job be interrupted; and since when.
     staged: Mutex<BTreeMap<RelPath, Instant>>,
@@ -163,6 +170,7 @@ impl Job {
             young_after: spec.min_age.map(ago),
             old_before: spec.max_age.map(ago),
             source_lost: AtomicBool::new(false),
+            not_empty: Mutex::default(),
             // drawn far apart by different processes, counted up within one
             staged: Mutex::default(),
             mirror: std::sync::OnceLock::new(),
@@ -393,6 +401,23 @@ impl Job {
     /// A number for a join that was never given out before in this job.
     pub fn new_join(&self) -> JoinId {
         JoinId(self.next_join.fetch_add(1, Relaxed))
+    }
+
+    /// Of a mirror: a directory that is to be removed is not empty. Whether it is to be tried again at once: somebody may have
+    /// made something in it. If that never ends, it fails, is named and tried later as everything that fails.
+    pub(crate) fn may_become_empty(&self, path: &RelPath) -> bool {
+        let mut all = self.not_empty.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MOST_NOT_EMPTY {
+            all.clear();
+        }
+        let times = all.entry(path.clone()).or_default();
+        *times += 1;
+        *times < TRIES_TO_REMOVE
+    }
+
+    /// A directory was removed at last.
+    pub(crate) fn was_emptied(&self, path: &RelPath) {
+        self.not_empty.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
     }
 
     /// Whether the path of SRC or of DST leads to another directory by now than that which is open here, or to none.
