@@ -110,6 +110,12 @@ pub trait Detector: Send {
         false
     }
 
+    /// Whether it hears of every change, of its kind at least, and so can say up to when all are told. What only passes on
+    /// what others say cannot: beside another detector its [`News::UpTo`] is not waited for.
+    fn vouches(&self) -> bool {
+        true
+    }
+
     /// Whether what it has to tell waits without harm until it is read. What the kernel or programs tell does not.
     fn can_wait(&self) -> bool {
         false

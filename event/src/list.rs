@@ -171,6 +171,10 @@ impl Detector for List {
         self.ended
     }
 
+    fn vouches(&self) -> bool {
+        false
+    }
+
     fn read(&mut self, timeout: Duration, tell: &mut dyn FnMut(News)) -> Result<(), Error> {
         let mut waited = self.ended;
         let mut batch = Batch::default();
