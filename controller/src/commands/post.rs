@@ -4,9 +4,9 @@ use super::status::{explain, told};
 use crate::args::control::{AskError, Reach};
 use crate::cluster::connect;
 use crate::mailbox::{self, below};
-use crate::nearby;
-use crate::output::complain;
-use serde_json::Value;
+use crate::nearby::{self, Found};
+use crate::output::{complain, harmless};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::Read;
@@ -17,8 +17,8 @@ use treeferry_core::event::micros;
 use treeferry_core::wire::{self, MessageKind};
 use treeferry_core::{JobId, RelPath, escape};
 use treeferry_mirror::News;
-use treeferry_queue::Site;
-use treeferry_queue::mirrors::line;
+use treeferry_queue::mirrors::{MirrorRow, line};
+use treeferry_queue::{Control, Site};
 use treeferry_service::Exit;
 
 /// Between two looks at how far a mirror is.
@@ -34,7 +34,8 @@ const AT_ONCE: usize = 4096;
 /// is looked at, with all that is below it if it is a directory, and the target is made what the source is then. It may
 /// be gone, too. With a cluster it is told by RabbitMQ; without, the mirrors of the same user on this machine are told.
 ///
-/// A path that is below the SRC of no mirror is named, and the exit code is 23 then.
+/// A path that is below the SRC of no mirror is named, and the exit code is 23 then; so it is with --wait where a path, or one
+/// below or above it, cannot be mirrored.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What is to be looked at
@@ -78,9 +79,12 @@ fn post(args: &Args) -> Result<Exit, AskError> {
         }
     }
     if args.wait {
-        let concerned =
-            mirrors.iter().filter(|(_, numbers)| !numbers.is_empty()).map(|(id, _)| *id).collect();
-        wait(site.as_ref(), concerned, began)?;
+        let concerned = mirrors.into_iter().filter(|(_, numbers)| !numbers.is_empty());
+        let of = |n: Vec<usize>| n.into_iter().filter_map(|i| paths.get(i)).map(Vec::as_slice).collect();
+        let posted = concerned.map(|(id, numbers)| (id, of(numbers)));
+        if !wait(site.as_ref(), posted.collect(), began)? {
+            exit = Exit::Failures;
+        }
     }
     Ok(exit)
 }
@@ -151,35 +155,90 @@ fn post_far(site: &Site, paths: &[Vec<u8>]) -> Result<Vec<(JobId, Vec<usize>)>, 
     Ok(taken)
 }
 
-/// Waits until these mirrors are complete up to a moment (µs since 1970).
-fn wait(site: Option<&Site>, mut mirrors: BTreeSet<JobId>, moment: u64) -> Result<(), AskError> {
+/// How a mirror stands, and what is mirrored.
+struct Stand {
+    src: PathBuf,
+    report: Value,
+}
+
+/// All that are asked now.
+fn stands(control: Option<&Control>) -> Result<BTreeMap<JobId, Stand>, AskError> {
+    let Some(control) = control else {
+        let near = nearby::look().map_err(|e| AskError::Unknown(e.to_string()))?;
+        let of = |f: Found| (f.job.id, Stand { src: f.job.spec.src, report: f.mirror.unwrap_or_default() });
+        return Ok(near.found.into_iter().map(of).collect());
+    };
+    let report = |b: &[u8]| serde_json::from_slice::<Value>(b).unwrap_or_default();
+    let of = |r: MirrorRow| {
+        let stand = Stand { src: r.record.spec.src, report: report(&r.report)["jobs"][0]["mirror"].take() };
+        (r.id, stand)
+    };
+    Ok(told(control.mirrors())?.into_iter().map(of).collect())
+}
+
+/// Waits until these mirrors are complete up to a moment (µs since 1970). What cannot be mirrored of what was posted is named,
+/// and the answer is `false` then.
+fn wait(site: Option<&Site>, mut posted: BTreeMap<JobId, Vec<&[u8]>>, moment: u64) -> Result<bool, AskError> {
     let control = site.map(crate::args::control::connect).transpose()?;
     let mut said = Instant::now();
-    while !mirrors.is_empty() {
-        let complete = |m: &Value| m["complete_up_to_us"].as_u64().unwrap_or(0);
-        let now: BTreeMap<JobId, u64> = match &control {
-            Some(c) => {
-                let rows = told(c.mirrors())?.into_iter();
-                let report = |b: &[u8]| serde_json::from_slice::<Value>(b).unwrap_or_default();
-                rows.map(|r| (r.id, complete(&report(&r.report)["jobs"][0]["mirror"]))).collect()
+    let mut all_well = true;
+    while !posted.is_empty() {
+        let now = stands(control.as_ref())?;
+        let mut troubles = Vec::new();
+        let mut ended = None;
+        posted.retain(|id, paths| match now.get(id) {
+            Some(m) if m.report["complete_up_to_us"].as_u64().is_some_and(|at| at > moment) => {
+                troubles.extend(failing(*id, m, paths));
+                false
             }
+            Some(m) if m.report["detect"] == json!(["list"]) => {
+                ended = Some(format!("mirror {id} has nothing but a list, and cannot say when all is there"));
+                true
+            }
+            Some(_) => true,
             None => {
-                let near = nearby::look().map_err(|e| AskError::Unknown(e.to_string()))?;
-                near.found.iter().map(|f| (f.job.id, f.mirror.as_ref().map_or(0, complete))).collect()
+                ended = Some(format!("mirror {id} has ended"));
+                true
             }
-        };
-        for id in mirrors.clone() {
-            match now.get(&id) {
-                Some(at) if *at > moment => drop(mirrors.remove(&id)),
-                Some(_) => {}
-                None => return Err(AskError::Unknown(format!("mirror {id} has ended"))),
-            }
+        });
+        troubles.iter().for_each(|t| complain(t));
+        all_well &= troubles.is_empty();
+        if let Some(why) = ended {
+            return Err(AskError::Unknown(why));
         }
         if said.elapsed() > Duration::from_secs(60) {
             said = Instant::now();
-            complain(&format!("still waiting for {} mirrors", mirrors.len()));
+            complain(&format!("still waiting for {} mirrors", posted.len()));
         }
-        std::thread::sleep(LOOK);
+        if !posted.is_empty() {
+            std::thread::sleep(LOOK);
+        }
     }
-    Ok(())
+    Ok(all_well)
+}
+
+/// What a mirror says that concerns these paths and fails: at them, below them, or above them, so that they may have no place
+/// on the target.
+fn failing(id: JobId, mirror: &Stand, posted: &[&[u8]]) -> Vec<String> {
+    let root = mirror.src.canonicalize().ok();
+    let concerns = |p: &RelPath| match &root {
+        Some(root) => posted.iter().filter_map(|a| below(root, a)).any(|a| a.covers(p) || p.covers(&a)),
+        None => true,
+    };
+    let named = mirror.report["failing_paths"].as_array().map_or(&[][..], |all| all);
+    let mut all: Vec<String> = Vec::new();
+    for v in named {
+        let (Some(path), Some(why)) = (v["path"].as_str(), v["error"].as_str()) else { continue };
+        if RelPath::new(escape::unescape(path)).is_ok_and(|p| concerns(&p)) {
+            all.push(format!("cannot be mirrored: {}", harmless(why, "")));
+        }
+    }
+    let count = mirror.report["failing"].as_u64().unwrap_or(0);
+    let unnamed = count.saturating_sub(named.len() as u64);
+    if all.is_empty() && unnamed > 0 {
+        all.push(format!(
+            "{unnamed} paths of mirror {id} fail beside those that it names: what was posted may be among them"
+        ));
+    }
+    all
 }
