@@ -5,6 +5,7 @@ mod checks;
 use checks::is_root;
 use checks::mirror::{Mirror, watch_command};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use treeferry_kit::mounts::{FsKind, Mount};
 use treeferry_tests::{Live, Run, Scratch, command};
@@ -65,4 +66,58 @@ fn whoever_would_wait_for_ever_is_told_so() {
     m.until("it is looked at all the same", || s.dst().has("a"));
     drop(list);
     m.live.finish().expect(0);
+}
+
+#[test]
+fn a_path_is_found_whatever_way_leads_to_it() {
+    let s = Scratch::disk();
+    s.src().file("d/f", "f").symlink("d/l", "f");
+    let m = Mirror::start(&s, "--detect inotify");
+    m.catch_up();
+    for (name, to) in [("way", "src"), ("to-file", "src/d/f"), ("to-elsewhere", "run")] {
+        symlink(to, s.at(name)).unwrap();
+    }
+    for path in
+        ["way", "way/d", "to-file", "src/d/../d/f", "src/d/..", "src/gone/../d", "way/gone", "src/d/l"]
+    {
+        post(&s, "--wait", &[s.at(path)]).expect(0);
+    }
+    // names of what is somewhere else are below no SRC
+    for path in ["src/..", "src/d/../../elsewhere", "to-elsewhere"] {
+        let r = post(&s, "", &[s.at(path)]).expect(23);
+        assert!(r.stderr.contains("is below the SRC of no mirror\n"), "{r}");
+    }
+    m.stop().expect(0);
+}
+
+#[test]
+fn a_mirror_that_stands_still_holds_up_no_other() {
+    let (s, other) = (Scratch::disk(), Scratch::disk());
+    s.src().file("a", "a");
+    other.src().file("b", "b");
+    let m = Mirror::start(&s, "--detect inotify");
+    let mut c = watch_command(&other, "--detect inotify");
+    let frozen = Mirror { s: &s, live: Live::of(c.env("TREEFERRY_RUNTIME_DIR", s.at("run"))) };
+    let asked = || {
+        let r = Run::of(command(["status", "--json"]).env("TREEFERRY_RUNTIME_DIR", s.at("run")));
+        r.json["jobs"].as_array().map_or(0, Vec::len)
+    };
+    m.until("both are there", || asked() == 2 && other.dst().has("b"));
+    frozen.live.freeze();
+    s.src().file("a", "changed");
+    // more than a socket holds
+    let names: String = (0..20_000).map(|i| format!("{}/none-{i:050}\n", s.at("src").display())).collect();
+    fs::write(s.at("names"), names).unwrap();
+    let list = format!("--wait --from {}", s.at("names").display());
+    let r = post(&s, &list, &[s.at("src/a")]).expect(23);
+    assert!(r.stderr.contains(" does not answer: nothing within"), "{r}");
+    assert_eq!(s.dst().read("a"), "changed");
+    // what only that one could take
+    let r = post(&s, "", &[other.at("src/b")]).expect(23);
+    assert!(r.stderr.contains("src/b is below the SRC of no mirror that answers"), "{r}");
+    frozen.live.thaw();
+    post(&s, "--wait", &[s.at("src/a"), other.at("src/b")]).expect(0);
+    frozen.live.signal(rustix::process::Signal::TERM);
+    frozen.live.finish().expect(0);
+    m.stop().expect(0);
 }
