@@ -16,10 +16,11 @@
 //! - A file that is [`What::Open`] need never become [`What::Changed`]: `truncate(2)` and `mknod(2)` open nothing.
 //!   So it is to be looked at after a while anyway.
 //! - Only the name through which a file was changed is told. That its other names (hard links) have changed with it
-//!   has to be known from elsewhere.
+//!   has to be known from elsewhere. That name may be an excluded one, if the file has others.
 //! - What is written through a mapping is told when file and mapping are closed.
 //! - After an error of [`Detector::read`] nothing is known since the last [`News::UpTo`]; a new detector is needed.
 
+mod aside;
 mod batch;
 mod beneath;
 mod error;

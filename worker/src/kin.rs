@@ -1,7 +1,7 @@
 //! The other names of a file, in a mirror: what happens to it under one of them is told under that name alone.
 
 use crate::compare::looks_unchanged;
-use crate::mirror::Mirror;
+use crate::mirror::{Mirror, Search};
 use crate::worker::Worker;
 use treeferry_core::RelPath;
 use treeferry_fs::meta::fstat;
@@ -68,6 +68,31 @@ impl Worker {
             if !stat(target, &other).is_some_and(same) {
                 mirror.listener.again(other, false, gone);
             }
+        }
+    }
+
+    /// A name that is excluded is looked at: what happened to its file under this name was not seen under those that are not.
+    pub(crate) fn look_aside(&self, path: &RelPath, now: Option<&Meta>) {
+        let Some(mirror) = self.job.mirror().filter(|_| self.job.spec.hardlinks) else { return };
+        self.leave_kin(path, now, false);
+        let Some(meta) = now.filter(|m| m.kind != Kind::Dir && m.nlink > 1) else { return };
+        if !mirror.listener.names_are_known() {
+            mirror.listener.again(path.clone(), false, path);
+            return;
+        }
+        let key = self.job.group_of(meta);
+        mirror.families.note_excluded(key, path.clone());
+        let others = self.relatives(mirror, path, meta);
+        if others.is_empty() {
+            // it may have got this name from one that nobody has looked at since
+            match mirror.families.search(key, meta.nlink) {
+                Search::Soon => mirror.listener.again(path.clone(), false, path),
+                Search::Everywhere => mirror.listener.again(RelPath::root(), true, path),
+                Search::No => {}
+            }
+        }
+        for p in others {
+            mirror.listener.again(p, false, path);
         }
     }
 

@@ -153,6 +153,7 @@ impl Worker {
         let there = stat_if_there(dir.s(), name).src()?;
         let f = &self.job.filter;
         if !f.is_empty() && f.excludes(&dir.path, name, there.is_some_and(|m| m.kind == Kind::Dir)) {
+            self.look_aside(&dir.child(name), there.as_ref());
             return Ok(());
         }
         match there {
