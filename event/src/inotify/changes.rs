@@ -270,6 +270,7 @@ impl Changes {
 
     /// Something was mounted or unmounted.
     pub(super) fn mounted(&mut self, point: &RelPath, batch: &mut Batch) -> Result<(), Error> {
+        self.watches.forget_twin(point);
         if let Some((dir, name)) = point.split()
             && let Some(parent) = self.watches.nodes.find(&dir)
         {
