@@ -7,6 +7,7 @@ use crate::job::{Request, Start};
 use crate::metering;
 use crate::output::{Console, End, Reading};
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use treeferry_core::{JobId, JobSpec, RelPath, Stop};
@@ -141,10 +142,39 @@ fn follow(node: &Arc<Node>, id: JobId, itemize: bool, stop: &Stop, console: &Arc
 
 /// Other processes have other working directories.
 pub fn absolute(spec: &JobSpec) -> JobSpec {
-    let whole = |p: &std::path::Path| std::path::absolute(p).unwrap_or_else(|_| p.to_owned());
     let mut spec = spec.clone();
     spec.src = whole(&spec.src);
     spec.dst = whole(&spec.dst);
     spec.trash = spec.trash.as_deref().map(whole);
     spec
+}
+
+/// The one way in which a path is written of all that mean the same on every node: absolute, without `.` and slashes that say
+/// nothing. Symlinks and `..` are left as they are, since what they lead to is another thing on another node.
+pub fn whole(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    // components have no slash at their end
+    whole.components().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_written_in_one_way() {
+        let here = std::env::current_dir().unwrap();
+        let is = |path: &str, want: &Path| {
+            assert_eq!(whole(Path::new(path)).as_os_str(), want.as_os_str(), "{path}");
+        };
+        for path in ["s", "./s", "s/", "./s//", "s/.", ".//./s/./"] {
+            is(path, &here.join("s"));
+        }
+        for path in ["/a/b", "/a/b/", "//a//b", "/a/./b/."] {
+            is(path, Path::new("/a/b"));
+        }
+        is("/a/../b/", Path::new("/a/../b"));
+        is("/", Path::new("/"));
+        is(".", &here);
+    }
 }

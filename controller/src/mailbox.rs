@@ -3,13 +3,14 @@
 //! sending; the answer is a JSON array with the numbers of those that are below SRC, and have been noted.
 
 use crate::nearby;
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use treeferry_core::{JobId, RelPath};
 
 /// How long somebody who posts may take, and an answer.
@@ -84,30 +85,57 @@ pub fn below(root: &Path, path: &[u8]) -> Option<RelPath> {
     RelPath::new(rest).ok()
 }
 
-/// Posts paths to the mirrors of this user on this machine: for each mirror that has taken some its job, and their numbers.
-pub fn post(paths: &[Vec<u8>]) -> io::Result<Vec<(JobId, Vec<usize>)>> {
-    let mut taken = Vec::new();
+/// What came of posting.
+#[derive(Debug, Default)]
+pub struct Posted {
+    /// Mirrors that have answered, and the numbers of the paths that each has taken.
+    pub taken: Vec<(JobId, Vec<usize>)>,
+    /// Mirrors that have not, and why.
+    pub silent: Vec<(JobId, String)>,
+}
+
+/// Posts paths to the mirrors of this user on this machine. One that does not answer holds up no other.
+pub fn post(paths: &[Vec<u8>]) -> io::Result<Posted> {
+    let message: Arc<[u8]> = paths.iter().flat_map(|p| p.iter().chain(&[0])).copied().collect();
+    let (answers, told) = std::sync::mpsc::channel();
+    let mut asked = BTreeSet::new();
     for (job, socket) in nearby::named("post")? {
-        let send = || {
-            let mut stream = UnixStream::connect(&socket)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            for p in paths {
-                stream.write_all(p)?;
-                stream.write_all(&[0])?;
-            }
-            stream.shutdown(std::net::Shutdown::Write)?;
-            let mut text = Vec::new();
-            stream.read_to_end(&mut text)?;
-            Ok::<_, io::Error>(serde_json::from_slice::<Vec<usize>>(&text)?)
-        };
-        match send() {
-            Ok(numbers) => taken.push((job, numbers)),
+        let (message, answers) = (Arc::clone(&message), answers.clone());
+        let send = move || drop(answers.send((job, send(&socket, &message))));
+        // it is not waited for, since connecting to one that is stopped may take for ever
+        std::thread::Builder::new().name("tf-post".to_owned()).spawn(send)?;
+        asked.insert(job);
+    }
+    drop(answers);
+    let mut posted = Posted::default();
+    let within = Instant::now() + PATIENCE * 3;
+    while let Ok((job, answer)) = told.recv_timeout(within.saturating_duration_since(Instant::now())) {
+        asked.remove(&job);
+        match answer {
+            Ok(numbers) => posted.taken.push((job, numbers)),
             // of a process that was killed
             Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {}
-            Err(e) => return Err(e),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                asked.insert(job);
+            }
+            Err(e) => posted.silent.push((job, e.to_string())),
         }
     }
-    Ok(taken)
+    let late = format!("nothing within {} s", PATIENCE.as_secs());
+    posted.silent.extend(asked.into_iter().map(|job| (job, late.clone())));
+    posted.taken.sort_unstable();
+    Ok(posted)
+}
+
+fn send(socket: &Path, message: &[u8]) -> io::Result<Vec<usize>> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(message)?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text)?;
+    Ok(serde_json::from_slice::<Vec<usize>>(&text)?)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Sizes, rates and durations as people write them: `4G`, `100M`, `90s`, `12h`.
 
+use std::num::{IntErrorKind, ParseIntError};
 use std::time::Duration;
 
 /// Says why a text is not a quantity.
@@ -11,7 +12,13 @@ pub enum BadQuantity {
     /// Not a number with a known unit.
     #[error("'{0}' is not a duration: write seconds, or a number with ms, s, m, h, d or w, e.g. 12h")]
     Duration(String),
+    /// Longer than anything lasts; moments that far away cannot be reckoned with.
+    #[error("'{0}' is too long: at most 1000 years (365250d)")]
+    TooLong(String),
 }
+
+/// The longest duration: a thousand years.
+const LONGEST: Duration = Duration::from_secs(365_250 * 86_400);
 
 /// Reads a number of bytes: digits, an optional fraction, an optional K, M, G, T or P (1024-based, either
 /// case, an optional `iB` or `B` behind).
@@ -37,23 +44,28 @@ pub fn parse_size(s: &str) -> Result<u64, BadQuantity> {
     if v.is_finite() && v < u64::MAX as f64 { Ok(v as u64) } else { Err(bad()) }
 }
 
-/// Reads a duration: a number of seconds, or a number with ms, s, m, h, d or w.
+/// Reads a duration: a number of seconds, or a number with ms, s, m, h, d or w; a thousand years at most.
 pub fn parse_duration(s: &str) -> Result<Duration, BadQuantity> {
     let bad = || BadQuantity::Duration(s.to_owned());
     let t = s.trim();
     let split = t.find(|c: char| !c.is_ascii_digit()).unwrap_or(t.len());
     let (number, unit) = t.split_at(split);
-    let number_of = |n: &str| n.parse::<u64>().map_err(|_| bad());
-    let each = match unit {
-        "ms" => return Ok(Duration::from_millis(number_of(number)?)),
-        "" | "s" => 1,
-        "m" | "min" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        "w" => 7 * 86_400,
+    let each_ms = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        "w" => 7 * 86_400_000,
         _ => return Err(bad()),
     };
-    number_of(number)?.checked_mul(each).map(Duration::from_secs).ok_or_else(bad)
+    let too_long = || BadQuantity::TooLong(s.to_owned());
+    let number: u64 = number.parse().map_err(|e: ParseIntError| match e.kind() {
+        IntErrorKind::PosOverflow => too_long(),
+        _ => bad(),
+    })?;
+    let duration = number.checked_mul(each_ms).map(Duration::from_millis);
+    duration.filter(|d| *d <= LONGEST).ok_or_else(too_long)
 }
 
 /// Shows a number of bytes with three digits and a binary unit.
@@ -104,8 +116,19 @@ mod tests {
         ] {
             assert_eq!(parse_duration(s), Ok(Duration::from_secs(v)), "{s}");
         }
-        for s in ["", "h", "1y", "-1s", "1.5h", "99999999999999999999w"] {
-            assert!(parse_duration(s).is_err(), "{s}");
+        for s in ["", "h", "1y", "-1s", "1.5h"] {
+            assert_eq!(parse_duration(s), Err(BadQuantity::Duration(s.to_owned())), "{s}");
+        }
+        assert_eq!(parse_duration("365250d"), Ok(LONGEST));
+        for s in [
+            "99999999999999999999w",
+            "18446744073709551615",
+            "18446744073709551615ms",
+            "9223372036854775807",
+            "365251d",
+            "31557600001s",
+        ] {
+            assert_eq!(parse_duration(s), Err(BadQuantity::TooLong(s.to_owned())), "{s}");
         }
     }
 

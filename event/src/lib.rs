@@ -16,10 +16,11 @@
 //! - A file that is [`What::Open`] need never become [`What::Changed`]: `truncate(2)` and `mknod(2)` open nothing.
 //!   So it is to be looked at after a while anyway.
 //! - Only the name through which a file was changed is told. That its other names (hard links) have changed with it
-//!   has to be known from elsewhere.
+//!   has to be known from elsewhere. That name may be an excluded one, if the file has others.
 //! - What is written through a mapping is told when file and mapping are closed.
 //! - After an error of [`Detector::read`] nothing is known since the last [`News::UpTo`]; a new detector is needed.
 
+mod aside;
 mod batch;
 mod beneath;
 mod error;
@@ -108,6 +109,12 @@ pub trait Detector: Send {
     /// Whether everything is to be looked at only after the first [`News::UpTo`]: it takes down what there is first.
     fn needs_head_start(&self) -> bool {
         false
+    }
+
+    /// Whether it hears of every change, of its kind at least, and so can say up to when all are told. What only passes on
+    /// what others say cannot: beside another detector its [`News::UpTo`] is not waited for.
+    fn vouches(&self) -> bool {
+        true
     }
 
     /// Whether what it has to tell waits without harm until it is read. What the kernel or programs tell does not.

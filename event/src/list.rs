@@ -28,6 +28,7 @@ enum Bad {
     Outside,
     Dots,
     Nul,
+    Changelog,
 }
 
 /// Tells the paths of a list: each as [`What::Tree`], for it is not known what happened there.
@@ -120,6 +121,10 @@ impl List {
                         Bad::Outside => "it is not below the source",
                         Bad::Dots => "it has '..' in it",
                         Bad::Nul => "it has a NUL byte in it (is the list separated by NUL?)",
+                        Bad::Changelog => {
+                            "it is a record of a Lustre changelog, not a path (make paths of them with 'lfs fid2path', \
+                             as sample/changelog-paths does)"
+                        }
                     };
                     let path = treeferry_core::escape::bytes(line);
                     tracing::warn!("{path} in the list is left out, as all others like it: {why}");
@@ -131,6 +136,9 @@ impl List {
     fn clean(&self, line: &[u8]) -> Result<RelPath, Bad> {
         if self.separator == Separator::Newline && line.contains(&0) {
             return Err(Bad::Nul);
+        }
+        if is_changelog(line) {
+            return Err(Bad::Changelog);
         }
         let path = normal(line)?;
         if line.first() != Some(&b'/') {
@@ -145,6 +153,22 @@ impl List {
         }
         Err(Bad::Outside)
     }
+}
+
+/// Whether a line is a record as `lfs changelog` writes them: a number, a type as `02MKDIR`, time, day and flags, and the
+/// identity of what has changed as `t=[0x200000402:0x1:0x0]`.
+fn is_changelog(line: &[u8]) -> bool {
+    let is_number = |w: &[u8]| !w.is_empty() && w.iter().all(u8::is_ascii_digit);
+    let is_type = |w: &[u8]| {
+        w.split_at_checked(2).is_some_and(|(number, name)| {
+            let is_name = name.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+            is_number(number) && (3..=6).contains(&name.len()) && is_name
+        })
+    };
+    let mut words = line.split(|b| *b == b' ');
+    words.next().is_some_and(is_number)
+        && words.next().is_some_and(is_type)
+        && words.any(|w| w.starts_with(b"t=[0") && w.ends_with(b"]"))
 }
 
 /// A path without `.` and empty components, from where it begins.
@@ -169,6 +193,10 @@ impl Detector for List {
 
     fn is_over(&self) -> bool {
         self.ended
+    }
+
+    fn vouches(&self) -> bool {
+        false
     }
 
     fn read(&mut self, timeout: Duration, tell: &mut dyn FnMut(News)) -> Result<(), Error> {

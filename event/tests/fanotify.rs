@@ -25,7 +25,8 @@ macro_rules! conformance {
 }
 conformance! {
     files open_files other_entries directories renames chains_of_renames borders metadata odd_names no_gap exclusion
-    waking removal_of_the_source deep mounts
+    waking removal_of_the_source deep mounts two_places
+    first_of_two_places
 }
 
 #[test]

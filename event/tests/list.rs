@@ -83,3 +83,18 @@ fn there_is_no_up_to_before_the_end() {
     let half = News::Hint(Hint { path: RelPath::new("half").unwrap(), what: What::Tree });
     assert!(matches!(&news[2..], [h, News::UpTo(_)] if *h == half), "{news:?}");
 }
+
+#[test]
+fn records_of_a_changelog_are_no_paths() {
+    let input = b"2 02MKDIR 4.12.456 2018.01.09 0x0 t=[0x200000405:0x15f9:0x0] j=mkdir.500 ef=0xf u=500:500 \
+        nid=10.128.11.159@tcp p=[0x200000007:0x1:0x0] pics\n\
+        1 08RENME 16:22:28.905834168 2022.06.13 0x1 t=[0:0x0:0x0] ef=0xf u=0:0 p=[0x200000007:0x1:0x0] new \
+        s=[0x200000401:0x3:0x0] sp=[0x200000007:0x1:0x0] old\n\
+        17 11CLOSE 02:52:19.798 2026.03.16 0x242 t=[0x200000401:0x3:0x0]\n\
+        02MKDIR t=[0x1:0x1:0x0]\n1 02MKDIR x\n1 2 t=[0x1:0x1:0x0]\n/src/1 02MKDIR t=[0x1:0x1:0x0]\na";
+    let (paths, bad) = all(input, "/src", Separator::Newline);
+    let like =
+        ["02MKDIR t=[0x1:0x1:0x0]", "1 02MKDIR x", "1 2 t=[0x1:0x1:0x0]", "1 02MKDIR t=[0x1:0x1:0x0]", "a"];
+    assert_eq!(paths, like);
+    assert_eq!(bad, 3);
+}

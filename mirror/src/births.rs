@@ -47,7 +47,14 @@ impl Births {
 
     /// It was done at this moment.
     pub fn end(&mut self, moment: u64, birth: u64) {
-        self.ended.push_back((moment, birth));
+        match self.ended.back_mut() {
+            // the later end is waited for in any case. While nothing is told, as by a list, all have the same birth
+            Some((end, last)) if *last == birth => {
+                *end = moment.max(*end);
+                self.drop(birth);
+            }
+            _ => self.ended.push_back((moment, birth)),
+        }
     }
 
     /// All changes before this moment have been told.
@@ -83,5 +90,33 @@ impl Births {
     /// What the clock of the wall shows at a moment that is not long ago (µs since 1970).
     pub fn shown_at(&self, moment: u64) -> u64 {
         self.wall.shows(moment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ended_takes_no_room_while_nothing_is_told() {
+        let mut births = Births::default();
+        for moment in 1..=1000 {
+            births.add(0);
+            births.end(moment, 0);
+        }
+        assert_eq!(births.ended.len(), 1);
+        births.told(1000);
+        assert_eq!(births.earliest(), 0, "it may have found what a rename left that is not told yet");
+        births.told(1001);
+        assert_eq!((births.earliest(), births.held.len(), births.ended.len()), (1001, 0, 0));
+        // of several births each is held until its last end is told
+        for (moment, birth) in [(1100, 1001), (1101, 1001), (1102, 1002), (1103, 1001)] {
+            births.add(birth);
+            births.end(moment, birth);
+        }
+        for (told, earliest) in [(1102, 1001), (1103, 1001), (1104, 1104)] {
+            births.told(told);
+            assert_eq!(births.earliest(), earliest);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The other names of a file, in a mirror: what happens to it under one of them is told under that name alone.
 
 use crate::compare::looks_unchanged;
-use crate::mirror::Mirror;
+use crate::mirror::{Mirror, Search};
 use crate::worker::Worker;
 use treeferry_core::RelPath;
 use treeferry_fs::meta::fstat;
@@ -70,6 +70,39 @@ impl Worker {
             if !stat(target, &other).is_some_and(same) {
                 mirror.listener.again(other, false, gone);
             }
+        }
+    }
+
+    /// Not all names of a file are known: sees to it that they are searched for.
+    pub(crate) fn search_for_kin(&self, mirror: &Mirror, path: &RelPath, meta: &Meta) {
+        let mut say = |what| match what {
+            // they may be about to be told
+            Search::Soon => mirror.listener.again_surely(path.clone(), false, path),
+            // they were there before: only a walk finds them
+            Search::Everywhere => mirror.listener.again_surely(RelPath::root(), true, path),
+            Search::No => true,
+        };
+        mirror.families.search(self.job.group_of(meta), meta.nlink, &mut say);
+    }
+
+    /// A name that is excluded is looked at: what happened to its file under this name was not seen under those that are not.
+    pub(crate) fn look_aside(&self, path: &RelPath, now: Option<&Meta>) {
+        let Some(mirror) = self.job.mirror().filter(|_| self.job.spec.hardlinks) else { return };
+        self.leave_kin(path, now, false);
+        let Some(meta) = now.filter(|m| m.kind != Kind::Dir && m.nlink > 1) else { return };
+        if !mirror.listener.names_are_known() {
+            mirror.listener.again(path.clone(), false, path);
+            return;
+        }
+        let key = self.job.group_of(meta);
+        mirror.families.note_excluded(key, path.clone());
+        let others = self.relatives(mirror, path, meta);
+        if others.is_empty() {
+            // it may have got this name from one that nobody has looked at since
+            self.search_for_kin(mirror, path, meta);
+        }
+        for p in others {
+            mirror.listener.again(p, false, path);
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::compare::looks_unchanged;
 use crate::delete::source_lost;
 use crate::dir::Dir;
-use crate::mirror::{Mirror, Search};
+use crate::mirror::Mirror;
 use crate::reconcile::Source;
 use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::Worker;
@@ -154,6 +154,7 @@ impl Worker {
         let f = &self.job.filter;
         // of a name that is gone the filter is asked by what the target has there: directories may be taken in, and files not
         if there.is_some_and(|m| !f.is_empty() && f.excludes(&dir.path, name, m.kind == Kind::Dir)) {
+            self.look_aside(&dir.child(name), there.as_ref());
             return Ok(());
         }
         match there {
@@ -391,14 +392,7 @@ impl Worker {
         let path = dir.child(src.name);
         let others = self.relatives(mirror, &path, &src.meta);
         if others.len() + 1 < src.meta.nlink as usize {
-            let mut say = |what| match what {
-                // its other names may be about to be told
-                Search::Soon => mirror.listener.again_surely(path.clone(), false, &path),
-                // they were there before: only a walk finds them
-                Search::Everywhere => mirror.listener.again_surely(RelPath::root(), true, &path),
-                Search::No => true,
-            };
-            mirror.families.search(job.group_of(&src.meta), src.meta.nlink, &mut say);
+            self.search_for_kin(mirror, &path, &src.meta);
         }
         let mine = stat_if_there(dir.d()?, src.name).dst()?;
         if mine.is_some_and(|m| m.kind == Kind::Dir) {

@@ -45,6 +45,9 @@ pub trait NameBook: Send + Sync {
     fn note(&self, key: GroupKey, path: RelPath);
     /// Notes the name of a file that has no other.
     fn note_single(&self, key: GroupKey, path: RelPath);
+    /// Notes a name that is excluded, of a file with several: what is told of it when it is gone concerns the others. It is no
+    /// other name of theirs.
+    fn note_excluded(&self, _key: GroupKey, _path: RelPath) {}
     /// What is to be done about a file that has more names than are known. They are not searched for twice: what a walk
     /// over everything has not found is not below SRC. `say` says it to somebody, before it is noted as said; `false`: that
     /// may be lost, and is to be said again.
@@ -131,10 +134,14 @@ impl Index {
     fn forget(&mut self, key: GroupKey, path: &RelPath) {
         if self.now.get(path) == Some(&key) {
             self.now.remove(path);
-            self.former[0].insert(path.clone(), key);
-            if self.former[0].len() >= RECENT {
-                self.former[1] = std::mem::take(&mut self.former[0]);
-            }
+            self.note_former(key, path.clone());
+        }
+    }
+
+    fn note_former(&mut self, key: GroupKey, path: RelPath) {
+        self.former[0].insert(path, key);
+        if self.former[0].len() >= RECENT {
+            self.former[1] = std::mem::take(&mut self.former[0]);
         }
     }
 }
@@ -217,6 +224,10 @@ impl NameBook for Families {
         if recent[0].len() >= RECENT {
             recent[1] = std::mem::take(&mut recent[0]);
         }
+    }
+
+    fn note_excluded(&self, key: GroupKey, path: RelPath) {
+        lock(&self.index).note_former(key, path);
     }
 
     fn search(&self, key: GroupKey, nlink: u32, say: &mut dyn FnMut(Search) -> bool) {

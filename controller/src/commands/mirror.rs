@@ -4,9 +4,10 @@ use super::status::{explain, told};
 use crate::args::control::{AskError, Reach, connect};
 use crate::args::log;
 use crate::args::{UsageError, config_of};
+use crate::cluster::whole;
 use crate::output::{complain, grouped, put, took};
 use crate::report::moments::utc;
-use crate::watching::diary::{Page, documents, pages};
+use crate::watching::diary::{self, Page, documents, pages};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use treeferry_core::{JobId, escape};
 use treeferry_mirror::Latency;
+use treeferry_queue::mirrors::MirrorRow;
 use treeferry_service::{Exit, configuration};
 
 /// What is known of mirrors
@@ -98,11 +100,13 @@ pub fn run(args: &Args) -> Exit {
 
 fn forget(args: &ForgetArgs) -> Result<(), AskError> {
     let site = args.reach.site()?.ok_or(UsageError::NoCluster)?;
-    let whole = |p: &PathBuf| std::path::absolute(p).unwrap_or_else(|_| p.clone());
     let (src, dst) = (whole(&args.src), whole(&args.dst));
     let control = connect(&site)?;
     let all = told(control.mirrors())?;
-    let found = all.iter().find(|m| (&m.record.spec.src, &m.record.spec.dst) == (&src, &dst));
+    let is =
+        |m: &&MirrorRow| (whole(&m.record.spec.src), whole(&m.record.spec.dst)) == (src.clone(), dst.clone());
+    // an older version could have several ways to write one
+    let found = all.iter().filter(is).min_by_key(|m| m.kept_by.is_some());
     let Some(m) = found else {
         let shown = |p: &Path| escape::bytes(p.as_os_str().as_encoded_bytes()).to_string();
         return Err(AskError::Unknown(format!(
@@ -126,10 +130,7 @@ fn report(args: &ReportArgs) -> Result<(), AskError> {
     let shown_dir = escape::bytes(dir.as_os_str().as_encoded_bytes()).to_string();
     let mut all = pages(&documents(&dir)).map_err(|e| AskError::Unknown(format!("{shown_dir}: {e}")))?;
     let is = |given: &Option<PathBuf>, have: &str| {
-        given.as_deref().is_none_or(|p| {
-            let whole = std::path::absolute(p).unwrap_or_else(|_| p.to_owned());
-            escape::bytes(Path::new(&whole).as_os_str().as_encoded_bytes()).to_string() == have
-        })
+        given.as_deref().is_none_or(|p| whole(p) == diary::path_of(have))
     };
     all.retain(|(_, p)| is(&args.src, &p.src) && is(&args.dst, &p.dst));
     if args.json {

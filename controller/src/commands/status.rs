@@ -279,6 +279,9 @@ fn show(seen: &Seen, before: Option<&Seen>) -> String {
 fn mirror_line(m: &Value, now_ms: u64) -> String {
     let n = |name: &str| m[name].as_u64().unwrap_or(0);
     let complete = match m["complete_up_to_us"].as_u64() {
+        None if m["detect"] == json!(["list"]) => {
+            "it is not known up to when it is complete: a list tells what is in it".to_owned()
+        }
         None => "not complete yet: the first walk is under way".to_owned(),
         Some(us) => {
             let behind = (now_ms * 1000).saturating_sub(us) as f64 / 1e6;

@@ -3,6 +3,7 @@
 use crate::args::log;
 use crate::args::{Attributes, Cluster, Entries, Limits, Log, Output, UsageError};
 use crate::cli;
+use crate::cluster::whole;
 use crate::job::{self, Purpose, Request, Start};
 use crate::watching::Wish;
 use crate::watching::audit::{Plan, Rate};
@@ -187,7 +188,8 @@ impl Args {
     }
 
     fn spec(&self, config: &Config) -> Result<JobSpec, UsageError> {
-        let mut spec = JobSpec::new(&self.src, &self.dst);
+        // however they are written it is the same mirror
+        let mut spec = JobSpec::new(whole(&self.src), whole(&self.dst));
         spec.passes = PassSet { copy: true, delete: !self.no_delete, dirtime: true };
         spec.checksum = self.checksum;
         spec.itemize = self.itemize;

@@ -168,8 +168,10 @@ pub fn start(
     let names = all.iter().map(|d| d.name()).collect();
     let behind = all.iter().filter(|d| d.needs_head_start()).count();
     desk.awaits(behind);
-    // up to when each has told all changes; what is complete is so for all
-    let told: Arc<Mutex<Vec<u64>>> = Arc::new(Mutex::new(vec![0; all.len()]));
+    // up to when each has told all changes; what is complete is so for all that can say so, and if none can it is when they end
+    let any_vouches = all.iter().any(|d| d.vouches());
+    let told = all.iter().map(|d| if any_vouches && !d.vouches() { u64::MAX } else { 0 });
+    let told: Arc<Mutex<Vec<u64>>> = Arc::new(Mutex::new(told.collect()));
     let mut threads = Vec::new();
     for (n, detector) in all.into_iter().enumerate() {
         let (desk, over, left, told) =
@@ -322,6 +324,61 @@ mod tests {
 
         fn waker(&self) -> Waker {
             self.waker.clone()
+        }
+    }
+
+    /// Says at once that all is told up to now, if it can.
+    struct Prompt {
+        vouches: bool,
+        reads: Arc<AtomicUsize>,
+        waker: Waker,
+    }
+
+    impl Detector for Prompt {
+        fn name(&self) -> &'static str {
+            "prompt"
+        }
+
+        fn read(&mut self, _: Duration, tell: &mut dyn FnMut(News)) -> Result<(), Error> {
+            std::thread::sleep(Duration::from_millis(1));
+            if self.vouches {
+                tell(News::UpTo(Instant::now()));
+            }
+            self.reads.fetch_add(1, SeqCst);
+            Ok(())
+        }
+
+        fn vouches(&self) -> bool {
+            self.vouches
+        }
+
+        fn waker(&self) -> Waker {
+            self.waker.clone()
+        }
+    }
+
+    #[test]
+    fn who_cannot_say_up_to_when_all_is_told_holds_up_nobody() {
+        for (kinds, is_told) in
+            [(&[false, true][..], true), (&[true, false], true), (&[true], true), (&[false], false)]
+        {
+            let desk = Desk::new(Pending::new(Timing::default()));
+            let began = desk.moment();
+            let reads: Vec<Arc<AtomicUsize>> = kinds.iter().map(|_| Arc::default()).collect();
+            let of = |(vouches, reads): (&bool, &Arc<AtomicUsize>)| {
+                let (vouches, reads) = (*vouches, Arc::clone(reads));
+                Box::new(Prompt { vouches, reads, waker: Waker::new().unwrap() }) as Box<dyn Detector>
+            };
+            let is_there: Arc<IsThere> = Arc::new(|| true);
+            let detectors = start(kinds.iter().zip(&reads).map(of).collect(), &desk, &is_there).unwrap();
+            // what a read has told is passed on before the next
+            while reads.iter().any(|r| r.load(SeqCst) < 3) {
+                std::thread::yield_now();
+            }
+            let told = desk.pending().told_up_to();
+            assert_eq!(told > began, is_told, "{kinds:?}: {told}");
+            assert!(told <= desk.moment(), "{kinds:?}: {told}");
+            detectors.stop();
         }
     }
 

@@ -3,7 +3,10 @@
 
 use super::audit;
 use crate::args::daemon::host;
+use crate::cluster::whole;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,24 +70,27 @@ pub fn pages(documents: &Documents) -> std::io::Result<Vec<(JobId, Page)>> {
     Ok(all)
 }
 
+/// A path as it is in a page, written in the one way: an older version had several.
+pub fn path_of(shown: &str) -> PathBuf {
+    whole(Path::new(OsStr::from_bytes(&escape::unescape(shown))))
+}
+
 impl Diary {
     /// Opens that of a mirror. `dir`: that of events; `None` means nowhere. `id`: what a page that is new goes by.
     pub fn open(dir: Option<&PathBuf>, id: JobId, spec: &JobSpec) -> Diary {
         let documents = dir.map(|d| documents(d));
-        let shown = |p: &Path| {
-            let whole = std::path::absolute(p).unwrap_or_else(|_| p.to_owned());
-            escape::bytes(whole.as_os_str().as_encoded_bytes()).to_string()
-        };
-        let (src, dst) = (shown(&spec.src), shown(&spec.dst));
+        let (src, dst) = (whole(&spec.src), whole(&spec.dst));
+        let shown = |p: &Path| escape::bytes(p.as_os_str().as_encoded_bytes()).to_string();
         let now = Control::now_ms();
         let known = documents.as_ref().and_then(|d| pages(d).ok()).unwrap_or_default();
-        let (id, page) = known.into_iter().find(|(_, p)| p.src == src && p.dst == dst).unwrap_or_else(|| {
+        let is = |p: &Page| path_of(&p.src) == src && path_of(&p.dst) == dst;
+        let (id, page) = known.into_iter().find(|(_, p)| is(p)).unwrap_or_else(|| {
             let (host, arrivals) = (host(), Arrivals::default());
             let (complete_up_to_us, failing) = (None, 0);
             let page = Page {
                 format: FORMAT,
-                src,
-                dst,
+                src: shown(&src),
+                dst: shown(&dst),
                 host,
                 began_ms: now,
                 seen_ms: now,

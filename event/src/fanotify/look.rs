@@ -3,6 +3,7 @@
 use super::events::{Entry, Event};
 use super::places::Places;
 use super::told::Told;
+use crate::aside::Aside;
 use crate::batch::Batch;
 use crate::beneath::{Root, is_name, made};
 use crate::{Excluded, What};
@@ -17,6 +18,7 @@ pub(super) struct Look<'a> {
     pub(super) root: &'a Root,
     pub(super) batch: &'a mut Batch,
     pub(super) told: &'a mut Told,
+    pub(super) aside: &'a mut Aside,
 }
 
 impl Look<'_> {
@@ -34,9 +36,28 @@ impl Look<'_> {
                 self.batch.add(dir.clone(), What::Tree);
             } else if !(self.excluded)(dir, entry.name, is_dir) {
                 self.batch.add(dir.child(entry.name), self.what(event.mask, is_dir, dir, entry));
+            } else if !is_dir {
+                self.aside(event.mask, dir, entry);
             }
         }
         Ok(())
+    }
+
+    /// An excluded name that is no directory: it is told if its file may have others.
+    fn aside(&mut self, mask: u64, dir: &RelPath, entry: Entry<'_>) {
+        let any = |bits: u64| mask & bits != 0;
+        let path = dir.child(entry.name);
+        let is_there = any(libc::FAN_CLOSE_WRITE | libc::FAN_MODIFY | libc::FAN_ATTRIB | libc::FAN_MOVED_TO);
+        let is_told = if is_there {
+            let dir = self.root.place(dir.as_bytes()).ok();
+            self.aside.is_told(dir.as_ref().map(AsFd::as_fd), &path, entry.name)
+        } else {
+            any(libc::FAN_DELETE | libc::FAN_MOVED_FROM) && self.aside.was(&path)
+        };
+        if is_told {
+            let is_open = mask & !libc::FAN_CREATE == libc::FAN_MODIFY;
+            self.batch.add(path, if is_open { What::Open } else { What::Changed });
+        }
     }
 
     /// What is to be said of an entry. Several things may have happened to it, which come as one event.
@@ -60,6 +81,16 @@ impl Look<'_> {
     fn moved(&mut self, old: Option<Entry<'_>>, new: Option<Entry<'_>>, is_dir: bool) -> Result<(), Errno> {
         if is_dir {
             self.places.forget();
+        }
+        if !is_dir {
+            for (entry, mask) in [(old, libc::FAN_MOVED_FROM), (new, libc::FAN_MOVED_TO)] {
+                let Some(entry) = entry.filter(|e| is_name(e.name)) else { continue };
+                for dir in self.places.of(entry.dir)?.iter() {
+                    if (self.excluded)(dir, entry.name, false) {
+                        self.aside(mask, dir, entry);
+                    }
+                }
+            }
         }
         let old = self.seen(old, is_dir)?;
         let new = self.seen(new, is_dir)?;

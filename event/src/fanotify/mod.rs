@@ -5,6 +5,7 @@ mod look;
 mod places;
 mod told;
 
+use crate::aside::Aside;
 use crate::batch::Batch;
 use crate::beneath::Root;
 use crate::error::Error;
@@ -58,6 +59,7 @@ pub struct Fanotify {
     buffer: Vec<u8>,
     batch: Batch,
     told: Told,
+    aside: Aside,
     own: bool,
     gone: bool,
 }
@@ -79,6 +81,7 @@ pub fn fanotify(root: &Path, excluded: Excluded) -> Result<Fanotify, Error> {
         buffer: vec![0; BUFFER_BYTES],
         batch: Batch::default(),
         told: Told::default(),
+        aside: Aside::default(),
         own: false,
         gone: false,
         root,
@@ -213,6 +216,7 @@ impl Fanotify {
             root: &self.root,
             batch: &mut self.batch,
             told: &mut self.told,
+            aside: &mut self.aside,
         };
         let own = i32::try_from(std::process::id()).unwrap_or(0);
         let mut lost = None;

@@ -5,6 +5,7 @@ use super::nodes::{Placed, Watch};
 use super::watches::Watches;
 use super::whole;
 use crate::What;
+use crate::aside::Aside;
 use crate::batch::Batch;
 use crate::beneath::{is_name, made};
 use crate::error::Error;
@@ -28,6 +29,7 @@ struct Leaving {
 pub(super) struct Changes {
     pub(super) watches: Watches,
     leaving: Vec<Leaving>,
+    aside: Aside,
     /// The directory in which an entry was looked at last.
     open: Option<(Watch, OwnedFd)>,
     /// The queue overflowed: all watches are to be made anew.
@@ -40,7 +42,8 @@ pub(super) struct Changes {
 
 impl Changes {
     pub(super) fn new(watches: Watches) -> Changes {
-        Changes { watches, leaving: Vec::new(), open: None, overflowed: false, lost: None, gone: false }
+        let (leaving, aside) = (Vec::new(), Aside::default());
+        Changes { watches, leaving, aside, open: None, overflowed: false, lost: None, gone: false }
     }
 
     /// Follows one event.
@@ -113,6 +116,9 @@ impl Changes {
             if !excluded {
                 self.leaving.push(leaving);
             } else {
+                if !is_dir && self.aside.was(&leaving.path) {
+                    batch.add(leaving.path.clone(), What::Changed);
+                }
                 self.gone_from(&leaving)?;
             }
             return Ok(());
@@ -129,6 +135,8 @@ impl Changes {
                     if is_dir {
                         // to note that one is excluded here
                         self.watches.look(parent, name)?;
+                    } else if self.is_told_aside(parent, &dir, &path, name) {
+                        batch.add(path, What::Changed);
                     }
                     Ok(())
                 }
@@ -140,6 +148,15 @@ impl Changes {
             return self.appeared(parent, name, path, true, batch);
         }
         if excluded {
+            let is_told = match mask {
+                m if is_dir || m.contains(ReadFlags::CREATE) => false,
+                m if m.contains(ReadFlags::DELETE) => self.aside.was(&path),
+                _ => self.is_told_aside(parent, &dir, &path, name),
+            };
+            if is_told {
+                let is_open = mask.contains(ReadFlags::MODIFY);
+                batch.add(path, if is_open { What::Open } else { What::Changed });
+            }
             return Ok(());
         }
         let what = if mask.contains(ReadFlags::CREATE) {
@@ -253,6 +270,7 @@ impl Changes {
 
     /// Something was mounted or unmounted.
     pub(super) fn mounted(&mut self, point: &RelPath, batch: &mut Batch) -> Result<(), Error> {
+        self.watches.forget_twin(point);
         if let Some((dir, name)) = point.split()
             && let Some(parent) = self.watches.nodes.find(&dir)
         {
@@ -262,10 +280,21 @@ impl Changes {
     }
 
     fn what_was_made(&mut self, parent: Watch, dir: &RelPath, name: &CStr) -> What {
+        self.open(parent, dir);
+        self.open.as_ref().map_or(What::Changed, |(_, fd)| made(fd.as_fd(), name))
+    }
+
+    /// Something happened to an excluded name that is no directory: whether that is to be told.
+    fn is_told_aside(&mut self, parent: Watch, dir: &RelPath, path: &RelPath, name: &CStr) -> bool {
+        self.open(parent, dir);
+        self.aside.is_told(self.open.as_ref().map(|(_, fd)| fd.as_fd()), path, name)
+    }
+
+    /// Opens the directory in which an entry is to be looked at, if it is not open.
+    fn open(&mut self, parent: Watch, dir: &RelPath) {
         if self.open.as_ref().is_none_or(|(watch, _)| *watch != parent) {
             self.open = self.watches.open(dir).map(|fd| (parent, fd));
         }
-        self.open.as_ref().map_or(What::Changed, |(_, fd)| made(fd.as_fd(), name))
     }
 
     /// Closes the directory in which an entry was looked at last.

@@ -10,13 +10,14 @@ use crate::batch::Batch;
 use crate::beneath::Root;
 use crate::error::Error;
 use crate::mounts::Mounts;
-use crate::{Detector, Excluded, News, Waker, What};
+use crate::{Detector, Excluded, Hint, News, Waker, What};
 use changes::Changes;
 use rustix::event::PollFlags;
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use treeferry_core::path::RelPath;
 use watches::Watches;
 
 /// Room for the events of one read.
@@ -28,7 +29,8 @@ const OTHER_HALF: Duration = Duration::from_millis(5);
 
 /// Detects changes with inotify(7).
 ///
-/// Limits: of a directory that is mounted at two places below the source, changes are told for one of them.
+/// Limits: of a directory that is mounted at two places below the source, what is excluded at the first is not told for the
+/// second, nor is what is mounted within one of them only.
 /// Directories that may not be read are not watched, which is logged, until their permissions change. After a
 /// directory was renamed, names in it may be told that are excluded only under its new name.
 pub struct Inotify {
@@ -55,13 +57,24 @@ pub fn inotify(root: &Path, excluded: Excluded) -> Result<Inotify, Error> {
 impl Inotify {
     /// Reads once what there is. `None`: there was nothing.
     fn read_once(&mut self, tell: &mut dyn FnMut(News)) -> Result<Option<()>, Error> {
-        for point in self.mounts.changes(&self.changes.watches.root)? {
-            self.changes.mounted(&point, &mut self.batch)?;
+        let mounted = self.mounts.changes(&self.changes.watches.root)?;
+        if mounted.iter().any(|point| self.changes.watches.has_twins_below(point)) {
+            // the first place of a directory that has two may be gone, and with it the watch of both
+            self.tell(tell);
+            self.changes.begin_again()?;
+            tell(News::Lost(
+                "something was mounted or unmounted at or above a directory that is mounted at two places"
+                    .to_owned(),
+            ));
+        } else {
+            for point in mounted {
+                self.changes.mounted(&point, &mut self.batch)?;
+            }
         }
         let length = match rustix::io::read(&self.changes.watches.queue, &mut self.buffer[..]) {
             Ok(length) => length,
             Err(Errno::AGAIN) => {
-                self.batch.tell(tell);
+                self.tell(tell);
                 return Ok(None);
             }
             Err(Errno::INTR) => return Ok(Some(())),
@@ -76,7 +89,7 @@ impl Inotify {
             }
         }
         self.changes.forget_open();
-        self.batch.tell(tell);
+        self.tell(tell);
         result?;
         if std::mem::take(&mut self.changes.overflowed) {
             self.changes.begin_again()?;
@@ -88,6 +101,19 @@ impl Inotify {
             tell(News::Lost(why.to_owned()));
         }
         Ok(Some(()))
+    }
+
+    /// Tells what there is, under each path under which it is seen.
+    fn tell(&mut self, tell: &mut dyn FnMut(News)) {
+        let watches = &self.changes.watches;
+        self.batch.tell(&mut |news| {
+            let also = match &news {
+                News::Hint(hint) => seen_also(watches, hint),
+                _ => Vec::new(),
+            };
+            tell(news);
+            also.into_iter().for_each(|hint| tell(News::Hint(hint)));
+        });
     }
 
     fn wait(&self, timeout: Duration) -> Result<(), Error> {
@@ -124,7 +150,7 @@ impl Detector for Inotify {
                 self.wait(OTHER_HALF)?;
             } else {
                 let result = self.changes.settle(&mut self.batch);
-                self.batch.tell(tell);
+                self.tell(tell);
                 result?;
             }
         }
@@ -133,6 +159,18 @@ impl Detector for Inotify {
 
     fn waker(&self) -> Waker {
         self.waker.clone()
+    }
+}
+
+/// The same as a hint says, of where else that is seen.
+fn seen_also(watches: &Watches, hint: &Hint) -> Vec<Hint> {
+    let of = |path: &RelPath, what: &What| {
+        let all = watches.seen_also(path).into_iter();
+        all.map(|path| Hint { path, what: what.clone() }).collect::<Vec<_>>()
+    };
+    match &hint.what {
+        What::Moved { from, dir } => [from, &hint.path].iter().flat_map(|p| of(p, &whole(*dir))).collect(),
+        what => of(&hint.path, what),
     }
 }
 

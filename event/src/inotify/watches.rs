@@ -12,7 +12,7 @@ use crate::error::Error;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify;
 use std::collections::{HashMap, HashSet};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use treeferry_core::path::RelPath;
 
 /// All watches of a source directory.
@@ -28,6 +28,15 @@ pub(super) struct Watches {
     /// Directories that were not where they were looked for, and whether they have been looked for again since the
     /// last event.
     astray: HashMap<Watch, bool>,
+    /// Directories that are mounted at a second place. The kernel has one watch for both, which is that of the first.
+    twins: Vec<Twin>,
+}
+
+/// The second place of a directory.
+struct Twin {
+    dir: Watch,
+    parent: Watch,
+    name: CString,
 }
 
 /// What came of looking for a directory.
@@ -51,6 +60,7 @@ impl Watches {
             spared: HashSet::new(),
             denied: HashSet::new(),
             astray: HashMap::new(),
+            twins: Vec::new(),
         };
         watches.descend(vec![watches.nodes.root()])?;
         Ok(watches)
@@ -62,6 +72,7 @@ impl Watches {
         self.spared.clear();
         self.denied.clear();
         self.astray.clear();
+        self.twins.clear();
         self.descend(vec![self.nodes.root()])
     }
 
@@ -104,6 +115,9 @@ impl Watches {
         let added = place_in(dir, name).and_then(|fd| add(&self.queue, fd.as_fd()));
         match added {
             Ok(watch) => {
+                if self.is_twin(watch, parent, name)? {
+                    return Ok(Some((watch, Placed::Here)));
+                }
                 let placed = self.place(watch, parent, name);
                 if placed == Placed::Refused && !self.nodes.has(watch) {
                     let _ = inotify::remove_watch(&self.queue, watch);
@@ -122,6 +136,61 @@ impl Watches {
         }
     }
 
+    /// Whether a directory that was found somewhere is at another place too, which only a mount can bring about; if so that
+    /// is noted.
+    fn is_twin(&mut self, dir: Watch, parent: Watch, name: &CStr) -> Result<bool, Error> {
+        let nodes = &self.nodes;
+        if !nodes.has(dir) || nodes.is_detached(dir) || nodes.child(parent, name) == Some(dir) {
+            return Ok(false);
+        }
+        if !matches!(self.reach(dir)?, Reach::At(_)) {
+            // it was renamed
+            return Ok(false);
+        }
+        if !self.twins.iter().any(|t| (t.dir, t.parent, &*t.name) == (dir, parent, name)) {
+            self.twins.push(Twin { dir, parent, name: name.to_owned() });
+        }
+        Ok(true)
+    }
+
+    /// Whether directories that have a second place are at or below this one.
+    pub(super) fn has_twins_below(&self, point: &RelPath) -> bool {
+        self.twins.iter().any(|t| self.nodes.path(t.dir).is_some_and(|dir| point.covers(&dir)))
+    }
+
+    /// Something was mounted or unmounted there: it is the second place of nothing any more.
+    pub(super) fn forget_twin(&mut self, point: &RelPath) {
+        let nodes = &self.nodes;
+        self.twins.retain(|t| nodes.path(t.parent).is_some_and(|dir| dir.child(&t.name) != *point));
+    }
+
+    /// Under which other paths the entry at this one is seen.
+    pub(super) fn seen_also(&self, path: &RelPath) -> Vec<RelPath> {
+        if self.twins.is_empty() {
+            return Vec::new();
+        }
+        let places = self
+            .twins
+            .iter()
+            .filter_map(|t| Some((self.nodes.path(t.dir)?, self.nodes.path(t.parent)?.child(&t.name))));
+        let places: Vec<(RelPath, RelPath)> = places.collect();
+        let mut all = vec![path.clone()];
+        // a second place may lie in a directory that has one itself; nothing is twice in itself
+        for _ in 0..places.len() {
+            let before = all.len();
+            for (first, second) in &places {
+                let there = |p: &RelPath| carried(p, first, second);
+                let more: Vec<RelPath> = all.iter().filter(|p| !second.covers(p)).filter_map(there).collect();
+                all.extend(more.into_iter().filter(|p| !all.contains(p)).collect::<Vec<_>>());
+            }
+            if all.len() == before {
+                break;
+            }
+        }
+        all.remove(0);
+        all
+    }
+
     /// Puts a directory in its place; what was there before is not watched any more.
     pub(super) fn place(&mut self, watch: Watch, parent: Watch, name: &CStr) -> Placed {
         let mut removed = Vec::new();
@@ -138,6 +207,9 @@ impl Watches {
     }
 
     fn forget(&mut self, removed: Vec<Watch>) {
+        if !self.twins.is_empty() {
+            self.twins.retain(|t| !removed.contains(&t.dir) && !removed.contains(&t.parent));
+        }
         for watch in removed {
             self.spared.remove(&watch);
             self.denied.remove(&watch);
@@ -314,4 +386,12 @@ impl Watches {
         }
         Ok(paths)
     }
+}
+
+/// A path at or below one directory as one below another.
+fn carried(path: &RelPath, from: &RelPath, to: &RelPath) -> Option<RelPath> {
+    let rest = path.as_bytes().get(from.as_bytes().len()..).filter(|_| from.covers(path))?;
+    let rest = rest.strip_prefix(b"/").unwrap_or(rest);
+    let parts = [to.as_bytes(), rest];
+    RelPath::new(parts.iter().filter(|p| !p.is_empty()).copied().collect::<Vec<_>>().join(&b'/')).ok()
 }

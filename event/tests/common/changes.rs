@@ -437,3 +437,105 @@ pub fn mounts(start: Start) {
     s.after(|s| run("umount", &[&s.at("a")])).expect("a", What::Tree);
     s.after(|s| fs::write(s.at("a/b/file"), "").unwrap()).expect("a/b/file", What::Changed);
 }
+
+/// A directory of the source is mounted at a second place in it, and unmounted; at either.
+pub fn two_places(start: Start) {
+    if treeferry_kit::caps::own_ids().0 != 0 {
+        eprintln!("left out: only root can prepare this");
+        return;
+    }
+    let run = |program: &str, args: &[&Path]| {
+        assert!(Command::new(program).args(args).status().unwrap().success());
+    };
+    let bind = |s: &Scene, from: &str, to: &str| run("mount", &[Path::new("--bind"), &s.at(from), &s.at(to)]);
+    let make = |at: &Path| {
+        for dir in ["a/sub", "b", "c", "d"] {
+            fs::create_dir_all(at.join(dir)).unwrap();
+        }
+    };
+    let write = |s: &Scene, path: &str| fs::write(s.at(path), "").unwrap();
+    // while changes are followed, and before
+    for early in [false, true] {
+        let mut s = if early {
+            let make = move |at: &Path| {
+                make(at);
+                run("mount", &[Path::new("--bind"), &at.join("a"), &at.join("b")]);
+            };
+            Scene::new(BASES[0], start, everything(), make)
+        } else {
+            Scene::new(BASES[0], start, everything(), make)
+        };
+        let (b, inner, c) = (s.at("b"), s.at("a/sub/inner"), s.at("c"));
+        let _unmounted = (Unmount(&c), Unmount(&inner), Unmount(&b));
+        if !early {
+            s.after(|s| bind(s, "a", "b")).expect("b", What::Tree);
+        }
+        // both places see what is done at either
+        for (n, place) in ["a", "b"].into_iter().enumerate() {
+            let name = |at: &str, sub: &str| format!("{at}/{sub}file{n}");
+            for sub in ["", "sub/"] {
+                s.after(|s| write(s, &name(place, sub)))
+                    .expect(name("a", sub), What::Changed)
+                    .expect(name("b", sub), What::Changed);
+            }
+            let (old, new) = (name(place, ""), name(place, "sub/new-"));
+            s.after(|s| fs::rename(s.at(&old), s.at(&new)).unwrap())
+                .expect_look(name("a", "sub/new-"))
+                .expect_look(name("b", "sub/new-"));
+        }
+        s.after(|s| fs::create_dir(s.at("a/new")).unwrap())
+            .expect("a/new", What::Tree)
+            .expect("b/new", What::Tree);
+        s.after(|s| write(s, "b/new/file"))
+            .expect("a/new/file", What::Changed)
+            .expect("b/new/file", What::Changed);
+        // what lies below what is bound
+        s.after(|s| fs::rename(s.at("d"), s.at("e")).unwrap());
+        let told = s.after(|s| run("umount", &[&s.at("b")]));
+        // early, it may have been come by before the other place
+        if !early || !told.is_lost() {
+            told.expect_look("b");
+        }
+        for path in ["a/after", "a/sub/after", "a/new/after", "b/after", "e/after"] {
+            s.after(|s| write(s, path)).expect(path, What::Changed);
+        }
+        // in itself
+        s.after(|s| fs::create_dir(s.at("a/sub/inner")).unwrap());
+        s.after(|s| bind(s, "a", "a/sub/inner")).expect("a/sub/inner", What::Tree);
+        s.after(|s| write(s, "a/sub/x"))
+            .expect("a/sub/x", What::Changed)
+            .expect("a/sub/inner/sub/x", What::Changed);
+        s.after(|s| run("umount", &[&s.at("a/sub/inner")]));
+        s.after(|s| write(s, "a/sub/y")).expect("a/sub/y", What::Changed);
+    }
+}
+
+/// Something from elsewhere is mounted at two places, and the first of them is unmounted.
+pub fn first_of_two_places(start: Start) {
+    if treeferry_kit::caps::own_ids().0 != 0 {
+        eprintln!("left out: only root can prepare this");
+        return;
+    }
+    let other = Mount::sized(FsKind::Tmpfs, 1 << 20, None).unwrap();
+    fs::create_dir(other.path().join("dir")).unwrap();
+    let mut s = Scene::new(BASES[0], start, everything(), |at| {
+        fs::create_dir(at.join("a")).unwrap();
+        fs::create_dir(at.join("b")).unwrap();
+    });
+    let run = |program: &str, args: &[&Path]| {
+        assert!(Command::new(program).args(args).status().unwrap().success());
+    };
+    let (a, b) = (s.at("a"), s.at("b"));
+    let _unmounted = (Unmount(&a), Unmount(&b));
+    for at in ["a", "b"] {
+        s.after(|s| run("mount", &[Path::new("--bind"), other.path(), &s.at(at)]));
+    }
+    s.after(|s| fs::write(s.at("a/dir/file"), "").unwrap())
+        .expect("a/dir/file", What::Changed)
+        .expect("b/dir/file", What::Changed);
+    s.after(|s| run("umount", &[&s.at("a")]));
+    s.after(|s| fs::write(s.at("b/dir/file2"), "").unwrap()).expect("b/dir/file2", What::Changed);
+    s.after(|s| fs::write(s.at("a/file"), "").unwrap()).expect("a/file", What::Changed);
+    s.after(|s| run("umount", &[&s.at("b")]));
+    s.after(|s| fs::write(s.at("b/file"), "").unwrap()).expect("b/file", What::Changed);
+}

@@ -17,7 +17,7 @@ use super::diary::Diary;
 use super::walks::{self, Ground};
 use super::{Wish, audit};
 use crate::args::daemon::host;
-use crate::cluster::{absolute, connect};
+use crate::cluster::{absolute, connect, whole};
 use crate::events::{self, Teller, Watched};
 use crate::job::Request;
 use crate::metering;
@@ -221,7 +221,8 @@ pub fn run(
 /// The mirror of these two directories, if there is one; else a new name for it.
 fn find(node: &Node, spec: &JobSpec) -> Result<JobId, LedgerError> {
     for id in node.mirrors()? {
-        if node.mirror(id)?.is_some_and(|r| (&r.spec.src, &r.spec.dst) == (&spec.src, &spec.dst)) {
+        let is = |r: &JobSpec| (whole(&r.src), whole(&r.dst)) == (whole(&spec.src), whole(&spec.dst));
+        if node.mirror(id)?.is_some_and(|r| is(&r.spec)) {
             return Ok(id);
         }
     }
