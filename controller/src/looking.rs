@@ -254,6 +254,16 @@ impl Open {
         self.engine.cancel();
         self.pool.take().into_iter().for_each(Pool::join);
     }
+
+    /// The same where this process goes on: errands that were cut short are settled at the broker, which would give it fewer
+    /// and fewer others. Whoever keeps the mirror, if anybody does, sends them again.
+    fn end_and_settle(self) {
+        let hands = Arc::clone(&self.hands);
+        self.end();
+        for (_, d) in std::mem::take(&mut *lock(&hands.doing)) {
+            d.letter.into_iter().for_each(Letter::done);
+        }
+    }
 }
 
 /// The thread that takes errands.
@@ -346,7 +356,7 @@ impl Service {
         };
         if self.mirrors.get(&errand.mirror).is_none_or(stale) {
             if let Some((_, Ok(old))) = self.mirrors.remove(&errand.mirror) {
-                old.end();
+                old.end_and_settle();
             }
             let opened = self.open(errand.mirror);
             let mut refused = lock(&self.refused);
@@ -450,7 +460,7 @@ impl Service {
         for id in gone {
             lock(&self.refused).remove(&id);
             if let Some((_, Ok(open))) = self.mirrors.remove(&id) {
-                open.end();
+                open.end_and_settle();
             }
         }
     }

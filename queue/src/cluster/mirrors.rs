@@ -181,9 +181,11 @@ impl Node {
         }))
     }
 
-    /// Registers a mirror, or changes what was asked for.
-    pub fn put_mirror(&self, id: JobId, record: &JobRecord) -> Res<()> {
-        let fields = record.fields();
+    /// Registers a mirror, or changes what was asked for, with more that is kept of it, all at once.
+    pub fn put_mirror(&self, id: JobId, record: &JobRecord, more: Vec<(String, Vec<u8>)>) -> Res<()> {
+        let record = record.fields();
+        let fields: Vec<(String, Vec<u8>)> =
+            record.into_iter().map(|(k, v)| (k.to_owned(), v)).chain(more).collect();
         self.rt.block_on(self.shared.ledger.stubborn(|mut c| {
             let fields = fields.clone();
             async move {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use treeferry_core::{Counters, JobId, RelPath, Work, escape};
-use treeferry_mirror::Continuity;
+use treeferry_mirror::{Continuity, Pending, Sign};
 use treeferry_queue::mirrors::Letter;
 use treeferry_queue::{JobRecord, LedgerError, Node};
 use treeferry_worker::Job;
@@ -64,7 +64,7 @@ impl Kept {
         let json = |k: &str| fields.get(k).and_then(|b| serde_json::from_slice::<Value>(b).ok());
         let number = |k: &str| json(k).and_then(|v| v.as_u64()).unwrap_or(0);
         let heard = fields.get(HEARD).and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
-        let path = |p: &Value| RelPath::new(escape::unescape(p.as_str()?)).ok();
+        let path = |p: &Value| path_of(p.as_str()?);
         let paths = |k: &str| match json(k) {
             Some(Value::Array(all)) => Some(all.iter().filter_map(path).collect()),
             Some(_) => None,
@@ -93,9 +93,40 @@ impl Kept {
         self.same.unwrap_or(now_ms.max(self.last.saturating_add(1)))
     }
 
+    /// What whoever goes on with it has to do, and to leave to the next if that is not done.
+    pub fn take_up(&self, book: &Book, pending: &mut Pending) {
+        let now = Instant::now();
+        let told = pending.told_up_to();
+        for path in &self.failing {
+            pending.failed(now, path.clone(), "it failed when another process kept this mirror".to_owned());
+            // at once, and named again if it still does
+            pending.sign(now, path.clone(), Sign::Tree);
+        }
+        let posted = self.posted.iter().flatten();
+        posted.clone().for_each(|path| pending.sign(now, path.clone(), Sign::Tree));
+        book.keep(told, Undone::Posted(posted.cloned().collect()));
+        if self.lost() {
+            book.lost(told);
+            pending.lost();
+        }
+    }
+
     /// Changes had been missed, and not everything was walked since.
     pub fn lost(&self) -> bool {
         self.lost || self.posted.is_none()
+    }
+}
+
+/// What a ledger that has lost all else must not do without: all is to be walked, and names of files are not known.
+pub fn not_walked() -> Vec<(String, Vec<u8>)> {
+    vec![(super::WALKED.to_owned(), b"0".to_vec()), (LOST.to_owned(), b"1".to_vec())]
+}
+
+/// A path as it was written by its `Display`, of SRC itself `.`.
+fn path_of(text: &str) -> Option<RelPath> {
+    match text {
+        "." => Some(RelPath::root()),
+        text => RelPath::new(escape::unescape(text)).ok(),
     }
 }
 
@@ -130,6 +161,8 @@ struct Sent {
     at: Instant,
     /// Somebody had it who cannot do it: it is with nobody.
     refused: bool,
+    /// How often it was sent again and nothing was heard of it.
+    times: u32,
 }
 
 /// What is not done before everything is that was told by then.
@@ -221,7 +254,7 @@ impl Book {
 
     /// An errand was sent.
     pub fn sent(&self, ticket: u64, work: &Work) {
-        let sent = Sent { work: work.clone(), at: Instant::now(), refused: false };
+        let sent = Sent { work: work.clone(), at: Instant::now(), refused: false, times: 0 };
         self.state().errands.insert(ticket, sent);
     }
 
@@ -240,7 +273,7 @@ impl Book {
         let mut s = self.state();
         for t in tickets {
             if let Some(sent) = s.errands.get_mut(t) {
-                sent.at = Instant::now();
+                (sent.at, sent.times) = (Instant::now(), 0);
             }
         }
     }
@@ -257,14 +290,16 @@ impl Book {
         self.state().errands.values().any(|s| !s.refused && s.at.elapsed() > patience)
     }
 
-    /// Errands that were refused so long ago, or of which nothing was heard for so long; they count as sent anew.
-    pub fn unanswered(&self, refused: Duration, silent: Duration) -> Vec<(u64, Work)> {
+    /// Errands that were refused so long ago, or of which nothing was heard for so long, which depends on how often they were
+    /// sent again already; they count as sent anew.
+    pub fn unanswered(&self, refused: Duration, silent: impl Fn(u32) -> Duration) -> Vec<(u64, Work)> {
         let mut s = self.state();
-        let is_due = |s: &Sent| s.at.elapsed() > if s.refused { refused } else { silent };
+        let is_due = |s: &Sent| s.at.elapsed() > if s.refused { refused } else { silent(s.times) };
         s.errands
             .iter_mut()
             .filter(|(_, s)| is_due(s))
             .map(|(ticket, s)| {
+                s.times += u32::from(!s.refused);
                 (s.at, s.refused) = (Instant::now(), false);
                 (*ticket, s.work.clone())
             })
@@ -437,6 +472,28 @@ mod tests {
     }
 
     #[test]
+    fn a_keeper_that_ends_early_leaves_the_next_what_it_was_left() {
+        let path = |s: &str| path_of(s).unwrap();
+        let left = Kept {
+            failing: vec![path("f"), path(".")],
+            posted: Some(vec![path("p"), path(".")]),
+            lost: true,
+            ..kept(Some(7))
+        };
+        let book = Book::new(1, Vec::new(), &left, true);
+        let mut pending = Pending::resumed(treeferry_mirror::Timing::default(), 1000);
+        left.take_up(&book, &mut pending);
+        assert_eq!(pending.done_before(), 1000);
+        let failing = pending.failing(9).into_iter().map(|(p, _)| p);
+        let fields: HashMap<_, _> = book.fields(1000, Some(1000), true, failing).into_iter().collect();
+        let read = |k: &str| serde_json::from_slice::<Value>(&fields[k]).unwrap();
+        assert_eq!(read(FAILING), json!([".", "f"]));
+        assert_eq!(read(POSTED), json!(["p", "."]));
+        assert_eq!(read(LOST), json!(1));
+        assert!(read(POSTED).as_array().unwrap().iter().all(|p| path_of(p.as_str().unwrap()).is_some()));
+    }
+
+    #[test]
     fn what_was_missed_is_until_everything_that_was_told_by_then_is_done() {
         let book = Book::new(1, Vec::new(), &kept(None), false);
         assert_eq!(field(&book, 5, LOST), json!(0));
@@ -453,10 +510,11 @@ mod tests {
         let (no_time, long) = (Duration::ZERO, Duration::from_secs(3600));
         book.sent(1, &work());
         book.sent(2, &work());
-        assert!(book.unanswered(no_time, long).is_empty());
+        assert!(book.unanswered(no_time, |_| long).is_empty());
         book.refused(2);
         let sent = |refused, silent| {
-            let mut all: Vec<u64> = book.unanswered(refused, silent).into_iter().map(|(t, _)| t).collect();
+            let mut all: Vec<u64> =
+                book.unanswered(refused, |_| silent).into_iter().map(|(t, _)| t).collect();
             all.sort_unstable();
             all
         };
@@ -466,6 +524,10 @@ mod tests {
         assert_eq!(sent(long, no_time), [1, 2]);
         book.settled(1);
         assert_eq!(sent(long, no_time), [2]);
+        let patient = |times| if times < 2 { no_time } else { long };
+        assert!(book.unanswered(long, patient).is_empty(), "it was sent twice");
+        book.busy(&[2]);
+        assert_eq!(book.unanswered(long, patient).len(), 1);
     }
 
     #[test]

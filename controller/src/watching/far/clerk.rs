@@ -1,7 +1,7 @@
 //! The thread beside the keeper of a mirror that writes ticks, and how the mirror stands, into the ledger; that acknowledges what
 //! is done, and sends again what nobody has answered.
 
-use super::book::Book;
+use super::book::{self, Book};
 use super::errands::Errands;
 use super::{REPORT, TICK};
 use crate::nearby;
@@ -24,8 +24,9 @@ const WRITE: Duration = Duration::from_millis(500);
 /// An errand of which nothing was heard for so long is sent again, if it is not waiting at the broker: it, or its end, was
 /// lost with a worker or with the broker, which keeps neither on disk. Who works on one says so each second.
 const SILENCE: Duration = Duration::from_secs(5);
-/// It is sent again also where others wait at the broker, after so long.
+/// It is sent again also where others wait at the broker, after so long, and twice as long each time, so often.
 const LONG_SILENCE: Duration = Duration::from_secs(60);
+const MOST_DOUBLED: u32 = 10;
 /// One that was refused is sent to somebody else after this.
 const REFUSED: Duration = Duration::from_secs(1);
 
@@ -39,9 +40,9 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Writes it.
-    pub fn enter(&self, node: &Node, id: JobId) -> Result<(), LedgerError> {
-        node.put_mirror(id, &self.record).and_then(|()| node.note_mirror(id, &self.fields))
+    /// Writes it, with more. All at once: who works for the mirror, or keeps it next, goes by all of it.
+    pub fn enter(&self, node: &Node, id: JobId, more: Vec<(String, Vec<u8>)>) -> Result<(), LedgerError> {
+        node.put_mirror(id, &self.record, self.fields.iter().cloned().chain(more).collect())
     }
 }
 
@@ -63,13 +64,25 @@ pub struct Clerk {
 impl Clerk {
     /// Until the mirror is told to stop.
     pub fn run(&self) {
-        let (mut wrote, mut away) = (None::<Instant>, false);
+        let (mut wrote, mut away, mut displaced) = (None::<Instant>, false, false);
         loop {
             let last = self.stop.is_set();
             let idle = self.desk.pending().is_idle();
             let tick = Tick { life: self.book.life, moment: self.desk.moment() };
             let mut fields = vec![(TICK.to_owned(), tick.to_string().into_bytes())];
             let all = last || wrote.is_none_or(|at| at.elapsed() >= WRITE);
+            if all && let Ok(Some(other)) = self.node.keep_mirror(self.id, &self.who) {
+                self.desk.abort(&format!("{other} keeps this mirror now"));
+                displaced = true;
+            }
+            if displaced {
+                // what is in the ledger is another's by now
+                if last {
+                    return;
+                }
+                std::thread::sleep(TICKS.1);
+                continue;
+            }
             let mut done_before = 0;
             if all {
                 let pending = self.desk.pending();
@@ -98,15 +111,12 @@ impl Clerk {
                 }
                 Err(_) => {}
             }
-            if all {
-                if let Ok(Some(other)) = self.node.keep_mirror(self.id, &self.who) {
-                    self.desk.abort(&format!("{other} keeps this mirror now"));
-                }
-                self.enter_again();
-                self.send_again();
-            }
             if last {
                 return;
+            }
+            if all {
+                self.enter_again();
+                self.send_again();
             }
             std::thread::sleep(if idle { TICKS.1 } else { TICKS.0 });
         }
@@ -124,20 +134,24 @@ impl Clerk {
         self.book.lost(pending.told_up_to());
         pending.lost();
         drop(pending);
-        self.desk.ring();
-        if let Err(e) = self.entry.enter(&self.node, self.id) {
+        if let Err(e) = self.entry.enter(&self.node, self.id, book::not_walked()) {
             tracing::warn!("this mirror cannot be entered into the ledger: {e}");
         }
+        self.desk.ring();
     }
 
     /// Sends errands again that nobody does.
     fn send_again(&self) {
-        let patience = match self.book.is_silent(SILENCE) {
-            // else they may simply wait for somebody
-            true if self.node.waiting_in(mirrors::LOOKS) == Some(0) => SILENCE,
-            _ => LONG_SILENCE,
+        let waiting = match self.book.is_silent(SILENCE) {
+            true => self.node.waiting_in(mirrors::LOOKS),
+            false => None,
         };
-        let unanswered = self.book.unanswered(REFUSED, patience);
+        let unanswered = self.book.unanswered(REFUSED, |times| match waiting {
+            Some(0) => SILENCE,
+            // they may simply wait for somebody, and all that was sent would wait too
+            Some(_) => LONG_SILENCE * 2u32.pow(times.min(MOST_DOUBLED)),
+            None => Duration::MAX,
+        });
         if unanswered.is_empty() {
             return;
         }

@@ -103,9 +103,8 @@ pub fn run(
         record: record.clone(),
         fields: vec![(DETECT.to_owned(), detect), (book::ROOTS.to_owned(), job.roots_text().into_bytes())],
     };
-    let walked = [(WALKED.to_owned(), if again { b"1".to_vec() } else { b"0".to_vec() })];
-    let entered = entry.enter(&node, id).and_then(|()| node.note_mirror(id, &walked));
-    entered.map_err(|e| unreachable(&e))?;
+    let walked = (WALKED.to_owned(), if again { b"1".to_vec() } else { b"0".to_vec() });
+    entry.enter(&node, id, vec![walked]).map_err(|e| unreachable(&e))?;
 
     let pending = match again {
         true => resumed(wish.timing, kept.complete_up_to),
@@ -128,14 +127,7 @@ pub fn run(
     events::put(node.outbox(), events::job_began(id, &spec));
     if again {
         let mut pending = desk.pending();
-        // what failed is tried at once, and named again if it still does
-        for path in kept.failing.iter().chain(kept.posted.iter().flatten()) {
-            pending.sign(Instant::now(), path.clone(), treeferry_mirror::Sign::Tree);
-        }
-        if kept.lost() {
-            book.lost(pending.told_up_to());
-            pending.lost();
-        }
+        kept.take_up(&book, &mut pending);
     }
     tracing::info!(mirror = %id, resumed = again, "mirror begun");
     let mut diary = Diary::open(wish.diary.as_ref(), id, &spec);
