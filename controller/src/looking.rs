@@ -31,8 +31,8 @@ const TELL: Duration = Duration::from_secs(1);
 const OPEN_AGAIN: Duration = Duration::from_secs(5);
 /// Errands that are here at once, for each thread: until the broker has heard of the end of one, there are others.
 const AHEAD: usize = 4;
-/// Whether a mirror is still one is asked so often.
-const ASK: Duration = Duration::from_secs(30);
+/// Whether a mirror is still one, and of the same wish, is asked so often.
+const ASK: Duration = Duration::from_secs(10);
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
@@ -168,9 +168,32 @@ struct Hands {
 struct Doing {
     life: u64,
     ticket: u64,
-    /// `None`: it was acknowledged before its end.
-    letter: Option<Letter>,
+    errand: Held,
     since: Instant,
+}
+
+/// An errand that is being done.
+enum Held {
+    /// It is acknowledged at its end.
+    Letter(Letter),
+    /// What took so long was acknowledged before; what it says.
+    Acknowledged(Vec<u8>),
+}
+
+impl Held {
+    fn acknowledge(&mut self) {
+        let body = match self {
+            Held::Letter(letter) => letter.body.clone(),
+            Held::Acknowledged(_) => return,
+        };
+        std::mem::replace(self, Held::Acknowledged(body)).done();
+    }
+
+    fn done(self) {
+        if let Held::Letter(letter) = self {
+            letter.done();
+        }
+    }
 }
 
 /// What workers say.
@@ -197,7 +220,7 @@ impl Mirrored for Ear {
         // to wait until the broker has it would make each look as slow as its disk. If it gets lost, with this process or
         // with the broker, whoever keeps the mirror hears nothing of the errand, sends it again, and is answered then
         drop(self.0.voice.say(found, false));
-        d.letter.into_iter().for_each(Letter::done);
+        d.errand.done();
     }
 
     fn moved(&self, _: &RelPath) {
@@ -255,13 +278,17 @@ impl Open {
         self.pool.take().into_iter().for_each(Pool::join);
     }
 
-    /// The same where this process goes on: errands that were cut short are settled at the broker, which would give it fewer
-    /// and fewer others. Whoever keeps the mirror, if anybody does, sends them again.
-    fn end_and_settle(self) {
+    /// The same where this process goes on: errands that were cut short go back to the broker, also those of a keeper that is
+    /// gone, for what was begun has left its mark on the times of directories. (Those that are kept here would count among
+    /// those that this process has at a time, for as long as it lives.)
+    fn end_and_give_back(self, outgoing: &Outgoing) {
         let hands = Arc::clone(&self.hands);
         self.end();
         for (_, d) in std::mem::take(&mut *lock(&hands.doing)) {
-            d.letter.into_iter().for_each(Letter::done);
+            match d.errand {
+                Held::Letter(letter) => letter.give_back(),
+                Held::Acknowledged(body) => drop(outgoing.send(mirrors::LOOKS, body, false)),
+            }
         }
     }
 }
@@ -356,7 +383,7 @@ impl Service {
         };
         if self.mirrors.get(&errand.mirror).is_none_or(stale) {
             if let Some((_, Ok(old))) = self.mirrors.remove(&errand.mirror) {
-                old.end_and_settle();
+                old.end_and_give_back(&self.outgoing);
             }
             let opened = self.open(errand.mirror);
             let mut refused = lock(&self.refused);
@@ -385,7 +412,7 @@ impl Service {
             _ => return letter.done(),
         };
         open.hands.known.store(names_are_known, Relaxed);
-        let doing = Doing { life, ticket, letter: Some(letter), since: Instant::now() };
+        let doing = Doing { life, ticket, errand: Held::Letter(letter), since: Instant::now() };
         lock(&open.hands.doing).insert(ours, doing);
         open.engine.begin(NewTask::new(None, work));
     }
@@ -438,7 +465,7 @@ impl Service {
                 long.entry(d.life).or_default().push(d.ticket);
                 if d.since.elapsed() > self.acknowledge_after {
                     // before the broker takes us for dead: whoever keeps the mirror sends it again if we fall silent
-                    d.letter.take().into_iter().for_each(Letter::done);
+                    d.errand.acknowledge();
                 }
             }
             found.extend(long.into_iter().map(|(life, tickets)| Finding::Busy { life, tickets }));
@@ -453,14 +480,22 @@ impl Service {
         }
     }
 
-    /// Closes mirrors that are not kept any more.
+    /// Closes mirrors that are not kept any more, or for which something else is asked now: if all that is here is of the old
+    /// wish, no errand comes that would tell of the new one.
     fn forget(&mut self) {
         let Ok(all) = self.node.mirrors() else { return };
-        let gone: Vec<JobId> = self.mirrors.keys().filter(|id| !all.contains(id)).copied().collect();
+        let is_old = |open: &Open, id: JobId| {
+            self.node.mirror_wish(id).is_ok_and(|w| w.is_some_and(|w| w > open.wish))
+        };
+        let is_gone = |id: &JobId, m: &Result<Open, String>| {
+            !all.contains(id) || m.as_ref().is_ok_and(|open| is_old(open, *id))
+        };
+        let gone = self.mirrors.iter().filter(|(id, (_, m))| is_gone(id, m));
+        let gone: Vec<JobId> = gone.map(|(id, _)| *id).collect();
         for id in gone {
             lock(&self.refused).remove(&id);
             if let Some((_, Ok(open))) = self.mirrors.remove(&id) {
-                open.end_and_settle();
+                open.end_and_give_back(&self.outgoing);
             }
         }
     }

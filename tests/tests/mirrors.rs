@@ -389,6 +389,39 @@ fn a_mirror_that_no_worker_can_look_after_is_in_nobodys_way() {
 }
 
 #[test]
+fn a_worker_that_is_full_of_what_was_asked_for_before_turns_to_what_is_asked_for_now() {
+    let mut c = Cluster::start(0, 1);
+    // of one thread, which has four errands at a time
+    c.worker("w0", 1);
+    c.agent("a0", &["--detect", "inotify"]);
+    let c = RefCell::new(c);
+    let s = Scratch::disk();
+    for n in 0..4 {
+        s.src().file(&format!("d{n}/f"), "f");
+    }
+    let slow = Mirror::start(&s, &c, "--bwlimit 64K");
+    slow.catch_up();
+    for n in 0..4 {
+        // it would take almost an hour
+        s.src().file(&format!("d{n}/f"), vec![b'x'; 50 << 20]);
+    }
+    slow.until("it has begun", || slow.number("busy") >= 4);
+    slow.stop().expect(20);
+    let fast = Mirror::start(&s, &c, "");
+    fast.catch_up();
+    fast.until("what was begun before is given up", || leftovers(&s.at("dst")).is_empty());
+    let changed = |side: &str, n| fs::metadata(s.at(&format!("{side}/d{n}"))).unwrap().modified().unwrap();
+    fast.until("and has left no mark", || (0..4).all(|n| changed("src", n) == changed("dst", n)));
+    fast.assert_same();
+    // and has no fewer at a time than before
+    for n in 0..8 {
+        s.src().file(&format!("d{n}/g"), "g");
+    }
+    fast.assert_same();
+    fast.stop().expect(0);
+}
+
+#[test]
 fn a_ledger_that_has_lost_everything_is_told_of_the_mirror_again() {
     let c = cluster(&[("a0", &["--detect", "inotify"])]);
     let nothing = c.borrow().services.remember();

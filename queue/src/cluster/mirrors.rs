@@ -55,6 +55,11 @@ impl Letter {
     pub fn done(self) {
         self.rt.spawn(async move { self.slip.ack().await });
     }
+
+    /// The broker gives it to somebody again, at once.
+    pub fn give_back(self) {
+        self.rt.spawn(async move { self.slip.give_back().await });
+    }
 }
 
 /// What comes by a line.
