@@ -1,6 +1,8 @@
 //! What stands at the target in the way of something else: every type of entry against every other.
 
-use std::process::Command;
+mod checks;
+
+use checks::Immutable;
 use treeferry_kit::oracle::{self, Class, Options, snapshot};
 use treeferry_tests::{Plant, Run, Scratch, args, sync};
 
@@ -135,27 +137,6 @@ fn names_of_a_group_take_the_place_of_anything_too() {
     assert_eq!(s.dst().read("FullDir/in"), "old");
     run(&s, "--delete").expect(0);
     s.assert_same();
-}
-
-/// Makes an entry immutable until it is dropped.
-struct Immutable(std::path::PathBuf);
-
-impl Immutable {
-    fn new(path: std::path::PathBuf) -> Immutable {
-        chattr("+i", &path);
-        Immutable(path)
-    }
-}
-
-impl Drop for Immutable {
-    fn drop(&mut self) {
-        chattr("-i", &self.0);
-    }
-}
-
-fn chattr(change: &str, path: &std::path::Path) {
-    let status = Command::new("chattr").arg(change).arg(path).status().expect("chattr runs");
-    assert!(status.success(), "chattr {change} {}: is it on ext4?", path.display());
 }
 
 #[test]

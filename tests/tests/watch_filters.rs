@@ -2,8 +2,8 @@
 
 mod checks;
 
-use checks::is_root;
 use checks::mirror::Mirror;
+use checks::{Immutable, is_root};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use treeferry_tests::Scratch;
@@ -151,27 +151,6 @@ fn a_directory_below_which_the_filter_says_the_same_is_renamed_and_not_copied() 
             assert!(r.count("copied_files") <= 400, "{r}");
         }
     }
-}
-
-/// Removes the attribute again, so that the scratch directory can go.
-struct Immutable(std::path::PathBuf);
-
-impl Immutable {
-    fn new(path: std::path::PathBuf) -> Immutable {
-        chattr("+i", &path);
-        Immutable(path)
-    }
-}
-
-impl Drop for Immutable {
-    fn drop(&mut self) {
-        chattr("-i", &self.0);
-    }
-}
-
-fn chattr(change: &str, path: &std::path::Path) {
-    let status = std::process::Command::new("chattr").arg(change).arg(path).status().expect("chattr runs");
-    assert!(status.success(), "chattr {change} {}: is it on ext4?", path.display());
 }
 
 #[test]

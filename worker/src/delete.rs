@@ -22,6 +22,14 @@ use treeferry_fs::{AsFd, BorrowedFd, Kind, OwnedFd, attr, entry};
 /// Names in one remove task; up to as many are removed on the spot.
 pub(crate) const BATCH_NAMES: usize = 512;
 
+/// Whether an entry that was listed is a directory; a file system that does not say so in a listing is asked.
+pub(crate) fn is_dir_there(d: BorrowedFd<'_>, name: &CStr, listed: Kind) -> bool {
+    match listed {
+        Kind::Unknown => stat(d, name).is_ok_and(|m| m.kind == Kind::Dir),
+        k => k == Kind::Dir,
+    }
+}
+
 impl Worker {
     /// Runs a task that removes a directory with what is in it. A chain of directories that hold nothing but the
     /// next is gone down in one task: a task for each would keep its whole path until the end of the chain.
@@ -84,10 +92,7 @@ impl Worker {
             out.children.push(NewTask::new(Some(j), work));
         };
         let r = lister.list(fd.as_fd(), |name, _, k| {
-            let is_dir = match k {
-                Kind::Unknown => stat(fd.as_fd(), name).is_ok_and(|m| m.kind == Kind::Dir),
-                k => k == Kind::Dir,
-            };
+            let is_dir = is_dir_there(fd.as_fd(), name, k);
             if self.job.is_protected(path, name, is_dir) || self.is_of_live_run(fd.as_fd(), name) {
                 return true;
             }
@@ -337,10 +342,7 @@ impl Worker {
             let mut held = false;
             let job = Arc::clone(&self.job);
             let listed = self.dst_lister.list(fd.as_fd(), |name, _, k| {
-                let is_dir = match k {
-                    Kind::Unknown => stat(fd.as_fd(), name).is_ok_and(|m| m.kind == Kind::Dir),
-                    k => k == Kind::Dir,
-                };
+                let is_dir = is_dir_there(fd.as_fd(), name, k);
                 held = job.is_protected(&dir, name, is_dir);
                 if is_dir && !held {
                     dirs.push(dir.child(name));
@@ -366,10 +368,7 @@ impl Worker {
             let (mut empty, mut more) = (true, false);
             let job = Arc::clone(&self.job);
             let listed = self.dst_lister.list(fd.as_fd(), |name, _, k| {
-                let is_dir = match k {
-                    Kind::Unknown => stat(fd.as_fd(), name).is_ok_and(|m| m.kind == Kind::Dir),
-                    k => k == Kind::Dir,
-                };
+                let is_dir = is_dir_there(fd.as_fd(), name, k);
                 empty = false;
                 match job.is_protected(&dir, name, is_dir) {
                     true => {}

@@ -1,7 +1,7 @@
 //! Looking at single paths, for a mirror: whatever an event said, what counts is what is there now.
 
 use crate::compare::looks_unchanged;
-use crate::delete::source_lost;
+use crate::delete::{is_dir_there, source_lost};
 use crate::dir::Dir;
 use crate::mirror::Mirror;
 use crate::reconcile::Source;
@@ -9,7 +9,7 @@ use crate::trouble::{On, Res, Trouble, Verdict};
 use crate::worker::Worker;
 use std::ffi::CStr;
 use treeferry_core::{Item, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work};
-use treeferry_fs::meta::{fstat, stat, stat_if_there};
+use treeferry_fs::meta::{fstat, stat_if_there};
 use treeferry_fs::{AsFd, Kind, Meta, OwnedFd, Root, attr, entry};
 
 /// How often the times of a directory are set before somebody else is to look at it again.
@@ -328,10 +328,7 @@ impl Worker {
             let fd = target.open_dir(old.as_bytes()).dst()?;
             let mut alike = true;
             let listed = self.dst_lister.list(fd.as_fd(), |name, _, k| {
-                let is_dir = match k {
-                    Kind::Unknown => stat(fd.as_fd(), name).is_ok_and(|m| m.kind == Kind::Dir),
-                    k => k == Kind::Dir,
-                };
+                let is_dir = is_dir_there(fd.as_fd(), name, k);
                 let is_out = job.filter.excludes(&old, name, is_dir);
                 alike = is_out == job.filter.excludes(&new, name, is_dir);
                 if is_dir && !is_out {

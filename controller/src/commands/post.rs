@@ -34,8 +34,8 @@ const AT_ONCE: usize = 4096;
 /// is looked at, with all that is below it if it is a directory, and the target is made what the source is then. It may
 /// be gone, too. With a cluster it is told by RabbitMQ; without, the mirrors of the same user on this machine are told.
 ///
-/// A path that is below the SRC of no mirror is named, and so is a mirror on this machine that does not answer, and the exit code is 23 then; so it is with --wait where a path, or one
-/// below or above it, cannot be mirrored.
+/// A path that is below the SRC of no mirror is named, and so is a mirror on this machine that does not answer, and the exit
+/// code is 23 then; so it is with --wait where a path, or one below or above it, cannot be mirrored.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What is to be looked at

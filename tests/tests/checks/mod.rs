@@ -85,3 +85,25 @@ pub fn leftovers(root: &Path) -> Vec<PathBuf> {
     };
     entries(root).into_keys().filter(is_ours).collect()
 }
+
+/// Makes an entry immutable until it is dropped.
+pub struct Immutable(PathBuf);
+
+impl Immutable {
+    /// On ext4, as root.
+    pub fn new(path: PathBuf) -> Immutable {
+        chattr("+i", &path);
+        Immutable(path)
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        chattr("-i", &self.0);
+    }
+}
+
+fn chattr(change: &str, path: &Path) {
+    let status = std::process::Command::new("chattr").arg(change).arg(path).status().expect("chattr runs");
+    assert!(status.success(), "chattr {change} {}: is it on ext4?", path.display());
+}
