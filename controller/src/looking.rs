@@ -5,8 +5,11 @@
 //! next. If its end gets lost, whoever keeps the mirror misses it, and sends the errand again. Nothing is lost by that:
 //! whoever looks makes the target what the source is then.
 
+mod names;
+
 use crate::events::{self, Teller};
 use crate::links::linker;
+pub use names::Book;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,14 +17,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use treeferry_core::event::EventKind;
 use treeferry_core::wire::{self, MessageKind};
-use treeferry_core::{
-    Change, Counters, Event, Failure, GroupKey, JobId, NewTask, Notice, Pass, RelPath, Stop, Work,
-};
+use treeferry_core::{Change, Counters, Event, Failure, JobId, NewTask, Notice, Pass, RelPath, Stop, Work};
 use treeferry_fs::Limits;
 use treeferry_mirror::{Errand, Finding, News};
-use treeferry_queue::mirrors::{self, Letter, Names, Outgoing, Sent};
+use treeferry_queue::mirrors::{self, Letter, Outgoing, Sent};
 use treeferry_queue::{Engine, Node, Refusal};
-use treeferry_worker::{Context, Job, Member, Mirrored, NameBook, Pool, PoolSize, Reporter, Search};
+use treeferry_worker::{Context, Job, Member, Mirrored, Pool, PoolSize, Reporter};
 
 /// How long an errand is waited for before it is looked around.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -91,67 +92,6 @@ impl Mirrored for Walker {
 
     fn walks_a_part(&self) -> bool {
         self.part
-    }
-}
-
-/// The names of files of a mirror, in the ledger.
-pub struct Book(pub Names);
-
-impl NameBook for Book {
-    fn note(&self, key: GroupKey, path: RelPath) {
-        self.0.note(key, path, false);
-    }
-
-    fn note_single(&self, key: GroupKey, path: RelPath) {
-        self.0.note(key, path, true);
-    }
-
-    fn search(&self, key: GroupKey, nlink: u32, say: &mut dyn FnMut(Search) -> bool) {
-        let last = |word: &str| {
-            let (n, what) = word.split_once(':')?;
-            let what = match what {
-                "soon" => Search::Soon,
-                "everywhere" => Search::Everywhere,
-                _ => Search::No,
-            };
-            Some((n.parse().ok()?, what))
-        };
-        let next = Search::next(self.0.mark(key).as_deref().and_then(last), nlink);
-        let what = match next {
-            Search::Soon => "soon",
-            Search::Everywhere => "everywhere",
-            Search::No => "no",
-        };
-        if say(next) {
-            self.0.put_mark(key, &format!("{nlink}:{what}"));
-        }
-    }
-
-    fn others(&self, key: GroupKey, but: &RelPath) -> Vec<RelPath> {
-        let mut names = self.0.of(key);
-        names.sort();
-        names.dedup();
-        names.retain(|p| p != but);
-        names
-    }
-
-    fn forget(&self, key: GroupKey, path: &RelPath) {
-        self.0.forget(key, path);
-    }
-
-    fn noted_for(&self, path: &RelPath, likely: bool) -> Option<GroupKey> {
-        // each question takes a while
-        likely.then(|| self.0.file_of(path)).flatten()
-    }
-
-    fn noted_below(&self, _: &RelPath) -> Vec<RelPath> {
-        Vec::new()
-    }
-
-    fn renamed(&self, _: &RelPath, _: &RelPath) {}
-
-    fn in_turn(&self, key: GroupKey, f: &mut dyn FnMut()) {
-        self.0.in_turn(key, f);
     }
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 use std::collections::BTreeSet;
-use treeferry_core::JobSpec;
+use treeferry_core::{GroupKey, JobSpec};
+use treeferry_worker::{NameBook, Search};
 
 /// Of a broker that is away, or not.
 struct Broker {
