@@ -121,6 +121,10 @@ pub fn run(what: &'static str, plan: &Plan, lanes: &[Lane], args: &Daemon) -> Ex
         {
             tracing::error!("cannot start a thread: {e}");
         }
+        if let Some(l) = &looks {
+            l.pause(wanted.paused);
+            l.resize(size);
+        }
         if size > heard {
             node.listen(lanes, prefetch(size - heard));
             heard = size;
@@ -163,7 +167,7 @@ fn reporting(
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pool: pool.size(),
             busy: pool.busy(),
-            paused: node.wanted().paused,
+            paused: pool.is_paused(),
             stopping: stopping.load(Relaxed),
             started_ms,
             seen_ms: Control::now_ms(),

@@ -11,7 +11,7 @@ use crate::events::{self, Teller};
 use crate::links::linker;
 pub use names::Book;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -237,13 +237,22 @@ impl Open {
 pub struct Looks {
     thread: JoinHandle<()>,
     over: Arc<AtomicBool>,
+    asked: Arc<Asked>,
     refused: Arc<Mutex<BTreeMap<JobId, String>>>,
+}
+
+/// What is asked of the thread.
+struct Asked {
+    paused: AtomicBool,
+    /// Threads of each mirror.
+    threads: AtomicUsize,
 }
 
 impl Looks {
     /// Starts it; each mirror gets so many threads.
     pub fn start(node: &Arc<Node>, threads: usize) -> std::io::Result<Looks> {
         let (over, refused): (Arc<AtomicBool>, Arc<Mutex<_>>) = Default::default();
+        let asked = Arc::new(Asked { paused: AtomicBool::new(false), threads: AtomicUsize::new(threads) });
         let mut service = Service {
             node: Arc::clone(node),
             outgoing: Arc::new(node.outgoing()),
@@ -252,10 +261,21 @@ impl Looks {
             mirrors: HashMap::new(),
             next: AtomicU64::new(1),
             over: Arc::clone(&over),
+            asked: Arc::clone(&asked),
             refused: Arc::clone(&refused),
         };
         let thread = std::thread::Builder::new().name("tf-looks".to_owned()).spawn(move || service.run())?;
-        Ok(Looks { thread, over, refused })
+        Ok(Looks { thread, over, asked, refused })
+    }
+
+    /// Takes no more errands while this is set; what is begun is finished, and what only waits here is for others.
+    pub fn pause(&self, paused: bool) {
+        self.asked.paused.store(paused, Relaxed);
+    }
+
+    /// Changes the number of threads that each mirror has.
+    pub fn resize(&self, threads: usize) {
+        self.asked.threads.store(threads.max(1), Relaxed);
     }
 
     /// Mirrors that are not looked after here, and why.
@@ -282,17 +302,31 @@ struct Service {
     mirrors: HashMap<JobId, (Instant, Result<Open, String>)>,
     next: AtomicU64,
     over: Arc<AtomicBool>,
+    asked: Arc<Asked>,
     refused: Arc<Mutex<BTreeMap<JobId, String>>>,
 }
 
 impl Service {
     fn run(&mut self) {
-        let prefetch = u16::try_from(AHEAD * self.threads).unwrap_or(u16::MAX);
-        let inbox = self.node.inbox(mirrors::LOOKS, prefetch);
+        let mut inbox = None;
         let (mut told, mut asked) = (Instant::now(), Instant::now());
         while !self.over.load(Relaxed) {
-            if let Some(letter) = inbox.next(PATIENCE) {
-                self.take(letter);
+            if self.resize() {
+                // for more at a time; what is being done is given to somebody again, who finds it done
+                inbox = None;
+            }
+            if self.asked.paused.load(Relaxed) {
+                // without it the broker gives to others what waits here, and again what is being done
+                if !self.is_busy() {
+                    inbox = None;
+                }
+                std::thread::sleep(PATIENCE);
+            } else {
+                let prefetch = u16::try_from(AHEAD * self.threads).unwrap_or(u16::MAX);
+                let inbox = inbox.get_or_insert_with(|| self.node.inbox(mirrors::LOOKS, prefetch));
+                if let Some(letter) = inbox.next(PATIENCE) {
+                    self.take(letter);
+                }
             }
             if told.elapsed() >= TELL {
                 told = Instant::now();
@@ -305,6 +339,22 @@ impl Service {
         }
         drop(inbox);
         self.mirrors.drain().filter_map(|(_, (_, m))| m.ok()).for_each(Open::end);
+    }
+
+    /// Has as many threads as are asked for, and returns whether there are more than before.
+    fn resize(&mut self) -> bool {
+        let threads = self.asked.threads.load(Relaxed);
+        let before = std::mem::replace(&mut self.threads, threads);
+        if threads != before {
+            let open = self.mirrors.values().filter_map(|(_, m)| m.as_ref().ok());
+            let pools = open.filter_map(|open| open.pool.as_ref());
+            pools.for_each(|p| p.resize(PoolSize::Fixed(threads)));
+        }
+        threads > before
+    }
+
+    fn is_busy(&self) -> bool {
+        self.mirrors.values().any(|(_, m)| m.as_ref().is_ok_and(|open| !lock(&open.hands.doing).is_empty()))
     }
 
     fn take(&mut self, letter: Letter) {

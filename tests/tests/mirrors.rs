@@ -422,6 +422,44 @@ fn a_worker_that_is_full_of_what_was_asked_for_before_turns_to_what_is_asked_for
 }
 
 #[test]
+fn workers_that_are_paused_look_at_nothing_until_they_are_resumed() {
+    let c = cluster(&[("a0", &["--detect", "inotify"])]);
+    let s = Scratch::disk();
+    s.src().file("d/f", "f");
+    let m = Mirror::start(&s, &c, "");
+    m.catch_up();
+    let c = c.borrow();
+    c.call("pause --worker w0");
+    let paused = || c.reports().iter().filter(|r| r["paused"] == true).count();
+    m.until("one is paused", || paused() == 1);
+    s.src().file("d/f", "by the other");
+    m.assert_same();
+    c.call("pause");
+    m.until("all are paused", || paused() == 3);
+    s.src().file("d/f", "by nobody");
+    let waiting = || c.services.rabbitmqctl(&["-q", "list_queues", "name", "messages_ready"]);
+    m.until("an errand waits for whoever comes", || {
+        waiting().lines().any(|l| l.strip_prefix("treeferry.looks").is_some_and(|n| n.trim() != "0"))
+    });
+    assert_eq!(s.dst().read("d/f"), "by the other");
+    c.call("resume");
+    m.assert_same();
+    // a pool has its size also for mirrors
+    let named = |name: &str| {
+        let threads = fs::read_dir(format!("/proc/{}/task", c.pid("w0"))).unwrap().flatten();
+        threads
+            .filter(|t| fs::read(t.path().join("comm")).is_ok_and(|c| c.trim_ascii() == name.as_bytes()))
+            .count()
+    };
+    assert_eq!(named("tf-worker-6"), 0);
+    c.call("pool set 7");
+    m.until("it has grown", || named("tf-worker-6") == 2);
+    s.src().file("d/f", "by one of many");
+    m.assert_same();
+    m.stop().expect(0);
+}
+
+#[test]
 fn a_ledger_that_has_lost_everything_is_told_of_the_mirror_again() {
     let c = cluster(&[("a0", &["--detect", "inotify"])]);
     let nothing = c.borrow().services.remember();

@@ -99,6 +99,11 @@ impl NodePool {
         self.shared.paused.store(paused, Release);
     }
 
+    /// Whether no more messages are taken until somebody says otherwise.
+    pub fn is_paused(&self) -> bool {
+        self.shared.paused.load(Relaxed)
+    }
+
     /// How many threads take messages.
     pub fn size(&self) -> usize {
         self.shared.active.load(Relaxed)

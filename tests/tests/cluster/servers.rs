@@ -26,6 +26,7 @@ fn a_broker_without_memory_blocks_publishing_and_not_the_work() {
     plant(&s, 13, 600);
     // nobody works until the broker has its alarm, so that only the root's message is out by then
     c.call("pause");
+    wait_until("all rest", PATIENCE, || c.reports().iter().all(|w| w["paused"] == true));
     let id = c.detach(&s, "");
     wait_until("the root waits in the queue", PATIENCE, || {
         c.status()["queues"].as_array().unwrap().iter().any(|q| q["ready"] == 1)
