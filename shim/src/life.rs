@@ -99,8 +99,9 @@ pub(crate) fn forking(real: impl FnOnce() -> c_int, is_child: impl FnOnce(c_int)
     use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
     #[unsafe(link_section = ".data.hot")]
     static FORKS: AtomicU32 = AtomicU32::new(0);
-    // one that does so again and again finds out once what each of its children would
-    if FORKS.fetch_add(1, Relaxed) == 1 {
+    // one that does so again and again finds out once what each of its children would. (Not counted any further: what is
+    // written between two forks costs a page that is copied.)
+    if FORKS.load(Relaxed) < 2 && FORKS.fetch_add(1, Relaxed) == 1 {
         prepare();
         if let Some(ring) = shared::ring() {
             shared::process(&ring);
