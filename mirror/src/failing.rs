@@ -1,7 +1,8 @@
 //! Paths that failed, and when each is to be tried again.
 //!
 //! A path is at any time either waiting for its next attempt, or being *tried*: then somebody else has it, who says how
-//! that went. Whoever drops a path that is being tried must say so, or it would be neither.
+//! that went. Whoever drops a path that is being tried must say so, or it would be neither. One that has come right is still
+//! *owed*, to whoever keeps the mirror next, until what that attempt led to is done.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ pub(crate) struct Failing {
     paths: BTreeMap<RelPath, Path>,
     /// Those that are not being tried.
     next: BTreeSet<(Instant, RelPath)>,
+    /// Those that have come right, with the birth of the attempt.
+    owed: BTreeMap<RelPath, u64>,
 }
 
 struct Path {
@@ -68,10 +71,21 @@ impl Failing {
     }
 
     /// Whoever had it is done: it is right now, unless it failed meanwhile.
-    pub fn tried(&mut self, path: &RelPath) {
+    pub fn tried(&mut self, path: &RelPath, birth: u64) {
         if self.paths.get(path).is_some_and(|f| f.next.is_none()) {
             self.paths.remove(path);
+            self.owed.insert(path.clone(), birth);
         }
+    }
+
+    /// All that was begun with an earlier birth is done.
+    pub fn done_before(&mut self, birth: u64) {
+        self.owed.retain(|_, b| *b >= birth);
+    }
+
+    /// What whoever keeps the mirror next has to try: paths that fail, and those that are owed.
+    pub fn to_be_tried(&self) -> impl Iterator<Item = &RelPath> {
+        self.paths.keys().chain(self.owed.keys().filter(|p| !self.paths.contains_key(*p)))
     }
 
     /// When one is to be tried.

@@ -254,6 +254,8 @@ impl Pending {
     /// All changes before this moment have been told.
     pub fn told(&mut self, moment: u64) {
         self.births.told(moment);
+        let done = if self.is_idle() { u64::MAX } else { self.births.earliest() };
+        self.failing.done_before(done);
     }
 
     /// Whoever looked at a path found that it, or another one, has to be looked at again; `below`: with all that is below.
@@ -303,7 +305,7 @@ impl Pending {
         let Some(t) = self.tickets.remove(&ticket) else { return };
         for Path { path, since, .. } in t.paths {
             self.busy.remove(&path);
-            self.failing.tried(&path);
+            self.failing.tried(&path, t.birth);
             if !self.failing.contains(&path) {
                 let took = now.saturating_duration_since(since);
                 self.latency.count(took);
@@ -407,6 +409,12 @@ impl Pending {
     /// Paths that fail, with the reason, at most so many.
     pub fn failing(&self, most: usize) -> Vec<(RelPath, String)> {
         self.failing.iter().take(most).map(|(p, why)| (p.clone(), why.to_owned())).collect()
+    }
+
+    /// Paths that fail, and those that came right by an attempt that led to what is not done yet: what is lost of that with us,
+    /// nobody tells again.
+    pub fn to_be_tried(&self) -> Vec<RelPath> {
+        self.failing.to_be_tried().cloned().collect()
     }
 
     /// How long changes took from the moment that they were heard of.

@@ -212,6 +212,44 @@ fn what_fails_is_named_and_tried_again_and_does_not_hold_up_the_rest() {
 }
 
 #[test]
+fn what_failed_is_owed_to_the_next_keeper_until_all_is_done_that_its_last_attempt_led_to() {
+    let (mut p, now) = walked(Timing::default());
+    p.sign(now, path("bad"), Sign::Now);
+    let b = p.take(now, 10);
+    p.failed(now, path("bad"), "openat: EACCES".to_owned());
+    p.settled(now, 0, ticket(&b[0]));
+    p.told(200);
+    assert_eq!(p.to_be_tried(), [path("bad")]);
+    let now = now + ms(1000);
+    let b = p.take(now, 10);
+    p.again(now, path("bad/x"), false, &path("bad"));
+    p.settled(now, 250, ticket(&b[0]));
+    p.told(300);
+    assert_eq!((p.figures().failing, p.to_be_tried()), (0, vec![path("bad")]));
+    let now = now + ms(1000);
+    let b = p.take(now, 10);
+    assert_eq!(p.to_be_tried(), [path("bad")]);
+    p.settled(now, 350, ticket(&b[0]));
+    p.told(400);
+    assert_eq!(p.to_be_tried(), []);
+    // also while others keep it busy without end
+    p.sign(now, path("other"), Sign::Now);
+    p.told(500);
+    p.sign(now, path("bad"), Sign::Now);
+    let b = p.take(now, 10);
+    p.failed(now, path("bad"), "x".to_owned());
+    b.iter().for_each(|b| p.settled(now, 550, ticket(b)));
+    p.told(600);
+    let now = now + ms(1000);
+    let b = p.take(now, 10);
+    p.told(700);
+    p.sign(now, path("other"), Sign::Now);
+    p.settled(now, 750, ticket(&b[0]));
+    p.told(800);
+    assert_eq!((p.is_idle(), p.to_be_tried()), (false, vec![]));
+}
+
+#[test]
 fn what_was_missed_is_walked_and_until_then_nothing_later_is_promised() {
     let (mut p, now) = walked(Timing::default());
     p.lost();

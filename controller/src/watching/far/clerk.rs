@@ -88,11 +88,10 @@ impl Clerk {
                 let pending = self.desk.pending();
                 done_before = pending.done_before();
                 let complete = pending.time_of(done_before);
-                let failing = pending.failing(usize::MAX);
+                let failing = pending.to_be_tried();
                 drop(pending);
                 let walked = self.desk.walked_once.load(Relaxed);
-                let failing = failing.into_iter().map(|(p, _)| p);
-                fields.extend(self.book.fields(done_before, complete, walked, failing));
+                fields.extend(self.book.fields(done_before, complete, walked, failing.into_iter()));
                 fields.push((REPORT.to_owned(), self.report().to_string().into_bytes()));
             }
             match self.node.note_mirror(self.id, &fields) {
