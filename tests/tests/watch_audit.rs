@@ -89,6 +89,26 @@ fn spoil(file: &Path, same_time: bool) {
 }
 
 #[test]
+fn what_a_list_has_missed_is_found() {
+    let s = Scratch::disk();
+    s.src().file("d/f", "f").file("g", "g");
+    let (input, list) = std::io::pipe().unwrap();
+    fs::create_dir_all(s.at("run")).unwrap();
+    let mut c = command(["watch", "--json"]);
+    c.env("TREEFERRY_RUNTIME_DIR", s.at("run")).stdin(input);
+    c.args(s.words("--detect list --audit 100/s --audit-settle 100ms"));
+    let m = Mirror { s: &s, live: Live::of(&mut c) };
+    m.until_compared(20);
+    assert_eq!(m.audit("differing"), 0);
+    s.src().file("g", "not listed");
+    m.until("it is found and repaired", || m.audit("repaired") == 1);
+    assert_eq!(s.dst().read("g"), "not listed");
+    drop(list);
+    let r = m.live.finish().expect(0);
+    assert!(r.stderr.contains("audit: all was done that was listed"), "{r}");
+}
+
+#[test]
 fn what_was_changed_behind_the_mirrors_back_is_found_named_and_repaired() {
     let s = Scratch::disk();
     for i in 0..10 {

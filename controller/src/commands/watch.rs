@@ -20,8 +20,9 @@ use treeferry_service::metrics::Settings;
 /// Between two walks of the source, where it is walked for changes: a minute's load for a minute's delay.
 pub const POLL_EVERY: Duration = Duration::from_secs(60);
 
-/// In a cluster what differs is compared again after this: as long as NFS clients keep attributes (`acregmax`).
-const SETTLE_IN_CLUSTER: Duration = Duration::from_secs(60);
+/// In a cluster, and by a list alone, what differs is compared again after this: as long as NFS clients keep attributes
+/// (`acregmax`).
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// Keeps the inside of DST like the inside of SRC, within a moment, while SRC changes
 ///
@@ -93,8 +94,8 @@ pub struct Args {
     audit: Option<Rate>,
     /// With --audit: compare what differs again after DUR at least
     ///
-    /// To be longer than file systems show this machine what is no longer so (NFS: `actimeo`). Default: 60 s in a cluster,
-    /// else 0.
+    /// To be longer than file systems show this machine what is no longer so (NFS: `actimeo`), and than a change takes to be
+    /// listed where a list alone tells of it. Default: 60 s in a cluster and with a list alone, else 0.
     #[arg(long, value_name = "DUR", value_parser = parse_duration, requires = "audit", help_heading = "Audit")]
     audit_settle: Option<Duration>,
     /// Delete nothing from DST
@@ -160,7 +161,8 @@ impl Args {
         if site.is_none() && !self.agents.is_empty() {
             return Err(UsageError::AgentsWithoutCluster);
         }
-        let settle = if site.is_some() { SETTLE_IN_CLUSTER } else { Duration::ZERO };
+        let by_list = detect == [How::List];
+        let settle = if site.is_some() || by_list { SETTLE } else { Duration::ZERO };
         let settle = self.audit_settle.unwrap_or(settle);
         let diary = log::dir(None, &config.log);
         let telling = self.log.telling(&config.log, site.is_some())?;
@@ -182,7 +184,7 @@ impl Args {
                 diary,
                 poll_every: self.poll_every.unwrap_or(POLL_EVERY),
                 index: self.index.clone(),
-                audit: self.audit.map(|rate| Plan { rate, settle }),
+                audit: self.audit.map(|rate| Plan { rate, settle, by_list }),
             }),
         })
     }

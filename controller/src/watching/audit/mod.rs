@@ -23,6 +23,7 @@ use crate::events::Teller;
 use rate::Pace;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use suspects::{Suspect, Suspects, Verdict};
@@ -56,6 +57,8 @@ pub struct Plan {
     pub rate: Rate,
     /// What differs is compared again after so long at least.
     pub settle: Duration,
+    /// A list alone tells what has changed, and nobody says up to when all has been told.
+    pub by_list: bool,
 }
 
 /// An audit that goes on.
@@ -156,8 +159,13 @@ impl Auditor {
         }
     }
 
+    /// By a list alone: up to now, if all is done that was listed. What was not is then said to differ.
     fn complete_up_to(&self) -> Option<u64> {
-        self.desk.pending().figures().complete_up_to
+        let pending = self.desk.pending();
+        if self.plan.by_list {
+            return (self.desk.walked_once.load(Relaxed) && pending.is_idle()).then(now_us);
+        }
+        pending.figures().complete_up_to
     }
 
     /// Draws for a while. An error says what hinders it.
@@ -325,7 +333,8 @@ impl Auditor {
             _ => Sign::Now,
         };
         if self.book.name(change) {
-            tracing::warn!("audit: DST was complete, and this was not as in SRC: {text}");
+            let when = if self.plan.by_list { "all was done that was listed" } else { "DST was complete" };
+            tracing::warn!("audit: {when}, and this was not as in SRC: {text}");
             let event =
                 Event { item: Some(item), path: Some(path.clone()), ..Event::new(EventKind::EntryDiffered) };
             self.teller.iter().for_each(|t| t.events(vec![event.clone()]));
