@@ -9,7 +9,7 @@ use crate::looking::{Book, Looks, Voice, Walker};
 use crate::metering::cluster::AllTasks;
 use crate::metering::{self, Counting};
 use crate::output::complain;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -92,7 +92,8 @@ pub fn run(what: &'static str, plan: &Plan, lanes: &[Lane], args: &Daemon) -> Ex
     };
     let stopping = Arc::new(AtomicBool::new(false));
     let refusals = looks.as_ref().map(Looks::refused);
-    node.report(reporting(what, &node, &pool, &stopping, refusals));
+    let wishes = looks.as_ref().map(Looks::wishes);
+    node.report(reporting(what, &node, &pool, &stopping, refusals, wishes));
     let meter = plan.metrics.clone().zip(tasks).map(|(settings, tasks)| {
         let (metrics, pool) = (Arc::new(Metrics::start(settings)), Arc::downgrade(&pool));
         let load = move || pool.upgrade().map(|p| (p.size(), p.busy()));
@@ -153,6 +154,7 @@ fn reporting(
     pool: &Arc<NodePool>,
     stopping: &Arc<AtomicBool>,
     refusals: Option<impl Fn() -> Vec<Refusal> + Send + Sync + 'static>,
+    wishes: Option<impl Fn() -> BTreeMap<String, u64> + Send + Sync + 'static>,
 ) -> Reporting {
     // weak: the node keeps this, and the pool keeps the node
     let (node, pool) = (Arc::downgrade(node), Arc::downgrade(pool));
@@ -174,6 +176,7 @@ fn reporting(
             unacked: node.unacked(),
             tasks: pool.running(),
             refused: pool.refused().into_iter().chain(refusals.iter().flat_map(|r| r())).collect(),
+            mirrors: wishes.iter().flat_map(|w| w()).collect(),
             events_dropped: node.outbox().dropped(),
         }
     })

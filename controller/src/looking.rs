@@ -218,14 +218,16 @@ impl Open {
         self.pool.take().into_iter().for_each(Pool::join);
     }
 
-    /// The same where this process goes on: errands that were cut short go back to the broker, also those of a keeper that is
-    /// gone, for what was begun has left its mark on the times of directories. (Those that are kept here would count among
-    /// those that this process has at a time, for as long as it lives.)
-    fn end_and_give_back(self, outgoing: &Outgoing) {
+    /// The same where this process goes on. (Errands that were kept here would count among those that it has at a time, for as
+    /// long as it lives.) If `wish` is still wanted, those that were cut short go back to the broker, also those of a keeper
+    /// that is gone, for what was begun has left its mark on the times of directories; else whoever wants something else walks
+    /// everything after this.
+    fn end_of(self, wish_is_wanted: bool, outgoing: &Outgoing) {
         let hands = Arc::clone(&self.hands);
         self.end();
         for (_, d) in std::mem::take(&mut *lock(&hands.doing)) {
             match d.errand {
+                errand if !wish_is_wanted => errand.done(),
                 Held::Letter(letter) => letter.give_back(),
                 Held::Acknowledged(body) => drop(outgoing.send(mirrors::LOOKS, body, false)),
             }
@@ -239,7 +241,11 @@ pub struct Looks {
     over: Arc<AtomicBool>,
     asked: Arc<Asked>,
     refused: Arc<Mutex<BTreeMap<JobId, String>>>,
+    wishes: Wishes,
 }
+
+/// Mirrors that are open here, each with its wish; see [`NodeReport::mirrors`](treeferry_queue::NodeReport).
+type Wishes = Arc<Mutex<BTreeMap<JobId, u64>>>;
 
 /// What is asked of the thread.
 struct Asked {
@@ -251,7 +257,7 @@ struct Asked {
 impl Looks {
     /// Starts it; each mirror gets so many threads.
     pub fn start(node: &Arc<Node>, threads: usize) -> std::io::Result<Looks> {
-        let (over, refused): (Arc<AtomicBool>, Arc<Mutex<_>>) = Default::default();
+        let (over, refused, wishes): (Arc<AtomicBool>, Arc<Mutex<_>>, Wishes) = Default::default();
         let asked = Arc::new(Asked { paused: AtomicBool::new(false), threads: AtomicUsize::new(threads) });
         let mut service = Service {
             node: Arc::clone(node),
@@ -263,9 +269,10 @@ impl Looks {
             over: Arc::clone(&over),
             asked: Arc::clone(&asked),
             refused: Arc::clone(&refused),
+            wishes: Arc::clone(&wishes),
         };
         let thread = std::thread::Builder::new().name("tf-looks".to_owned()).spawn(move || service.run())?;
-        Ok(Looks { thread, over, asked, refused })
+        Ok(Looks { thread, over, asked, refused, wishes })
     }
 
     /// Takes no more errands while this is set; what is begun is finished, and what only waits here is for others.
@@ -286,6 +293,12 @@ impl Looks {
         }
     }
 
+    /// Mirrors that are looked after here, and by which wish.
+    pub fn wishes(&self) -> impl Fn() -> BTreeMap<String, u64> + Send + Sync + use<> {
+        let wishes = Arc::clone(&self.wishes);
+        move || lock(&wishes).iter().map(|(id, wish)| (id.to_string(), *wish)).collect()
+    }
+
     /// Ends it: what is under way is cut short, and done by others.
     pub fn stop(self) {
         self.over.store(true, Relaxed);
@@ -304,6 +317,7 @@ struct Service {
     over: Arc<AtomicBool>,
     asked: Arc<Asked>,
     refused: Arc<Mutex<BTreeMap<JobId, String>>>,
+    wishes: Wishes,
 }
 
 impl Service {
@@ -373,9 +387,16 @@ impl Service {
         };
         if self.mirrors.get(&errand.mirror).is_none_or(stale) {
             if let Some((_, Ok(old))) = self.mirrors.remove(&errand.mirror) {
-                old.end_and_give_back(&self.outgoing);
+                let is_wanted = old.wish >= errand.wish;
+                old.end_of(is_wanted, &self.outgoing);
             }
+            // while it is being opened nobody can say by which wish
+            lock(&self.wishes).insert(errand.mirror, 0);
             let opened = self.open(errand.mirror);
+            match &opened {
+                Ok(open) => drop(lock(&self.wishes).insert(errand.mirror, open.wish)),
+                Err(_) => drop(lock(&self.wishes).remove(&errand.mirror)),
+            }
             let mut refused = lock(&self.refused);
             match &opened {
                 Ok(_) => drop(refused.remove(&errand.mirror)),
@@ -393,6 +414,10 @@ impl Service {
         let Some((_, Ok(open))) = self.mirrors.get(&errand.mirror) else {
             return self.cannot(&errand, letter);
         };
+        if errand.wish < open.wish {
+            // who wants something else now walks everything
+            return letter.done();
+        }
         let ours = self.next.fetch_add(1, Relaxed);
         let Errand { life, ticket, names_are_known, work, .. } = errand;
         let work = match work {
@@ -477,16 +502,17 @@ impl Service {
         let is_old = |open: &Open, id: JobId| {
             self.node.mirror_wish(id).is_ok_and(|w| w.is_some_and(|w| w > open.wish))
         };
-        let is_gone = |id: &JobId, m: &Result<Open, String>| {
-            !all.contains(id) || m.as_ref().is_ok_and(|open| is_old(open, *id))
-        };
-        let gone = self.mirrors.iter().filter(|(id, (_, m))| is_gone(id, m));
-        let gone: Vec<JobId> = gone.map(|(id, _)| *id).collect();
-        for id in gone {
+        let gone = self.mirrors.iter().filter_map(|(id, (_, m))| {
+            let is_wanted = !m.as_ref().is_ok_and(|open| is_old(open, *id));
+            (!is_wanted || !all.contains(id)).then_some((*id, is_wanted))
+        });
+        let gone: Vec<(JobId, bool)> = gone.collect();
+        for (id, is_wanted) in gone {
             lock(&self.refused).remove(&id);
             if let Some((_, Ok(open))) = self.mirrors.remove(&id) {
-                open.end_and_give_back(&self.outgoing);
+                open.end_of(is_wanted, &self.outgoing);
             }
+            lock(&self.wishes).remove(&id);
         }
     }
 }

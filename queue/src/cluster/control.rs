@@ -4,7 +4,7 @@
 use super::bundle::{Bundle, LocalJoin};
 use super::node::SHELVED_MS;
 use super::record::{JobRecord, Site, SiteError};
-use super::report::{NodeReport, QUEUES, field};
+use super::report::{NodeReport, QUEUES, field, readable};
 use crate::rabbitmq;
 use crate::redis::{Ledger, LedgerError, now_ms, prefix};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -178,7 +178,7 @@ impl Control {
                 pipe.get(format!("treeferry:node:{n}"));
             }
             let raw = self.ask::<Vec<Option<String>>>(&pipe)?;
-            out.extend(raw.into_iter().flatten().filter_map(|t| serde_json::from_str::<NodeReport>(&t).ok()));
+            out.extend(readable(raw));
         }
         Ok(out)
     }

@@ -9,6 +9,7 @@
 use super::control::Control;
 use super::node::{Node, lock};
 use super::record::JobRecord;
+use super::report::{NodeReport, readable};
 use crate::rabbitmq::lines;
 use crate::redis::{Ledger, LedgerError, prefix};
 use redis::{AsyncCommands, Script};
@@ -277,6 +278,19 @@ impl Node {
     /// The names of files of a mirror, as all who work for it have seen them.
     pub fn names_of_mirror(self: &Arc<Node>, id: JobId) -> Names {
         Names { node: Arc::clone(self), id, notes: Arc::default() }
+    }
+
+    /// What daemons that are alive say of themselves.
+    pub fn reports(&self) -> Res<Vec<NodeReport>> {
+        let raw = self.rt.block_on(self.shared.ledger.stubborn(|mut c| async move {
+            let names: Vec<String> = c.smembers("treeferry:workers").await?;
+            let keys: Vec<String> = names.iter().map(|n| format!("treeferry:node:{n}")).collect();
+            match keys.is_empty() {
+                true => Ok(Vec::new()),
+                false => c.mget::<_, Vec<Option<String>>>(keys).await,
+            }
+        }))?;
+        Ok(readable(raw).collect())
     }
 
     /// Removes all that is kept of a mirror.

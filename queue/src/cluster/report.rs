@@ -56,9 +56,17 @@ pub struct NodeReport {
     pub tasks: Vec<RunningTask>,
     /// What it cannot do.
     pub refused: Vec<Refusal>,
+    /// Mirrors that it looks after, as text, each with the wish by which it has it open (ms since 1970; 0: it is opening it).
+    #[serde(default)]
+    pub mirrors: BTreeMap<String, u64>,
     /// Events that were dropped, since it started.
     #[serde(default)]
     pub events_dropped: u64,
+}
+
+/// Those that can be read of what the ledger has of daemons.
+pub(super) fn readable(raw: Vec<Option<String>>) -> impl Iterator<Item = NodeReport> {
+    raw.into_iter().flatten().filter_map(|t| serde_json::from_str(&t).ok())
 }
 
 /// How a daemon is to end.

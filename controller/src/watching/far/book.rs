@@ -87,6 +87,11 @@ impl Kept {
         self.same.is_some() && self.walked && self.complete_up_to > 0
     }
 
+    /// Somebody has kept it before, and asked for this or for something else.
+    pub fn was_asked_for(&self) -> bool {
+        self.last > 0
+    }
+
     /// What the wish is called: as before if it is the same, else by the time of day (ms since 1970), or more than the last
     /// one if the clock is behind that: workers follow the greater one.
     pub fn wish(&self, now_ms: u64) -> u64 {

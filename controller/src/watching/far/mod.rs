@@ -11,6 +11,7 @@
 mod book;
 mod clerk;
 mod errands;
+mod turning;
 
 use super::desk::{Desk, Told, now_us, resumed};
 use super::diary::Diary;
@@ -38,6 +39,7 @@ use treeferry_queue::mirrors::{self, Inbox, Letter};
 use treeferry_queue::{Control, JobRecord, LedgerError, Node, Site, Status};
 use treeferry_service::metrics::{Meter, Metrics};
 use treeferry_worker::{Job, OpenError, Reporter};
+use turning::Turning;
 
 /// The field of a mirror that says whether all of the source has been walked once.
 pub const WALKED: &str = "walked";
@@ -153,6 +155,8 @@ pub fn run(
         entry,
         audited: audit.as_ref().map(|a| Arc::clone(a.book())),
     };
+    let mut turning =
+        Turning::new(id, keeper.record.created_ms, &keeper.spec, !again && kept.was_asked_for());
     let clerk = keeper.clerk()?;
     let meter = request.metrics.clone().map(|settings| {
         let metrics = Arc::new(Metrics::start(settings));
@@ -179,7 +183,7 @@ pub fn run(
             continue;
         }
         next = Instant::now() + ROUND;
-        if keeper.walks.is_none() && (again || keeper.book.is_ready()) {
+        if keeper.walks.is_none() && (again || keeper.book.is_ready()) && turning.is_over(&node) {
             keeper.begin_walks()?;
         }
         if keeper.walks.is_none() {
@@ -188,7 +192,11 @@ pub fn run(
         }
         if keeper.walks.is_none() && !said && began.elapsed() > SAY {
             said = true;
-            console.say(&format!("waiting for {}", keeper.book.awaited()));
+            let who = match keeper.book.is_ready() {
+                true => "workers to end what they were asked for before".to_owned(),
+                false => keeper.book.awaited(),
+            };
+            console.say(&format!("waiting for {who}"));
         }
         diary.tick(|| keeper.desk.pending());
         let c = keeper.counters();
