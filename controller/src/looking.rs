@@ -6,6 +6,7 @@
 //! whoever looks makes the target what the source is then.
 
 mod names;
+mod voice;
 
 use crate::events::{self, Teller};
 use crate::links::linker;
@@ -17,12 +18,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use treeferry_core::event::EventKind;
 use treeferry_core::wire::{self, MessageKind};
-use treeferry_core::{Change, Counters, Event, Failure, JobId, NewTask, Notice, Pass, RelPath, Stop, Work};
+use treeferry_core::{Counters, Event, JobId, NewTask, Stop, Work};
 use treeferry_fs::Limits;
-use treeferry_mirror::{Errand, Finding, News};
-use treeferry_queue::mirrors::{self, Letter, Outgoing, Sent};
+use treeferry_mirror::{Errand, Finding};
+use treeferry_queue::mirrors::{self, Letter, Outgoing};
 use treeferry_queue::{Engine, Node, Refusal};
-use treeferry_worker::{Context, Job, Member, Mirrored, Pool, PoolSize, Reporter};
+use treeferry_worker::{Context, Job, Member, Pool, PoolSize};
+use voice::{Doing, Ear, Hands, Held, Told};
+pub use voice::{Voice, Walker};
 
 /// How long an errand is waited for before it is looked around.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -37,167 +40,6 @@ const ASK: Duration = Duration::from_secs(10);
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Says things to whoever keeps a mirror.
-pub struct Voice {
-    outgoing: Arc<Outgoing>,
-    line: String,
-    worker: String,
-}
-
-impl Voice {
-    /// For a mirror.
-    pub fn new(node: &Node, outgoing: &Arc<Outgoing>, mirror: JobId) -> Voice {
-        let (line, worker) = (mirrors::line(mirror), node.worker().to_owned());
-        Voice { outgoing: Arc::clone(outgoing), line, worker }
-    }
-
-    fn say(&self, found: Vec<Finding>, lasts: bool) -> Sent {
-        let news = News::Found { worker: self.worker.clone(), found };
-        self.outgoing.send(&self.line, wire::encode(MessageKind::MirrorNews, &news), lasts)
-    }
-}
-
-/// What is said to those who look by whoever walks for a mirror. What a walk finds must have been heard before the walk is
-/// over, which the ledger decides: so each word is waited for.
-pub struct Walker {
-    voice: Voice,
-    known: bool,
-    part: bool,
-}
-
-impl Walker {
-    /// For a mirror. `known`: the whole source has been walked once. `part`: this walk is of a part of it.
-    pub fn new(voice: Voice, known: bool, part: bool) -> Walker {
-        Walker { voice, known, part }
-    }
-}
-
-impl Mirrored for Walker {
-    fn again(&self, path: RelPath, below: bool, owed: &RelPath) {
-        self.voice.say(vec![Finding::Again(path, below, owed.clone())], true).wait_for_ever();
-    }
-
-    fn later(&self, path: RelPath, wait: Duration, owed: &RelPath) {
-        self.voice.say(vec![Finding::Later(path, wait, owed.clone())], true).wait_for_ever();
-    }
-
-    fn settled(&self, _: u64) {}
-    fn moved(&self, _: &RelPath) {}
-
-    fn names_are_known(&self) -> bool {
-        self.known
-    }
-
-    fn walks_a_part(&self) -> bool {
-        self.part
-    }
-}
-
-/// What is being done for one mirror, and for whom.
-struct Hands {
-    voice: Voice,
-    /// By our ticket.
-    doing: Mutex<BTreeMap<u64, Doing>>,
-    known: AtomicBool,
-    /// What is under way is cut short.
-    stop: Stop,
-}
-
-struct Doing {
-    life: u64,
-    ticket: u64,
-    errand: Held,
-    since: Instant,
-}
-
-/// An errand that is being done.
-enum Held {
-    /// It is acknowledged at its end.
-    Letter(Letter),
-    /// What took so long was acknowledged before; what it says.
-    Acknowledged(Vec<u8>),
-}
-
-impl Held {
-    fn acknowledge(&mut self) {
-        let body = match self {
-            Held::Letter(letter) => letter.body.clone(),
-            Held::Acknowledged(_) => return,
-        };
-        std::mem::replace(self, Held::Acknowledged(body)).done();
-    }
-
-    fn done(self) {
-        if let Held::Letter(letter) = self {
-            letter.done();
-        }
-    }
-}
-
-/// What workers say.
-struct Ear(Arc<Hands>);
-
-impl Mirrored for Ear {
-    fn again(&self, path: RelPath, below: bool, owed: &RelPath) {
-        // in order: heard before the end of the errand
-        drop(self.0.voice.say(vec![Finding::Again(path, below, owed.clone())], true));
-    }
-
-    fn again_surely(&self, path: RelPath, below: bool, owed: &RelPath) -> bool {
-        let sent = self.0.voice.say(vec![Finding::Again(path, below, owed.clone())], true);
-        sent.wait_unless(|| self.0.stop.is_set())
-    }
-
-    fn later(&self, path: RelPath, wait: Duration, owed: &RelPath) {
-        drop(self.0.voice.say(vec![Finding::Later(path, wait, owed.clone())], true));
-    }
-
-    fn settled(&self, ticket: u64) {
-        let Some(d) = lock(&self.0.doing).remove(&ticket) else { return };
-        let found = vec![Finding::Settled { life: d.life, ticket: d.ticket }];
-        // to wait until the broker has it would make each look as slow as its disk. If it gets lost, with this process or
-        // with the broker, whoever keeps the mirror hears nothing of the errand, sends it again, and is answered then
-        drop(self.0.voice.say(found, false));
-        d.errand.done();
-    }
-
-    fn moved(&self, _: &RelPath) {
-        drop(self.0.voice.say(vec![Finding::Moved], false));
-    }
-
-    fn names_are_known(&self) -> bool {
-        self.0.known.load(Relaxed)
-    }
-}
-
-/// Tells whoever keeps the mirror of failures, and those who watch of all.
-struct Told {
-    hands: Arc<Hands>,
-    mirror: JobId,
-    teller: Teller,
-}
-
-impl Reporter for Told {
-    fn changes(&self, _: &[Change]) {}
-
-    fn events(&self, events: Vec<Event>) {
-        self.teller.events(events);
-    }
-
-    fn failure(&self, f: &Failure, _: Option<Pass>) {
-        tracing::info!("mirror {}: {f}", self.mirror);
-        drop(self.hands.voice.say(vec![Finding::Failed(f.clone())], true));
-    }
-
-    fn notice(&self, n: Notice) {
-        self.teller.notice(n);
-    }
-
-    fn ran(&self, work: &Work, took: Duration) {
-        self.teller.ran(work, took);
-    }
 }
 
 /// A mirror that is open on this node.

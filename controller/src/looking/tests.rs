@@ -1,7 +1,7 @@
 use super::*;
 use std::collections::BTreeSet;
-use treeferry_core::{GroupKey, JobSpec};
-use treeferry_worker::{NameBook, Search};
+use treeferry_core::{Change, Failure, GroupKey, JobSpec, Notice, Pass, RelPath};
+use treeferry_worker::{Mirrored, NameBook, Reporter, Search};
 
 /// Of a broker that is away, or not.
 struct Broker {
