@@ -21,7 +21,7 @@ use treeferry_core::wire::{self, MessageKind};
 use treeferry_core::{Counters, Event, JobId, NewTask, Stop, Work};
 use treeferry_fs::Limits;
 use treeferry_mirror::{Errand, Finding};
-use treeferry_queue::mirrors::{self, Letter, Outgoing};
+use treeferry_queue::mirrors::{self, Letter, Outgoing, Taker};
 use treeferry_queue::{Engine, Node, Refusal};
 use treeferry_worker::{Context, Job, Member, Pool, PoolSize};
 use voice::{Doing, Ear, Hands, Held, Told};
@@ -179,7 +179,8 @@ impl Service {
                 std::thread::sleep(PATIENCE);
             } else {
                 let prefetch = u16::try_from(AHEAD * self.threads).unwrap_or(u16::MAX);
-                let inbox = inbox.get_or_insert_with(|| self.node.inbox(mirrors::LOOKS, prefetch));
+                let inbox =
+                    inbox.get_or_insert_with(|| self.node.inbox(mirrors::LOOKS, Taker::OneOf(prefetch)));
                 if let Some(letter) = inbox.next(PATIENCE) {
                     self.take(letter);
                 }

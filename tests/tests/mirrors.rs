@@ -531,6 +531,24 @@ fn it_is_complete_only_as_far_as_every_agent_says_and_one_keeper_at_a_time_keeps
     s.src().file("h", "x");
     second.assert_same();
     assert_eq!(second.number("resyncs"), 0);
+    // one that was frozen for so long that another has taken over ends when it wakes, and the other goes on
+    let frozen = second.keeper.take().expect("it is kept");
+    frozen.freeze();
+    second.keep();
+    let kept_by = second.status().unwrap()["kept_by"].clone();
+    second.until("another one keeps it", || {
+        second.status().is_some_and(|m| m["kept_by"].is_string() && m["kept_by"] != kept_by)
+    });
+    let kept_by = second.status().unwrap()["kept_by"].clone();
+    s.src().file("i", "x");
+    second.assert_same();
+    frozen.signal(Signal::CONT);
+    let r = frozen.finish().expect(3);
+    assert!(r.stderr.contains("keeps this mirror now"), "{r}");
+    assert_eq!(second.status().unwrap()["kept_by"], kept_by);
+    s.src().file("j", "x");
+    second.assert_same();
+    assert_eq!(second.number("resyncs"), 0);
     second.stop().expect(0);
 }
 

@@ -13,6 +13,7 @@ use super::node::Node;
 use super::record::JobRecord;
 use super::report::{NodeReport, readable};
 use crate::rabbitmq::lines;
+pub use crate::rabbitmq::lines::Taker;
 use crate::redis::{LedgerError, prefix};
 pub use names::Names;
 use redis::{AsyncCommands, Script};
@@ -143,10 +144,10 @@ impl Node {
         Outgoing { sender: lines::Sender::new(&self.shared.url), rt: self.rt.handle().clone() }
     }
 
-    /// Takes what comes by a line, at most `prefetch` unsettled ones at a time; 0: all.
-    pub fn inbox(&self, line: &str, prefetch: u16) -> Inbox {
+    /// Takes what comes by a line.
+    pub fn inbox(&self, line: &str, taker: Taker) -> Inbox {
         let _in = self.rt.enter();
-        let from = tokio::sync::Mutex::new(lines::listen(&self.shared.url, line, prefetch));
+        let from = tokio::sync::Mutex::new(lines::listen(&self.shared.url, line, taker));
         Inbox { from, rt: self.rt.handle().clone() }
     }
 

@@ -19,6 +19,10 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How long a confirm may take before the connection is taken for dead.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
+/// Who takes a line alone says so often that it is there, or the broker does, in seconds.
+const HEARTBEAT_S: u16 = 10;
+/// Between two looks whether somebody else still takes a line.
+const TAKEN_PATIENCE: Duration = Duration::from_millis(500);
 /// A line holds so many bytes; what is older goes then, and is missed by its number.
 const MOST_BYTES: i64 = 4 << 30;
 
@@ -138,23 +142,67 @@ async fn send(url: String, mut letters: mpsc::UnboundedReceiver<Letter>, unsent:
     }
 }
 
-/// Brings what comes by a line, for ever, as long as somebody takes it; at most `prefetch` unsettled ones at a time, 0: all.
-pub fn listen(url: &str, line: &str, prefetch: u16) -> mpsc::UnboundedReceiver<Delivery> {
+/// Who takes what comes by a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taker {
+    /// One of several, who has at most so many unsettled messages at a time.
+    OneOf(u16),
+    /// One alone, in order. Who comes while there is another waits until that is gone; if it is silent, for half a minute.
+    Alone,
+}
+
+/// Brings what comes by a line, for ever, as long as somebody takes it.
+pub fn listen(url: &str, line: &str, taker: Taker) -> mpsc::UnboundedReceiver<Delivery> {
     let (to, deliveries) = mpsc::unbounded_channel();
-    tokio::spawn(consume(url.to_owned(), line.to_owned(), prefetch, to));
+    let url = if taker == Taker::Alone { with_heartbeat(url) } else { url.to_owned() };
+    tokio::spawn(consume(url, line.to_owned(), taker, to));
     deliveries
 }
 
-async fn consume(url: String, line: String, prefetch: u16, to: mpsc::UnboundedSender<Delivery>) {
+/// The same broker, which takes for gone who is silent for twice [`HEARTBEAT_S`], unless the address says after how long
+/// (<https://www.rabbitmq.com/docs/heartbeats>). By default it is some minutes.
+fn with_heartbeat(url: &str) -> String {
+    let query = url.split_once('?').map(|(_, query)| query);
+    if query.is_some_and(|q| q.split('&').any(|p| p.starts_with("heartbeat="))) {
+        return url.to_owned();
+    }
+    format!("{url}{}heartbeat={HEARTBEAT_S}", if query.is_some() { '&' } else { '?' })
+}
+
+fn is_taken(e: &lapin::Error) -> bool {
+    use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+    matches!(e.kind(), lapin::ErrorKind::ProtocolError(e)
+        if *e.kind() == AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED))
+}
+
+async fn consume(url: String, line: String, taker: Taker, to: mpsc::UnboundedSender<Delivery>) {
+    let prefetch = match taker {
+        Taker::OneOf(n) => n,
+        Taker::Alone => 0,
+    };
+    let mut said = false;
     while !to.is_closed() {
         let (conn, ch) = open_at_last(&url, &line).await;
         let began = async {
             declare(&ch, &line).await?;
             ch.basic_qos(prefetch, BasicQosOptions::default()).await?;
             let (queue, tag) = (line.as_str().into(), "".into());
-            ch.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default()).await
+            let options = BasicConsumeOptions { exclusive: taker == Taker::Alone, ..Default::default() };
+            ch.basic_consume(queue, tag, options, FieldTable::default()).await
         };
-        if let Ok(mut consumer) = within(began).await {
+        let began = within(began).await;
+        if began.as_ref().is_err_and(is_taken) {
+            if !std::mem::replace(&mut said, true) {
+                tracing::warn!(
+                    "another process still takes what comes by {line}: waiting until the broker says that it is gone"
+                );
+            }
+            drop(conn);
+            tokio::time::sleep(TAKEN_PATIENCE).await;
+            continue;
+        }
+        if let Ok(mut consumer) = began {
+            said = false;
             let dead = dead(&conn);
             tokio::pin!(dead);
             loop {
@@ -201,4 +249,20 @@ pub async fn remove(url: &str, line: &str) -> lapin::Result<()> {
     let (conn, ch) = super::open(url, "remove").await?;
     within(ch.queue_delete(line.into(), QueueDeleteOptions::default())).await?;
     within(conn.close(200, "done".into())).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_says_how_soon_silence_is_death_is_left_alone() {
+        let heartbeat = |url: &str| {
+            let uri: lapin::uri::AMQPUri = with_heartbeat(url).parse().expect("an address");
+            uri.query.heartbeat
+        };
+        assert_eq!(heartbeat("amqp://u:p@host:5672/%2f"), Some(HEARTBEAT_S));
+        assert_eq!(heartbeat("amqps://host/v?frame_max=8192"), Some(HEARTBEAT_S));
+        assert_eq!(heartbeat("amqp://host/%2f?frame_max=8192&heartbeat=3"), Some(3));
+    }
 }

@@ -35,7 +35,7 @@ use treeferry_core::job::JobState;
 use treeferry_core::wire::{self, MessageKind};
 use treeferry_core::{Event, JobId, JobSpec, Stop, Work};
 use treeferry_mirror::{Batch, Finding, News, Pending, Said};
-use treeferry_queue::mirrors::{self, Inbox, Letter};
+use treeferry_queue::mirrors::{self, Inbox, Letter, Taker};
 use treeferry_queue::{Control, JobRecord, LedgerError, Node, Site, Status};
 use treeferry_service::metrics::{Meter, Metrics};
 use treeferry_worker::{Job, OpenError, Reporter};
@@ -115,7 +115,7 @@ pub fn run(
     let desk = Desk::new(pending);
     desk.walked_once.store(again, Relaxed);
     let book = Arc::new(Book::new(life, wish.agents.clone(), &kept, again));
-    let inbox = node.inbox(&mirrors::line(id), 0);
+    let inbox = node.inbox(&mirrors::line(id), Taker::Alone);
     let errands = Arc::new(Errands {
         mirror: id,
         wish: record.created_ms,
