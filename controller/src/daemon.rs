@@ -17,7 +17,7 @@ use treeferry_core::event::EventKind;
 use treeferry_core::{Change, Event, Failure, JobId, Notice, Pass, Stop, Work};
 use treeferry_fs::Limits;
 use treeferry_queue::mirrors::Outgoing;
-use treeferry_queue::{Control, Engine, Lane, Node, NodeReport, Refusal, Reporting, Shutdown, Site};
+use treeferry_queue::{Control, Engine, Lane, Node, NodeReport, Reporting, Shutdown, Site};
 use treeferry_service::metrics::{Meter, Metrics, Settings};
 use treeferry_service::{Exit, logging, signals};
 use treeferry_worker::{Context, Job, Jobs, Member, NodePool, Reporter};
@@ -91,9 +91,8 @@ pub fn run(what: &'static str, plan: &Plan, lanes: &[Lane], args: &Daemon) -> Ex
         }
     };
     let stopping = Arc::new(AtomicBool::new(false));
-    let refusals = looks.as_ref().map(Looks::refused);
-    let wishes = looks.as_ref().map(Looks::wishes);
-    node.report(reporting(what, &node, &pool, &stopping, refusals, wishes));
+    let of_mirrors = looks.as_ref().map(Looks::report);
+    node.report(reporting(what, &node, &pool, &stopping, of_mirrors));
     let meter = plan.metrics.clone().zip(tasks).map(|(settings, tasks)| {
         let (metrics, pool) = (Arc::new(Metrics::start(settings)), Arc::downgrade(&pool));
         let load = move || pool.upgrade().map(|p| (p.size(), p.busy()));
@@ -153,8 +152,7 @@ fn reporting(
     node: &Arc<Node>,
     pool: &Arc<NodePool>,
     stopping: &Arc<AtomicBool>,
-    refusals: Option<impl Fn() -> Vec<Refusal> + Send + Sync + 'static>,
-    wishes: Option<impl Fn() -> BTreeMap<String, u64> + Send + Sync + 'static>,
+    of_mirrors: Option<impl Fn(&mut NodeReport) + Send + Sync + 'static>,
 ) -> Reporting {
     // weak: the node keeps this, and the pool keeps the node
     let (node, pool) = (Arc::downgrade(node), Arc::downgrade(pool));
@@ -162,7 +160,7 @@ fn reporting(
     let started_ms = Control::now_ms();
     Box::new(move || {
         let (Some(node), Some(pool)) = (node.upgrade(), pool.upgrade()) else { return NodeReport::default() };
-        NodeReport {
+        let mut report = NodeReport {
             worker: node.worker().to_owned(),
             node: node.name().to_owned(),
             kind: what.to_owned(),
@@ -175,10 +173,12 @@ fn reporting(
             seen_ms: Control::now_ms(),
             unacked: node.unacked(),
             tasks: pool.running(),
-            refused: pool.refused().into_iter().chain(refusals.iter().flat_map(|r| r())).collect(),
-            mirrors: wishes.iter().flat_map(|w| w()).collect(),
+            refused: pool.refused(),
+            mirrors: BTreeMap::new(),
             events_dropped: node.outbox().dropped(),
-        }
+        };
+        of_mirrors.iter().for_each(|add| add(&mut report));
+        report
     })
 }
 

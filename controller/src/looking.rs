@@ -22,7 +22,7 @@ use treeferry_core::{Counters, Event, JobId, NewTask, Stop, Work};
 use treeferry_fs::Limits;
 use treeferry_mirror::{Errand, Finding};
 use treeferry_queue::mirrors::{self, Letter, Outgoing, Taker};
-use treeferry_queue::{Engine, Node, Refusal};
+use treeferry_queue::{Engine, Node, NodeReport, Refusal, RunningTask};
 use treeferry_worker::{Context, Job, Member, Pool, PoolSize};
 use voice::{Doing, Ear, Hands, Held, Told};
 pub use voice::{Voice, Walker};
@@ -82,12 +82,19 @@ pub struct Looks {
     thread: JoinHandle<()>,
     over: Arc<AtomicBool>,
     asked: Arc<Asked>,
-    refused: Arc<Mutex<BTreeMap<JobId, String>>>,
-    wishes: Wishes,
+    seen: Arc<Mutex<Seen>>,
 }
 
-/// Mirrors that are open here, each with its wish; see [`NodeReport::mirrors`](treeferry_queue::NodeReport).
-type Wishes = Arc<Mutex<BTreeMap<JobId, u64>>>;
+/// What others may see.
+#[derive(Default)]
+struct Seen {
+    /// Mirrors that are not looked after here, and why.
+    refused: BTreeMap<JobId, String>,
+    /// Those that are open here, each with its wish; see [`NodeReport::mirrors`].
+    wishes: BTreeMap<JobId, u64>,
+    /// What is being done for them, as of the last second.
+    tasks: Vec<RunningTask>,
+}
 
 /// What is asked of the thread.
 struct Asked {
@@ -99,7 +106,7 @@ struct Asked {
 impl Looks {
     /// Starts it; each mirror gets so many threads.
     pub fn start(node: &Arc<Node>, threads: usize) -> std::io::Result<Looks> {
-        let (over, refused, wishes): (Arc<AtomicBool>, Arc<Mutex<_>>, Wishes) = Default::default();
+        let (over, seen): (Arc<AtomicBool>, Arc<Mutex<Seen>>) = Default::default();
         let asked = Arc::new(Asked { paused: AtomicBool::new(false), threads: AtomicUsize::new(threads) });
         let mut service = Service {
             node: Arc::clone(node),
@@ -110,11 +117,10 @@ impl Looks {
             next: AtomicU64::new(1),
             over: Arc::clone(&over),
             asked: Arc::clone(&asked),
-            refused: Arc::clone(&refused),
-            wishes: Arc::clone(&wishes),
+            seen: Arc::clone(&seen),
         };
         let thread = std::thread::Builder::new().name("tf-looks".to_owned()).spawn(move || service.run())?;
-        Ok(Looks { thread, over, asked, refused, wishes })
+        Ok(Looks { thread, over, asked, seen })
     }
 
     /// Takes no more errands while this is set; what is begun is finished, and what only waits here is for others.
@@ -127,18 +133,18 @@ impl Looks {
         self.asked.threads.store(threads.max(1), Relaxed);
     }
 
-    /// Mirrors that are not looked after here, and why.
-    pub fn refused(&self) -> impl Fn() -> Vec<Refusal> + Send + Sync + use<> {
-        let refused = Arc::clone(&self.refused);
-        move || {
-            lock(&refused).iter().map(|(id, why)| Refusal { job: id.to_string(), why: why.clone() }).collect()
+    /// Adds what is done for mirrors to what a daemon says of itself.
+    pub fn report(&self) -> impl Fn(&mut NodeReport) + Send + Sync + use<> {
+        let seen = Arc::clone(&self.seen);
+        move |r| {
+            let seen = lock(&seen);
+            let refusal = |(id, why): (&JobId, &String)| Refusal { job: id.to_string(), why: why.clone() };
+            r.refused.extend(seen.refused.iter().map(refusal));
+            r.mirrors = seen.wishes.iter().map(|(id, wish)| (id.to_string(), *wish)).collect();
+            // each mirror has as many threads as the pool, and they seldom all run
+            r.busy = (r.busy + seen.tasks.len()).min(r.pool);
+            r.tasks.extend(seen.tasks.iter().cloned());
         }
-    }
-
-    /// Mirrors that are looked after here, and by which wish.
-    pub fn wishes(&self) -> impl Fn() -> BTreeMap<String, u64> + Send + Sync + use<> {
-        let wishes = Arc::clone(&self.wishes);
-        move || lock(&wishes).iter().map(|(id, wish)| (id.to_string(), *wish)).collect()
     }
 
     /// Ends it: what is under way is cut short, and done by others.
@@ -158,8 +164,7 @@ struct Service {
     next: AtomicU64,
     over: Arc<AtomicBool>,
     asked: Arc<Asked>,
-    refused: Arc<Mutex<BTreeMap<JobId, String>>>,
-    wishes: Wishes,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Service {
@@ -234,24 +239,24 @@ impl Service {
                 old.end_of(is_wanted, &self.outgoing);
             }
             // while it is being opened nobody can say by which wish
-            lock(&self.wishes).insert(errand.mirror, 0);
+            lock(&self.seen).wishes.insert(errand.mirror, 0);
             let opened = self.open(errand.mirror);
             match &opened {
-                Ok(open) => drop(lock(&self.wishes).insert(errand.mirror, open.wish)),
-                Err(_) => drop(lock(&self.wishes).remove(&errand.mirror)),
+                Ok(open) => drop(lock(&self.seen).wishes.insert(errand.mirror, open.wish)),
+                Err(_) => drop(lock(&self.seen).wishes.remove(&errand.mirror)),
             }
-            let mut refused = lock(&self.refused);
+            let mut seen = lock(&self.seen);
             match &opened {
-                Ok(_) => drop(refused.remove(&errand.mirror)),
+                Ok(_) => drop(seen.refused.remove(&errand.mirror)),
                 Err(why) => {
-                    if refused.insert(errand.mirror, why.clone()).as_ref() != Some(why) {
+                    if seen.refused.insert(errand.mirror, why.clone()).as_ref() != Some(why) {
                         tracing::error!("mirror {} is refused on this node: {why}", errand.mirror);
                         let refused = Event::new(EventKind::JobRefused).text(why.clone()).of(errand.mirror);
                         events::put(self.node.outbox(), refused);
                     }
                 }
             }
-            drop(refused);
+            drop(seen);
             self.mirrors.insert(errand.mirror, (Instant::now(), opened));
         }
         let Some((_, Ok(open))) = self.mirrors.get(&errand.mirror) else {
@@ -315,8 +320,10 @@ impl Service {
 
     /// Tells of errands that take long, so that nobody else is sent, and what was counted.
     fn tell(&mut self) {
-        for (_, m) in self.mirrors.values_mut() {
+        let mut tasks = Vec::new();
+        for (id, (_, m)) in &mut self.mirrors {
             let Ok(open) = m else { continue };
+            tasks.extend(open.pool.iter().flat_map(|p| p.running(*id)));
             let mut found = Vec::new();
             let mut long: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
             for d in lock(&open.hands.doing).values_mut().filter(|d| d.since.elapsed() > TELL) {
@@ -336,6 +343,7 @@ impl Service {
                 drop(open.hands.voice.say(found, false));
             }
         }
+        lock(&self.seen).tasks = tasks;
     }
 
     /// Closes mirrors that are not kept any more, or for which something else is asked now: if all that is here is of the old
@@ -351,11 +359,11 @@ impl Service {
         });
         let gone: Vec<(JobId, bool)> = gone.collect();
         for (id, is_wanted) in gone {
-            lock(&self.refused).remove(&id);
+            lock(&self.seen).refused.remove(&id);
             if let Some((_, Ok(open))) = self.mirrors.remove(&id) {
                 open.end_of(is_wanted, &self.outgoing);
             }
-            lock(&self.wishes).remove(&id);
+            lock(&self.seen).wishes.remove(&id);
         }
     }
 }

@@ -406,6 +406,11 @@ fn a_worker_that_is_full_of_what_was_asked_for_before_turns_to_what_is_asked_for
         s.src().file(&format!("d{n}/f"), vec![b'x'; 50 << 20]);
     }
     slow.until("it has begun", || slow.number("busy") >= 4);
+    slow.until("others see that the worker is at it", || {
+        let at =
+            |r: &Value| r["busy"] == 1 && r["tasks"][0]["path"].as_str().is_some_and(|p| p.starts_with('d'));
+        c.borrow().reports().iter().any(at)
+    });
     slow.stop().expect(20);
     let fast = Mirror::start(&s, &c, "");
     // what was begun before was given up, and has left no mark, before anything was called complete
