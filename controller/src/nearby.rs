@@ -150,7 +150,7 @@ fn failure_json(f: &Failure) -> Value {
 
 fn failure_of_json(v: &Value) -> Option<Failure> {
     Some(Failure {
-        path: RelPath::new(escape::unescape(v["path"].as_str()?)).ok()?,
+        path: RelPath::from_shown(v["path"].as_str()?).ok()?,
         side: if v["side"].as_str()? == "source" { Side::Source } else { Side::Target },
         op: v["op"].as_str()?.to_owned(),
         errno: i32::try_from(v["errno"].as_i64()?).ok()?,
@@ -272,7 +272,9 @@ mod tests {
 
     fn failures() -> Vec<Failure> {
         let name = |n: u8| RelPath::new(&[b'f', 0xff, b'a' + n][..]).unwrap();
-        (0..60).map(|n| Failure::errno(name(n % 20), Side::Source, "read", i32::from(n))).collect()
+        let all = (0..59).map(|n| Failure::errno(name(n % 20), Side::Source, "read", i32::from(n)));
+        // SRC itself fails where DST can only be read
+        all.chain([Failure::errno(RelPath::root(), Side::Target, "futimens", 59)]).collect()
     }
 
     /// Looks while these sockets are answered.

@@ -51,6 +51,14 @@ impl RelPath {
         Ok(RelPath(bytes))
     }
 
+    /// Reads what [`Display`](fmt::Display) has written: escaped, and `.` for the root.
+    pub fn from_shown(text: &str) -> Result<RelPath, BadPath> {
+        match text {
+            "." => Ok(RelPath::root()),
+            text => RelPath::new(escape::unescape(text)),
+        }
+    }
+
     /// The path of an entry of this directory. The name comes from a directory listing, so the kernel
     /// has seen to it that it has no slash; debug builds check.
     pub fn child(&self, name: &CStr) -> RelPath {
@@ -130,6 +138,15 @@ mod tests {
         for bad in [&b"/"[..], b"/a", b"a/", b"a//b", b".", b"..", b"a/../b", b"a/.", b"a\0"] {
             assert!(RelPath::new(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read() {
+        for p in [&b""[..], b"a/b", b"\xff\n\\\\#012", b"..."] {
+            let p = RelPath::new(p).unwrap();
+            assert_eq!(RelPath::from_shown(&p.to_string()), Ok(p));
+        }
+        assert!(RelPath::from_shown("a/..").is_err());
     }
 
     #[test]

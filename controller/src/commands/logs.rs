@@ -98,8 +98,8 @@ struct Wanted {
 fn rel_path(text: &str) -> Result<RelPath, String> {
     let text = text.trim_end_matches('/');
     match text.strip_prefix("./").unwrap_or(text) {
-        "" | "." => Ok(RelPath::root()),
-        p => RelPath::new(escape::unescape(p)).map_err(|e| format!("{e}: write it as below SRC and DST")),
+        "" => Ok(RelPath::root()),
+        p => RelPath::from_shown(p).map_err(|e| format!("{e}: write it as below SRC and DST")),
     }
 }
 

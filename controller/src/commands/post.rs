@@ -281,7 +281,7 @@ fn failing(id: JobId, mirror: &Stand, posted: &[&[u8]]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for v in named {
         let (Some(path), Some(why)) = (v["path"].as_str(), v["error"].as_str()) else { continue };
-        if RelPath::new(escape::unescape(path)).is_ok_and(|p| concerns(&p)) {
+        if RelPath::from_shown(path).is_ok_and(|p| concerns(&p)) {
             all.push(format!("cannot be mirrored: {}", harmless(why, "")));
         }
     }

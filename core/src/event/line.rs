@@ -1,10 +1,10 @@
 //! A line: the JSON object that is written of an event, and read back.
 
 use super::{Event, Severity};
+use crate::errno;
 use crate::failure::Side;
 use crate::path::RelPath;
 use crate::units::show_size;
-use crate::{errno, escape};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
@@ -119,10 +119,7 @@ impl<'a> Line<'a> {
 
     /// The path, unescaped; `None`: it has none, or what stands there is no path.
     pub fn rel_path(&self) -> Option<RelPath> {
-        match self.path.as_deref()? {
-            "." => Some(RelPath::root()),
-            p => RelPath::new(escape::unescape(p)).ok(),
-        }
+        RelPath::from_shown(self.path.as_deref()?).ok()
     }
 }
 

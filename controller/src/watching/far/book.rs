@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use treeferry_core::{Counters, JobId, RelPath, Work, escape};
+use treeferry_core::{Counters, JobId, RelPath, Work};
 use treeferry_mirror::{Continuity, Pending, Sign};
 use treeferry_queue::mirrors::Letter;
 use treeferry_queue::{JobRecord, LedgerError, Node};
@@ -64,7 +64,7 @@ impl Kept {
         let json = |k: &str| fields.get(k).and_then(|b| serde_json::from_slice::<Value>(b).ok());
         let number = |k: &str| json(k).and_then(|v| v.as_u64()).unwrap_or(0);
         let heard = fields.get(HEARD).and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
-        let path = |p: &Value| path_of(p.as_str()?);
+        let path = |p: &Value| RelPath::from_shown(p.as_str()?).ok();
         let paths = |k: &str| match json(k) {
             Some(Value::Array(all)) => Some(all.iter().filter_map(path).collect()),
             Some(_) => None,
@@ -125,14 +125,6 @@ impl Kept {
 /// What a ledger that has lost all else must not do without: all is to be walked, and names of files are not known.
 pub fn not_walked() -> Vec<(String, Vec<u8>)> {
     vec![(super::WALKED.to_owned(), b"0".to_vec()), (LOST.to_owned(), b"1".to_vec())]
-}
-
-/// A path as it was written by its `Display`, of SRC itself `.`.
-fn path_of(text: &str) -> Option<RelPath> {
-    match text {
-        "." => Some(RelPath::root()),
-        text => RelPath::new(escape::unescape(text)).ok(),
-    }
 }
 
 /// The book.
