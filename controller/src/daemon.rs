@@ -12,7 +12,7 @@ use crate::output::complain;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use treeferry_core::event::EventKind;
 use treeferry_core::{Change, Event, Failure, JobId, Notice, Pass, Stop, Work};
 use treeferry_fs::Limits;
@@ -24,6 +24,8 @@ use treeferry_worker::{Context, Job, Jobs, Member, NodePool, Reporter};
 
 /// How often a daemon looks what it is told.
 const TICK: Duration = Duration::from_millis(50);
+/// How often what is over is closed.
+const TIDY: Duration = Duration::from_secs(1);
 /// How long a task may take to its end when a daemon is to stop; then it is cut short, and done by others.
 const BUDGET: Duration = Duration::from_secs(30);
 
@@ -98,7 +100,7 @@ pub fn run(what: &'static str, plan: &Plan, lanes: &[Lane], args: &Daemon) -> Ex
         let load = move || pool.upgrade().map(|p| (p.size(), p.busy()));
         metering::cluster::start(&metrics, &node, what, &tasks, Box::new(load))
     });
-    let mut heard = threads;
+    let (mut heard, mut tidied) = (threads, Instant::now());
     node.listen(lanes, prefetch(heard));
     complain(&format!("{what} is ready, with {threads} threads"));
     let ready = format!("{what} of version {}, {threads} threads", env!("CARGO_PKG_VERSION"));
@@ -128,6 +130,10 @@ pub fn run(what: &'static str, plan: &Plan, lanes: &[Lane], args: &Daemon) -> Ex
         if size > heard {
             node.listen(lanes, prefetch(size - heard));
             heard = size;
+        }
+        if tidied.elapsed() >= TIDY {
+            tidied = Instant::now();
+            pool.tidy();
         }
         std::thread::sleep(TICK);
     };

@@ -144,6 +144,7 @@ fn explain(purpose: Purpose, why: &OpenError) -> (Exit, &'static str) {
         (OpenError::Unreachable(_), _) => {
             (Exit::Unreachable, "Are RabbitMQ and Redis running, and do the URLs name them?")
         }
+        (OpenError::Hindered(_), _) => (Exit::Unusable, "Nothing was begun."),
         (OpenError::Unusable(_), Purpose::Sync | Purpose::Watch) => (
             Exit::Unusable,
             "SRC must be a directory that you may read; DST one that you may write, or not there yet.",

@@ -15,6 +15,9 @@ pub enum BadQuantity {
     /// Longer than anything lasts; moments that far away cannot be reckoned with.
     #[error("'{0}' is too long: at most 1000 years (365250d)")]
     TooLong(String),
+    /// Nothing, where that would be without end.
+    #[error("'{0}' is too short: at least 1ms")]
+    TooShort(String),
 }
 
 /// The longest duration: a thousand years.
@@ -42,6 +45,14 @@ pub fn parse_size(s: &str) -> Result<u64, BadQuantity> {
     let n: f64 = number.parse().map_err(|_| bad())?;
     let v = n * (1u64 << shift) as f64;
     if v.is_finite() && v < u64::MAX as f64 { Ok(v as u64) } else { Err(bad()) }
+}
+
+/// The same, of something that takes its time.
+pub fn parse_pause(s: &str) -> Result<Duration, BadQuantity> {
+    match parse_duration(s)? {
+        Duration::ZERO => Err(BadQuantity::TooShort(s.to_owned())),
+        d => Ok(d),
+    }
 }
 
 /// Reads a duration: a number of seconds, or a number with ms, s, m, h, d or w; a thousand years at most.

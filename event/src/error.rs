@@ -61,6 +61,14 @@ pub enum Error {
         /// Why not, and what helps.
         why: String,
     },
+    /// The file in which it is kept what walks have found cannot be used.
+    #[error("the index {} cannot be used: {why}", path.display())]
+    Index {
+        /// Which file.
+        path: PathBuf,
+        /// Why not, and what helps.
+        why: String,
+    },
     /// The list of paths cannot be read.
     #[error("the list of paths cannot be read: {0}")]
     Input(std::io::Error),

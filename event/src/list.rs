@@ -64,6 +64,9 @@ pub fn list(input: impl Read + Send + 'static, root: &Path, separator: Separator
     Ok(List { lines, waker, roots, separator, ended: false, bad: 0, warned: HashSet::new() })
 }
 
+/// Longest path that is believed, and what is held of a list at once, in bytes.
+const MOST_BYTES: u64 = 1 << 20;
+
 fn bytes_of(path: &Path) -> Vec<u8> {
     path.as_os_str().as_encoded_bytes().to_vec()
 }
@@ -80,8 +83,16 @@ fn pass_on(
     };
     loop {
         let mut line = Vec::new();
-        let line = match input.read_until(end, &mut line) {
+        let line = match input.by_ref().take(MOST_BYTES).read_until(end, &mut line) {
             Ok(0) => break,
+            Ok(n) if n as u64 == MOST_BYTES && line.last() != Some(&end) => {
+                let hint = match separator {
+                    Separator::Newline => "newline: are its paths separated by NUL (-0)?",
+                    Separator::Nul => "NUL: are its paths separated by newlines (without -0)?",
+                };
+                let why = format!("{MOST_BYTES} bytes without a {hint}");
+                Err(std::io::Error::new(std::io::ErrorKind::InvalidData, why))
+            }
             Ok(_) => {
                 line.pop_if(|b| *b == end);
                 Ok(line)

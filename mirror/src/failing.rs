@@ -23,6 +23,8 @@ pub(crate) struct Failing {
 
 struct Path {
     attempts: u32,
+    /// When it failed last.
+    failed: Instant,
     /// When it is to be tried again; `None`: it is being tried, and has not failed since.
     next: Option<Instant>,
     why: String,
@@ -43,14 +45,18 @@ impl Failing {
 
     /// It failed, once more perhaps.
     pub fn add(&mut self, now: Instant, path: RelPath, why: String) {
-        let f =
-            self.paths.entry(path.clone()).or_insert(Path { attempts: 0, next: None, why: String::new() });
+        let f = self.paths.entry(path.clone()).or_insert(Path {
+            attempts: 0,
+            failed: now,
+            next: None,
+            why: String::new(),
+        });
         if let Some(at) = f.next.take() {
             self.next.remove(&(at, path.clone()));
         }
         let at = now + (FIRST * 2u32.saturating_pow(f.attempts.min(16))).min(LAST);
         f.attempts = f.attempts.saturating_add(1);
-        f.why = why;
+        (f.why, f.failed) = (why, now);
         f.next = Some(at);
         self.next.insert((at, path));
     }
@@ -75,6 +81,20 @@ impl Failing {
         if self.paths.get(path).is_some_and(|f| f.next.is_none()) {
             self.paths.remove(path);
             self.owed.insert(path.clone(), birth);
+        }
+    }
+
+    /// Everything below a directory was compared since a moment, with that birth: what has not failed since then is right.
+    pub fn walked(&mut self, dir: &RelPath, since: Instant, birth: u64) {
+        let is_right = |p: &RelPath, f: &Path| dir.covers(p) && f.failed < since;
+        let right = self.paths.iter().filter(|(p, f)| is_right(p, f));
+        let right: Vec<(RelPath, Option<Instant>)> = right.map(|(p, f)| (p.clone(), f.next)).collect();
+        for (path, next) in right {
+            self.paths.remove(&path);
+            if let Some(at) = next {
+                self.next.remove(&(at, path.clone()));
+            }
+            self.owed.insert(path, birth);
         }
     }
 

@@ -31,6 +31,13 @@ struct Waiting {
     from: Option<RelPath>,
 }
 
+/// A walk that is under way: where, with which birth, since when.
+struct Walking {
+    path: RelPath,
+    birth: u64,
+    since: Instant,
+}
+
 /// The memory of a mirror.
 pub struct Pending {
     timing: Timing,
@@ -43,7 +50,7 @@ pub struct Pending {
     begun: HashMap<RelPath, Instant>,
     forget: VecDeque<(Instant, RelPath)>,
     below: BTreeMap<RelPath, u64>,
-    walking: HashMap<u64, (RelPath, u64)>,
+    walking: HashMap<u64, Walking>,
     /// A path of these that is being tried is in `waiting` or in `busy`.
     failing: Failing,
     births: Births,
@@ -189,7 +196,7 @@ impl Pending {
             self.busy.range(path.clone()..).take_while(|(p, _)| p.as_bytes().starts_with(path.as_bytes()));
         let below = below.filter(|(p, _)| path.covers(p)).filter_map(|(_, t)| ticket(t));
         let is_met = |p: &RelPath| p.covers(path) || path.covers(p);
-        let walks = self.walking.values().filter(|(p, _)| is_met(p)).map(|(_, b)| *b);
+        let walks = self.walking.values().filter(|w| is_met(&w.path)).map(|w| w.birth);
         let moves = self.tickets.values().filter(|t| t.from.as_ref().is_some_and(is_met)).map(|t| t.birth);
         below.chain(walks).chain(moves).fold(birth, u64::min)
     }
@@ -257,19 +264,21 @@ impl Pending {
     }
 
     /// A directory that is to be walked, if there is one.
-    pub fn take_below(&mut self) -> Option<Below> {
+    pub fn take_below(&mut self, now: Instant) -> Option<Below> {
         // the oldest first: no order of names lets one wait for ever
         let path = self.below.iter().min_by_key(|(_, birth)| **birth).map(|(path, _)| path.clone())?;
         let birth = self.below.remove(&path)?;
         let ticket = self.draw();
-        self.walking.insert(ticket, (path.clone(), birth));
+        self.walking.insert(ticket, Walking { path: path.clone(), birth, since: now });
         Some(Below { ticket, path })
     }
 
     /// A walk has ended, at this moment. If it did not come to its end it is to be done again.
     pub fn walked(&mut self, moment: u64, ticket: u64, complete: bool) {
-        let Some((path, birth)) = self.walking.remove(&ticket) else { return };
-        if !complete {
+        let Some(Walking { path, birth, since }) = self.walking.remove(&ticket) else { return };
+        if complete {
+            self.failing.walked(&path, since, birth);
+        } else {
             self.add_below(path, birth);
         }
         self.births.end(moment, birth);

@@ -17,7 +17,8 @@ const MAX_SLOTS: usize = 1 << 24;
 
 pub(crate) const SLOT_WORDS: usize = 32;
 
-const MAGIC_WORD: u64 = u64::from_le_bytes(*b"TFshring");
+/// The word that marks a ring of any version: the last of its file, before version 3 the first.
+pub const MARK: u64 = u64::from_le_bytes(*b"TFshring");
 
 // Words of the header. What many write, and what one writes, is on lines of its own (64 bytes are 8 words).
 const MAGIC: usize = 0;
@@ -132,7 +133,7 @@ impl<'a> Ring<'a> {
         ring.word(NAMESPACE).store(namespace, Relaxed);
         // another one than those of rings that programs may have mapped before
         ring.word(EPOCH).store(generation.wrapping_mul(0x9e37_79b9_7f4a_7c15), Relaxed);
-        ring.word(MAGIC).store(MAGIC_WORD, Release);
+        ring.word(MAGIC).store(MARK, Release);
         Ok(ring)
     }
 
@@ -141,10 +142,10 @@ impl<'a> Ring<'a> {
         let slots = slots_in(words.len() * 8).ok_or(Bad::Size)?;
         let ring = Ring { words, slots };
         ring.touch();
-        if ring.word(MAGIC).load(Acquire) != MAGIC_WORD {
+        if ring.word(MAGIC).load(Acquire) != MARK {
             // before version 3 the header came first
             return match words {
-                [magic, version, ..] if magic.load(Relaxed) == MAGIC_WORD => {
+                [magic, version, ..] if magic.load(Relaxed) == MARK => {
                     Err(Bad::Version(version.load(Relaxed)))
                 }
                 _ => Err(Bad::Magic),

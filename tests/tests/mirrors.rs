@@ -463,6 +463,69 @@ fn workers_that_are_paused_look_at_nothing_until_they_are_resumed() {
     m.stop().expect(0);
 }
 
+/// Each rename of a directory is followed by a walk of what is below: a job of the cluster, of which nothing is to be left.
+#[test]
+fn walks_of_parts_leave_nothing_open_and_nothing_in_the_ledger() {
+    let c = cluster(&[("a0", &["--detect", "inotify"])]);
+    let s = Scratch::disk();
+    for n in 0..4 {
+        s.src().file(&format!("d{n}.0/f"), "f").link(&format!("d{n}.0/f"), &format!("d{n}.0/g"));
+    }
+    let m = Mirror::start(&s, &c, "");
+    m.assert_same();
+    let jobs = || Run::of(&mut c.borrow().command(["jobs", "--json"])).json["jobs"].as_array().unwrap().len();
+    let open = |name: &str| {
+        let roots = [s.at("src"), s.at("dst")];
+        let fds = fs::read_dir(format!("/proc/{}/fd", c.borrow().pid(name))).unwrap().flatten();
+        fds.filter_map(|fd| fs::read_link(fd.path()).ok()).filter(|at| roots.contains(at)).count()
+    };
+    // at rest a process has what it needs for the mirror itself
+    let few = |name: &str| open(name) <= 4;
+    let before = jobs();
+    for round in 0..10 {
+        for n in 0..4 {
+            let at = |round: usize| s.at(&format!("src/d{n}.{round}"));
+            fs::rename(at(round), at(round + 1)).unwrap();
+        }
+        m.catch_up();
+    }
+    m.assert_same();
+    m.until("walks that are over are no jobs any more", || jobs() == before);
+    m.until("nothing of them is open", || ["w0", "w1", "h0"].iter().all(|name| few(name)));
+    m.stop().expect(0);
+}
+
+#[test]
+fn a_second_agent_of_the_same_name_is_refused() {
+    let c = cluster(&[("a0", &["--detect", "inotify"])]);
+    let again = || {
+        Run::of(
+            c.borrow()
+                .command(["agent", "--name", "a0", "--detect", "inotify"])
+                .arg("--spool-dir")
+                .arg("/tmp"),
+        )
+    };
+    // it sees the other at the start, or soon after
+    let r = again().expect(3);
+    assert!(r.stderr.contains("runs already") && r.stderr.contains("--name"), "{r}");
+    let nowhere =
+        || Run::of(&mut c.borrow().command(["agent", "--name", "a1", "--spool-dir", "/nonexistent"]));
+    assert!(nowhere().expect(3).stderr.contains("--spool-dir"));
+    for words in ["shutdown a0", "pause --worker a0", "pool set 3 a0"] {
+        let r = Run::of(&mut c.borrow().command(words.split(' '))).expect(1);
+        assert!(r.stderr.contains("a0 is an agent"), "{r}");
+    }
+    // one that was killed does not keep its name
+    c.borrow_mut().kill("a0");
+    c.borrow_mut().start_again("a0");
+    let s = Scratch::disk();
+    s.src().file("f", "f");
+    let m = Mirror::start(&s, &c, "");
+    m.assert_same();
+    m.stop().expect(0);
+}
+
 #[test]
 fn a_ledger_that_has_lost_everything_is_told_of_the_mirror_again() {
     let c = cluster(&[("a0", &["--detect", "inotify"])]);

@@ -2,15 +2,16 @@
 
 mod checks;
 
-use checks::entries;
 use checks::mirror::{Mirror, watch_command};
+use checks::{Immutable, entries, is_root};
+use rustix::process::Signal;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use treeferry_kit::run::wait_until;
-use treeferry_tests::{Live, PATIENCE, Run, Scratch, command};
+use treeferry_tests::{Live, PATIENCE, Plant, Run, Scratch, command};
 
 #[test]
 fn paths_of_a_list_are_looked_at_and_nothing_else() {
@@ -180,6 +181,7 @@ fn what_makes_no_sense_is_refused() {
         ("--detect smoke", "possible values"),
         ("-0", "--detect list"),
         ("--poll-every 1s", "--detect poll"),
+        ("--detect poll --poll-every 0", "too short"),
         ("--agents a", "without a cluster"),
         ("--audit 0", "out of range"),
         ("--audit often", "not a rate"),
@@ -212,4 +214,100 @@ fn a_target_that_is_removed_or_replaced_is_said_and_ends_the_mirror() {
         m.assert_same();
         m.stop().expect(0);
     }
+}
+
+#[test]
+fn a_file_that_is_none_of_ours_is_left_alone_and_its_name_is_refused() {
+    for (detect, option, word) in [("poll", "--index", "it is none"), ("shim", "--ring", "length of a ring")]
+    {
+        let s = Scratch::disk();
+        s.src().file("f", "f");
+        fs::write(s.at("precious"), "x".repeat(20_000)).unwrap();
+        for more in ["", " --rescan"] {
+            let options = format!("--detect {detect} {option} {}{more}", s.at("precious").display());
+            let r = Run::of(&mut watch_command(&s, &options)).expect(3);
+            assert!(r.stderr.contains("precious") && r.stderr.contains(word), "{r}");
+            assert!(!r.stderr.contains("SRC must be"), "a hint that does not help: {r}");
+        }
+        assert_eq!(fs::read_to_string(s.at("precious")).unwrap(), "x".repeat(20_000));
+        // one that would be mirrored
+        let inside = format!("--detect {detect} {option} {}", s.at("src/own").display());
+        let r = Run::of(&mut watch_command(&s, &inside)).expect(1);
+        assert!(r.stderr.contains("neither in SRC nor in DST") && !s.src().has("own"), "{r}");
+        // an empty file, and one in which there is nothing to lose
+        let good = format!("--detect {detect} {option} {}", s.at("empty").display());
+        fs::write(s.at("empty"), "").unwrap();
+        let m = Mirror::start(&s, &good);
+        m.until("the first walk is done", || s.dst().has("f"));
+        m.stop();
+        let m = Mirror::start(&s, &good);
+        m.until("it answers", || m.status().is_some());
+        m.stop();
+    }
+}
+
+#[test]
+fn two_mirrors_that_delete_do_not_share_a_target() {
+    let s = Scratch::disk();
+    s.src().file("one", "1");
+    Plant::new(s.at("src2")).file("two", "2");
+    let second = |options: &str| {
+        let mut c = command(["watch", "--json"]);
+        c.args(options.split_whitespace()).args([s.at("src2"), s.at("dst")]);
+        c.env("TREEFERRY_RUNTIME_DIR", s.at("run"));
+        c
+    };
+    let m = Mirror::start(&s, "");
+    m.assert_same();
+    for options in ["", "--no-delete"] {
+        let r = Run::of(&mut second(options)).expect(3);
+        assert!(r.stderr.contains("another mirror is kept there"), "{r}");
+    }
+    m.assert_same();
+    m.stop().expect(0);
+    let m = Mirror::start(&s, "--no-delete");
+    m.catch_up();
+    Run::of(&mut second("")).expect(3);
+    let other = Live::of(&mut second("--no-delete"));
+    m.until("both have brought theirs", || s.dst().has("one") && s.dst().has("two"));
+    other.signal(Signal::TERM);
+    other.finish();
+    m.stop().expect(0);
+}
+
+#[test]
+fn a_file_from_the_future_is_brought_when_it_has_been_left_alone_for_long_enough() {
+    let s = Scratch::disk();
+    s.src().file("future", "x");
+    let later = SystemTime::now() + Duration::from_secs(10_000_000);
+    fs::File::open(s.at("src/future")).unwrap().set_modified(later).unwrap();
+    let m = Mirror::start(&s, "--min-age 1s");
+    m.assert_same();
+    s.src().file("new", "x");
+    m.assert_same();
+    m.stop().expect(0);
+}
+
+#[test]
+fn a_mirror_whose_root_fails_is_shown_and_waited_for_no_longer_than_any() {
+    if !is_root() {
+        return;
+    }
+    let s = Scratch::disk();
+    s.src().file("d/f", "f");
+    let m = Mirror::start(&s, "");
+    m.assert_same();
+    let holds = Immutable::new(s.at("dst"));
+    fs::File::open(s.at("src")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    m.until("it is named", || m.status().is_some_and(|m| m["failing_paths"][0]["path"] == "."));
+    let post = || {
+        let mut c = command(["post", "--wait"]);
+        Run::of(c.arg(s.at("src/d/f")).env("TREEFERRY_RUNTIME_DIR", s.at("run")))
+    };
+    let r = post().expect(23);
+    assert!(r.stderr.contains("cannot be mirrored"), "{r}");
+    drop(holds);
+    m.assert_same();
+    post().expect(0);
+    m.stop().expect(0);
 }

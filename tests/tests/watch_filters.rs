@@ -175,3 +175,31 @@ fn a_removed_directory_in_which_something_cannot_be_removed_fails_and_holds_noth
     m.assert_same();
     m.stop().expect(0);
 }
+
+/// A name that is left out changes the time of its directory, which is not.
+#[test]
+fn times_of_directories_are_right_though_what_came_and_went_is_left_out() {
+    for detect in detectors() {
+        let s = Scratch::disk();
+        s.src().file("d/f", "f").file("e/g.tmp", "g").dir("skip/x");
+        let m = Mirror::start(&s, &format!("--detect {detect} --exclude *.tmp --exclude skip/"));
+        m.catch_up();
+        let src = |path: &str| s.at("src").join(path);
+        let changes: [(&str, &dyn Fn()); 7] = [
+            ("d", &|| fs::write(src("d/x.tmp"), "x").unwrap()),
+            ("d", &|| fs::rename(src("d/x.tmp"), src("d/y.tmp")).unwrap()),
+            ("", &|| fs::rename(src("d/y.tmp"), src("z.tmp")).unwrap()),
+            ("e", &|| fs::remove_file(src("e/g.tmp")).unwrap()),
+            ("e", &|| fs::create_dir(src("e/skip")).unwrap()),
+            ("d", &|| fs::rename(src("e/skip"), src("d/skip")).unwrap()),
+            ("d", &|| fs::remove_dir(src("d/skip")).unwrap()),
+        ];
+        for (n, (dir, change)) in changes.into_iter().enumerate() {
+            change();
+            m.catch_up();
+            let time = |side: &str| fs::metadata(s.at(side).join(dir)).unwrap().modified().unwrap();
+            assert_eq!(time("dst"), time("src"), "{detect}: {n} in {dir}");
+        }
+        assert_eq!(m.stop().expect(0).count("failures"), 0);
+    }
+}

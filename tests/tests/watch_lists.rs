@@ -49,6 +49,14 @@ fn a_list_alone_does_not_say_up_to_when_all_is_there() {
     m.live.finish().expect(0);
 }
 
+#[test]
+fn a_list_without_an_end_of_a_path_is_no_list() {
+    let s = Scratch::disk();
+    let mut c = watch_command(&s, "--detect list");
+    let r = Run::of(c.stdin(fs::File::open("/dev/zero").unwrap())).expect(3);
+    assert!(r.stderr.contains("separated by NUL (-0)?"), "{r}");
+}
+
 /// Records as `lfs changelog` writes them.
 const RECORDS: &str = "\
 1 02MKDIR 02:52:19.7 2026.03.16 0x0 t=[0x200000401:0x2:0x0] ef=0xf u=0:0 nid=10.0.0.1@tcp p=[0x200000007:0x1:0x0] data

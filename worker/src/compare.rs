@@ -124,10 +124,12 @@ pub(crate) fn is_out_of_age(job: &Job, src: &Meta) -> bool {
 /// How long until an entry of a mirror is old enough; `None`: it is, or need not be.
 pub(crate) fn comes_of_age_in(job: &Job, src: &Meta) -> Option<Duration> {
     let least = job.spec.min_age.filter(|_| job.is_mirror())?;
-    let last = src.mtime.max(src.ctime);
-    let of_age = Duration::new(u64::try_from(last.sec).unwrap_or(0), last.nsec) + least;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    // times may lie far in the future, and be put right
+    let since_1970 = |t: Time| Duration::new(u64::try_from(t.sec).unwrap_or(0), t.nsec);
+    // a modification time may be set to anything, also to what is still to come
+    let set = Some(since_1970(src.mtime)).filter(|t| *t <= now).unwrap_or_default();
+    let of_age = since_1970(src.ctime).max(set) + least;
+    // clocks may be put right
     of_age.checked_sub(now).filter(|d| !d.is_zero()).map(|d| d.min(least))
 }
 

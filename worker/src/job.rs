@@ -29,6 +29,9 @@ pub enum OpenError {
     /// SRC or DST is unusable.
     #[error("{0}")]
     Unusable(String),
+    /// Something else that it takes is unusable, and the text says what helps.
+    #[error("{0}")]
+    Hindered(String),
     /// The request itself is wrong.
     #[error("{0}")]
     Usage(String),

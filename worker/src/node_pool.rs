@@ -104,6 +104,14 @@ impl NodePool {
         self.shared.paused.load(Relaxed)
     }
 
+    /// Closes jobs that are over, for which no message comes any more. To be called now and then.
+    pub fn tidy(&self) {
+        // whoever opens one closes the others, too
+        if let Ok(mut open) = self.shared.open.try_lock() {
+            close_others(&self.shared, &mut open, None);
+        }
+    }
+
     /// How many threads take messages.
     pub fn size(&self) -> usize {
         self.shared.active.load(Relaxed)
@@ -209,12 +217,18 @@ fn serve(s: &Shared, offer: Offer, number: usize) {
     }
 }
 
+/// Jobs that are over are closed: their descriptors and tables are of no more use.
+fn close_others(s: &Shared, open: &mut HashMap<JobId, Opened>, but: Option<JobId>) {
+    open.retain(|id, (at, r)| match but {
+        Some(job) if job == *id => r.is_ok() || at.elapsed() < OPEN_AGAIN,
+        // one that was just begun may not be heard of yet
+        _ => s.node.is_listed(*id) || at.elapsed() < OPEN_AGAIN,
+    });
+}
+
 fn context(s: &Shared, job: JobId) -> Result<Arc<Context>, String> {
     let mut open = lock(&s.open);
-    // jobs that are over are closed here: their descriptors and tables are of no more use
-    open.retain(|id, (at, r)| {
-        *id == job && (r.is_ok() || at.elapsed() < OPEN_AGAIN) || *id != job && s.node.is_running(*id)
-    });
+    close_others(s, &mut open, Some(job));
     let entry = open.entry(job).or_insert_with(|| {
         let r = s.jobs.open(job).map(Arc::new);
         let mut refused = lock(&s.refused);

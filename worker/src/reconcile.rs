@@ -387,7 +387,7 @@ impl Worker {
         }
         if self.job.spec.dry_run {
             if !allowed && !self.is_empty_dir(dir, name)? {
-                return Err(in_the_way());
+                return Err(in_the_way(self.job.is_mirror()));
             }
             let join = dir.join(&self.job, out);
             out.children.push(NewTask::new(Some(join), Work::Remove { path }));
@@ -405,7 +405,7 @@ impl Worker {
             }
             Err(Trouble::Call(_, e)) if e.is_not_empty() => {
                 if !allowed {
-                    return Err(in_the_way());
+                    return Err(in_the_way(self.job.is_mirror()));
                 }
                 if attempt >= CLEARED {
                     return Err(not_cleared());
@@ -501,7 +501,10 @@ fn not_cleared() -> Trouble {
     Trouble::Finding(Side::Target, "rmdir", text.to_owned())
 }
 
-fn in_the_way() -> Trouble {
-    let text = "a directory that is not empty is in the way: --delete or --force would remove it";
+fn in_the_way(is_mirror: bool) -> Trouble {
+    let text = match is_mirror {
+        true => "a directory that is not empty is in the way, and stays there by --no-delete",
+        false => "a directory that is not empty is in the way: --delete or --force would remove it",
+    };
     Trouble::Finding(Side::Target, "rmdir", text.to_owned())
 }

@@ -6,6 +6,7 @@
 //! anything.
 
 mod left;
+mod namesakes;
 mod spool;
 mod ticks;
 
@@ -17,6 +18,7 @@ use crate::output::complain;
 use crate::watching::detect::{self, How, Means};
 use crate::watching::far::{DETECT, TICK};
 use left::Left;
+use namesakes::Namesakes;
 use spool::Spool;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -90,17 +92,41 @@ pub fn run(plan: &Plan, args: &Daemon) -> Exit {
             return Exit::Unreachable;
         }
     };
+    if let Err(e) = Spool::try_in(&plan.spool) {
+        complain(&format!(
+            "{}: what the broker does not take cannot be kept there: {e}; name another directory with --spool-dir",
+            plan.spool.display()
+        ));
+        return Exit::Unusable;
+    }
     node.tell(&host(), 1000, 1);
     let agent = Arc::new(Agent {
         outgoing: Arc::new(node.outgoing()),
         name: args.name(),
+        started_ms: Control::now_ms(),
         refused: Mutex::default(),
         node,
     });
     agent.report();
+    let mut namesakes = Namesakes::of(&agent.name, agent.started_ms);
+    let is_refused = |other: &str| {
+        complain(&format!(
+            "{other} runs already: each agent of a cluster has a name of its own, by default that of its host (--name)"
+        ));
+        Exit::Unusable
+    };
+    if let Some(other) = namesakes.at_the_start(&agent.node, &stop) {
+        agent.node.close();
+        return is_refused(&other);
+    }
+    let mut exit = Exit::Done;
     let mut followed: BTreeMap<JobId, Result<Following, Instant>> = BTreeMap::new();
     complain("agent is ready");
     while !stop.is_set() {
+        if let Some(other) = namesakes.later(&agent.node) {
+            exit = is_refused(&other);
+            break;
+        }
         agent.look(plan, &mut followed);
         let until = Instant::now() + LOOK;
         while Instant::now() < until && !stop.is_set() {
@@ -119,13 +145,14 @@ pub fn run(plan: &Plan, args: &Daemon) -> Exit {
         left.iter().for_each(|(id, l)| l.write(&left::path(dir, &agent.name, *id)));
     }
     agent.node.close();
-    Exit::Done
+    exit
 }
 
 struct Agent {
     node: Arc<Node>,
     outgoing: Arc<Outgoing>,
     name: String,
+    started_ms: u64,
     refused: Mutex<BTreeMap<JobId, String>>,
 }
 
@@ -191,7 +218,6 @@ impl Agent {
     /// What others may see of this process.
     fn report(self: &Arc<Agent>) {
         let agent = Arc::downgrade(self);
-        let started_ms = Control::now_ms();
         self.node.report(Box::new(move || {
             let Some(a) = agent.upgrade() else { return NodeReport::default() };
             let refusal = |(id, why): (&JobId, &String)| Refusal { job: id.to_string(), why: why.clone() };
@@ -201,7 +227,7 @@ impl Agent {
                 node: a.node.name().to_owned(),
                 kind: "agent".to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                started_ms,
+                started_ms: a.started_ms,
                 seen_ms: Control::now_ms(),
                 refused,
                 ..NodeReport::default()
@@ -351,6 +377,7 @@ impl Following {
             spool,
             number: left.map_or(0, |l| l.number),
             told: 0,
+            missed: None,
         };
         f.sending = Some(thread("sending").spawn(move || post.run()).map_err(failed)?);
         Ok(f)
@@ -442,6 +469,8 @@ struct Sending {
     number: u64,
     /// The number of the last tick that was told.
     told: u64,
+    /// Why nothing can be kept for the broker: until it takes something again all is missed, and that is said once.
+    missed: Option<String>,
 }
 
 impl Sending {
@@ -468,7 +497,8 @@ impl Sending {
             self.unspool();
             if over {
                 // what is on its way to the broker has a moment; what is not is missed by its number
-                return self.spool.is_empty().then_some((self.life, self.number));
+                let is_all = self.spool.is_empty() && self.missed.is_none();
+                return is_all.then_some((self.life, self.number));
             }
         }
     }
@@ -479,7 +509,8 @@ impl Sending {
             self.send_one(said, None);
             said = rest;
         }
-        let busy = !self.spool.is_empty() || self.agent.outgoing.unsent() > SOME_UNSENT;
+        let busy =
+            self.missed.is_some() || !self.spool.is_empty() || self.agent.outgoing.unsent() > SOME_UNSENT;
         let new = told.is_some_and(|r| r.number > self.told) && !busy;
         if !said.is_empty() || new {
             self.told = told.map_or(self.told, |r| r.number);
@@ -488,6 +519,9 @@ impl Sending {
     }
 
     fn send_one(&mut self, said: Vec<Said>, told: Option<Tick>) {
+        if self.missed.is_some() {
+            return;
+        }
         let lasts = !said.is_empty();
         self.number += u64::from(lasts);
         let (agent, life) = (self.agent.name.clone(), self.life);
@@ -500,19 +534,20 @@ impl Sending {
         }
         // in order: once something is in the spool all goes there
         if let Err(e) = self.spool.put(&body) {
-            tracing::warn!("the broker is away, and what changes cannot be kept for it: {e}");
-            self.number += 1;
-            let (agent, life) = (self.agent.name.clone(), self.life);
-            let said = vec![Said::Lost(format!("the broker was away: {e}"))];
-            let (wish, number) = (self.wish, self.number);
-            let news = News::Signs { agent, wish, life, number, said, told: None };
-            let body = wire::encode(MessageKind::MirrorNews, &news);
+            tracing::warn!(
+                "the broker is away, and what changes cannot be kept for it: {e}; when it is back, all is looked at"
+            );
             self.spool.clear();
-            drop(self.agent.outgoing.send(&self.line, body, true));
+            self.missed = Some(e.to_string());
         }
     }
 
     fn unspool(&mut self) {
+        if self.agent.outgoing.unsent() < MOST_UNSENT / 2
+            && let Some(why) = self.missed.take()
+        {
+            self.send_one(vec![Said::Lost(format!("the broker was away: {why}"))], None);
+        }
         while !self.spool.is_empty() && self.agent.outgoing.unsent() < MOST_UNSENT / 2 {
             match self.spool.take() {
                 Ok(Some(body)) => drop(self.agent.outgoing.send(&self.line, body, true)),

@@ -18,6 +18,11 @@ pub struct Spool {
 }
 
 impl Spool {
+    /// Whether there can be one in a directory.
+    pub fn try_in(dir: &Path) -> io::Result<()> {
+        unnamed(dir).map(drop)
+    }
+
     /// In a directory, for a mirror; at most so many bytes.
     pub fn new(dir: &Path, mirror: JobId, most: u64) -> Spool {
         Spool { dir: dir.to_owned(), mirror, most, file: None, begin: 0, end: 0 }
@@ -45,8 +50,9 @@ impl Spool {
         let file = match &self.file {
             Some(f) => f,
             None => {
+                let file = unnamed(&self.dir)?;
                 tracing::warn!(mirror = %self.mirror, "the broker takes nothing: what changes goes to {}", self.dir.display());
-                self.file.insert(unnamed(&self.dir)?)
+                self.file.insert(file)
             }
         };
         file.write_all_at(&len.to_le_bytes(), self.end)?;

@@ -7,7 +7,7 @@ use crate::commands::watch::POLL_EVERY;
 use crate::watching::detect::How;
 use std::path::PathBuf;
 use std::time::Duration;
-use treeferry_core::units::{parse_duration, parse_size};
+use treeferry_core::units::{parse_pause, parse_size};
 use treeferry_service::Exit;
 
 /// Tells the mirrors of the cluster what changes on this node
@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', help_heading = "Detection")]
     detect: Vec<How>,
     /// With `poll`: wait for DUR from the end of one walk of a source to the begin of the next [default: 60s]
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, help_heading = "Detection")]
+    #[arg(long, value_name = "DUR", value_parser = parse_pause, help_heading = "Detection")]
     poll_every: Option<Duration>,
     /// With 'shim': the file through which programs tell what they change
     ///

@@ -170,8 +170,17 @@ fn goes_by(n: &NodeReport, name: &str) -> bool {
     n.worker == name || n.node == name
 }
 
+/// Agents take no tasks, and end by a signal.
+fn takes_tasks(n: &NodeReport) -> bool {
+    n.kind != "agent"
+}
+
 fn must_be_known(nodes: &[NodeReport], names: &[String]) -> Result<(), AskError> {
-    match names.iter().find(|name| !nodes.iter().any(|n| goes_by(n, name))) {
+    let is_known = |name: &String| nodes.iter().any(|n| takes_tasks(n) && goes_by(n, name));
+    match names.iter().find(|name| !is_known(name)) {
+        Some(name) if nodes.iter().any(|n| goes_by(n, name)) => Err(AskError::Unknown(format!(
+            "{name} is an agent, which takes no tasks; to end it send it SIGTERM where it runs"
+        ))),
         Some(name) => {
             Err(AskError::Unknown(format!("no worker goes by {name}; 'treeferry status' shows who runs")))
         }
@@ -228,7 +237,8 @@ pub fn run_shutdown(args: &ShutdownArgs) -> Exit {
         let nodes = told(c.nodes())?;
         must_be_known(&nodes, &args.workers)?;
         let named = |w: &&NodeReport| args.workers.is_empty() || args.workers.iter().any(|n| goes_by(w, n));
-        let names: Vec<String> = nodes.iter().filter(named).map(|w| w.worker.clone()).collect();
+        let all = nodes.iter().filter(|n| takes_tasks(n));
+        let names: Vec<String> = all.filter(named).map(|w| w.worker.clone()).collect();
         if !names.is_empty() {
             told(c.shutdown(&names, args.now))?;
         }

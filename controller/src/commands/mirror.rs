@@ -139,7 +139,8 @@ fn report(args: &ReportArgs) -> Result<(), AskError> {
         return Ok(());
     }
     if all.is_empty() {
-        complain(&format!("no mirror is known in {shown_dir}"));
+        let which = if args.src.is_some() { "no mirror of these directories" } else { "no mirror" };
+        complain(&format!("{which} is known in {shown_dir}"));
     }
     let text: Vec<String> = all.iter().map(|(_, p)| as_text(p, args)).collect();
     put(text.join("\n").as_bytes());
@@ -173,7 +174,7 @@ fn as_json(id: JobId, p: &Page, args: &ReportArgs) -> Value {
 }
 
 fn as_text(p: &Page, args: &ReportArgs) -> String {
-    let mut text = format!("{} -> {}, kept by {} since {}\n", p.src, p.dst, p.host, utc(p.began_ms));
+    let mut text = format!("{} -> {}, first kept {}, last by {}\n", p.src, p.dst, utc(p.began_ms), p.host);
     let complete = p.complete_up_to_us.map_or_else(|| "no moment".to_owned(), |us| utc(us / 1000));
     // into memory: cannot fail
     let _ =

@@ -11,7 +11,7 @@ use crate::watching::detect::How;
 use std::path::PathBuf;
 use std::time::Duration;
 use treeferry_core::config::Config;
-use treeferry_core::units::parse_duration;
+use treeferry_core::units::{parse_duration, parse_pause};
 use treeferry_core::{JobSpec, PassSet};
 use treeferry_mirror::Timing;
 use treeferry_service::Exit;
@@ -64,7 +64,7 @@ pub struct Args {
     #[arg(short = '0', long, help_heading = "Detection")]
     null: bool,
     /// With `--detect poll`: wait for DUR from the end of one walk of SRC to the begin of the next
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, help_heading = "Detection")]
+    #[arg(long, value_name = "DUR", value_parser = parse_pause, help_heading = "Detection")]
     poll_every: Option<Duration>,
     /// With `--detect poll`: keep what a walk has seen in FILE
     ///

@@ -107,7 +107,11 @@ pub fn open_at(
     input: impl FnOnce() -> Box<dyn Read + Send>,
 ) -> Result<Opened, OpenError> {
     let Means { root, excluded, polling, ring, zero, rest } = means;
-    let fail = |e: treeferry_event::Error| OpenError::Unusable(e.to_string());
+    use treeferry_event::Error;
+    let fail = |e: Error| match e {
+        Error::Root { .. } | Error::Gone(_) => OpenError::Unusable(e.to_string()),
+        _ => OpenError::Hindered(e.to_string()),
+    };
     let mut opened = Opened::default();
     let all = &mut opened.all;
     let (mut input, mut polling) = (Some(input), Some(polling));
@@ -134,7 +138,7 @@ pub fn open_at(
             }
             How::Shim => {
                 let Some(ring) = ring.map(Path::to_owned).or_else(treeferry_event::default_ring) else {
-                    return Err(OpenError::Unusable(
+                    return Err(OpenError::Hindered(
                         "XDG_RUNTIME_DIR is not set: name a ring with --ring".to_owned(),
                     ));
                 };

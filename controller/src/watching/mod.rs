@@ -24,6 +24,7 @@ use detect::{Detectors, How};
 use diary::Diary;
 use serde_json::{Value, json};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -39,6 +40,8 @@ use treeferry_worker::{Context, Families, Job, OpenError, Pool, Reporter};
 
 /// How often progress is drawn and the wish to stop is looked at; by eye.
 const TICK: Duration = Duration::from_millis(100);
+/// For so long it is tried again whether another mirror still holds DST.
+const HELD: Duration = Duration::from_secs(2);
 /// Between two times that an index of walks is kept.
 const KEEP: Duration = Duration::from_secs(1);
 /// Looks that are under way at once, for each thread: more would only wait elsewhere.
@@ -79,10 +82,14 @@ pub fn run(
 ) -> Result<End, OpenError> {
     let began = Instant::now();
     let job = Job::open(request.spec.clone(), stop.clone())?;
+    let _alone = hold(&job)?;
     let mut diary = Diary::open(request.telling.dir.as_ref(), id, &request.spec);
     // first the detectors, then the walk: so there is no gap
     let place = rest::Place::of(wish, request, &job, &diary);
     let left = place.as_ref().filter(|_| !wish.rescan).and_then(|p| p.read(&job));
+    if let Some(ring) = &wish.ring {
+        is_elsewhere("ring", ring, request)?;
+    }
     let polling = polling(wish, request, &job, &diary)?;
     let opened = detect::open(&wish.detect, &job, wish, polling, left.as_ref().map(|l| &l.reader))?;
     let left = left.filter(|_| opened.goes_on);
@@ -96,7 +103,7 @@ pub fn run(
     let families = left.map_or_else(Families::default, |l| Families::knowing(l.names));
     job.mirror_for(Box::new(Listener(Arc::clone(&desk))), Box::new(families));
     let (detectors, index, resumed) = (opened.all, opened.index, resumes_from.is_some());
-    let thread = |e: std::io::Error| OpenError::Unusable(format!("cannot start a thread: {e}"));
+    let thread = |e: std::io::Error| OpenError::Hindered(format!("cannot start a thread: {e}"));
     let (d, j) = (Arc::clone(&desk), Arc::clone(&job));
     let is_there: Arc<detect::IsThere> = Arc::new(move || d.finds(j.source()));
     let detectors = detect::start(detectors, &desk, &is_there).map_err(thread)?;
@@ -208,28 +215,69 @@ fn polling(wish: &Wish, request: &Request, job: &Job, diary: &Diary) -> Result<P
         wish.index.clone().or_else(|| diary.beside("index")).filter(|_| wish.detect.contains(&How::Poll));
     polling.tag = tag_of(request, job);
     let Some(index) = &polling.index else { return Ok(polling) };
-    let dir = index.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let unusable = |e: std::io::Error| {
-        OpenError::Unusable(format!("{}: {e}", escape::bytes(dir.as_os_str().as_encoded_bytes())))
-    };
+    let dir = dir_of(index);
     if wish.index.is_none() {
-        std::fs::create_dir_all(dir).map_err(unusable)?;
+        std::fs::create_dir_all(dir).map_err(|e| unusable(dir, &e))?;
     }
-    let dir = dir.canonicalize().map_err(unusable)?;
+    is_elsewhere("index", index, request)?;
+    // what an earlier process knew, of another DST perhaps
+    polling.is_ours = wish.index.is_none();
+    polling.anew = job.made_target() || wish.rescan;
+    Ok(polling)
+}
+
+/// Holds DST: two mirrors that remove what their own SRC does not have would take turns in removing each other's copy. With
+/// `--no-delete` several may share it. A file system without flock(2) is none of ours to insist on.
+fn hold(job: &Job) -> Result<Option<OwnedFd>, OpenError> {
+    use rustix::fs::{FlockOperation, Mode, OFlags};
+    use rustix::io::Errno;
+    let Some(target) = job.target() else { return Ok(None) };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(dir) = rustix::fs::openat(target.fd(), ".", flags, Mode::empty()) else { return Ok(None) };
+    let how = match job.spec().passes.delete {
+        true => FlockOperation::NonBlockingLockExclusive,
+        false => FlockOperation::NonBlockingLockShared,
+    };
+    let began = Instant::now();
+    let mut held = rustix::fs::flock(&dir, how);
+    // one that was killed, or told to end, may be about to be gone
+    while held == Err(Errno::WOULDBLOCK) && began.elapsed() < HELD {
+        std::thread::sleep(HELD / 20);
+        held = rustix::fs::flock(&dir, how);
+    }
+    match held {
+        Err(Errno::WOULDBLOCK) => Err(OpenError::Hindered(format!(
+            "{}: another mirror is kept there: see 'treeferry status', and end it first (several may share DST with --no-delete)",
+            escape::bytes(target.path().as_os_str().as_encoded_bytes())
+        ))),
+        _ => Ok(Some(dir)),
+    }
+}
+
+fn dir_of(file: &Path) -> &Path {
+    file.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn unusable(path: &Path, e: &std::io::Error) -> OpenError {
+    OpenError::Hindered(format!("{}: {e}", escape::bytes(path.as_os_str().as_encoded_bytes())))
+}
+
+/// A file of ours must be in neither tree.
+fn is_elsewhere(what: &str, file: &Path, request: &Request) -> Result<(), OpenError> {
+    let dir = dir_of(file);
+    // a ring's directory is made when there is none
+    let dir = match dir.canonicalize() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && what == "ring" => return Ok(()),
+        dir => dir.map_err(|e| unusable(file, &e))?,
+    };
     for tree in [&request.spec.src, &request.spec.dst] {
         if tree.canonicalize().is_ok_and(|t| dir.starts_with(t)) {
-            let why = "the index must be neither in SRC nor in DST: name a file elsewhere with --index";
-            return Err(OpenError::Usage(why.to_owned()));
+            let why =
+                format!("the {what} must be neither in SRC nor in DST: name a file elsewhere with --{what}");
+            return Err(OpenError::Usage(why));
         }
     }
-    if job.made_target() || wish.rescan {
-        // what an earlier process knew, of another DST perhaps
-        match std::fs::remove_file(index) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(unusable(e)),
-            _ => {}
-        }
-    }
-    Ok(polling)
+    Ok(())
 }
 
 /// What tells a mirror from another, which needs a walk over everything: what is asked for, and of which directories.

@@ -132,7 +132,7 @@ impl Walker {
         while !self.stop.is_set() && !self.over.load(Relaxed) {
             self.look_at_roots(&mut looked);
             let mut pending = self.desk.pending();
-            let next = if self.desk.may_walk() { pending.take_below() } else { None };
+            let next = if self.desk.may_walk() { pending.take_below(Instant::now()) } else { None };
             let Some(next) = next else {
                 self.desk.wait(pending, TICK);
                 continue;
@@ -201,7 +201,7 @@ impl Walker {
         task: NewTask,
     ) -> bool {
         let walk = JobId(RandomState::new().hash_one(mirror));
-        if let Err(e) = node.note_walk(walk, Some((mirror, part))) {
+        if let Err(e) = node.note_walk(walk, mirror, part) {
             tracing::warn!("a walk cannot begin: {e}");
             return false;
         }
@@ -226,7 +226,7 @@ impl Walker {
         failures.iter().for_each(|f| self.reporter.failure(f, None));
         node.notices(walk).into_iter().for_each(|n| self.reporter.notice(n));
         let complete = self.over(&engine);
-        if let Err(e) = node.note_walk(walk, None) {
+        if let Err(e) = node.walk_is_over(walk) {
             tracing::warn!("{e}");
         }
         complete

@@ -36,8 +36,16 @@ impl Look<'_> {
                 self.batch.add(dir.clone(), What::Tree);
             } else if !(self.excluded)(dir, entry.name, is_dir) {
                 self.batch.add(dir.child(entry.name), self.what(event.mask, is_dir, dir, entry));
-            } else if !is_dir {
-                self.aside(event.mask, dir, entry);
+            } else {
+                let comes_or_goes =
+                    libc::FAN_CREATE | libc::FAN_DELETE | libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
+                if event.mask & comes_or_goes != 0 {
+                    // whose time that changes
+                    self.batch.add(dir.clone(), What::Attributes);
+                }
+                if !is_dir {
+                    self.aside(event.mask, dir, entry);
+                }
             }
         }
         Ok(())
@@ -82,11 +90,12 @@ impl Look<'_> {
         if is_dir {
             self.places.forget();
         }
-        if !is_dir {
-            for (entry, mask) in [(old, libc::FAN_MOVED_FROM), (new, libc::FAN_MOVED_TO)] {
-                let Some(entry) = entry.filter(|e| is_name(e.name)) else { continue };
-                for dir in self.places.of(entry.dir)?.iter() {
-                    if (self.excluded)(dir, entry.name, false) {
+        for (entry, mask) in [(old, libc::FAN_MOVED_FROM), (new, libc::FAN_MOVED_TO)] {
+            let Some(entry) = entry.filter(|e| is_name(e.name)) else { continue };
+            for dir in self.places.of(entry.dir)?.iter() {
+                if (self.excluded)(dir, entry.name, is_dir) {
+                    self.batch.add(dir.clone(), What::Attributes);
+                    if !is_dir {
                         self.aside(mask, dir, entry);
                     }
                 }

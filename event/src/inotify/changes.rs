@@ -109,6 +109,12 @@ impl Changes {
         let is_dir = mask.contains(ReadFlags::ISDIR);
         let path = dir.child(name);
         let excluded = (self.watches.excluded)(&dir, name, is_dir);
+        let comes_or_goes =
+            ReadFlags::CREATE | ReadFlags::DELETE | ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO;
+        if excluded && mask.intersects(comes_or_goes) {
+            // whose time that changes
+            batch.add(dir.clone(), What::Attributes);
+        }
         if mask.contains(ReadFlags::MOVED_FROM) {
             let watch = if is_dir { self.watches.nodes.detach(parent, name) } else { None };
             let leaving = Leaving { cookie: event.cookie, parent, name: name.into(), path, is_dir, watch };

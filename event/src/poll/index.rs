@@ -309,6 +309,22 @@ impl Reader {
     }
 }
 
+/// Whether a file is there that has something in it and is no index of any version.
+pub fn is_somebody_elses(path: &std::path::Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Ok(f) => f,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    if !file.metadata()?.is_file() {
+        return Ok(true);
+    }
+    let mut magic = Vec::new();
+    file.take(MAGIC.len() as u64).read_to_end(&mut magic)?;
+    let family = &MAGIC[..MAGIC.len() - 2];
+    Ok(!magic.is_empty() && !magic.starts_with(family))
+}
+
 /// Looks at the digest at the end.
 fn check(file: &File) -> io::Result<()> {
     let length = file.metadata()?.len();

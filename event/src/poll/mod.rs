@@ -36,6 +36,10 @@ pub struct Polling {
     pub index: Option<PathBuf>,
     /// What tells one use of the index from another: with another tag it is of no use.
     pub tag: u64,
+    /// Nobody else has files where it is: what is there and is none is replaced.
+    pub is_ours: bool,
+    /// The index of an earlier process is removed first.
+    pub anew: bool,
     /// So much of the names of one directory is sorted in memory, in bytes.
     pub run_bytes: usize,
 }
@@ -43,7 +47,7 @@ pub struct Polling {
 impl Polling {
     /// With an index that is of no use to anybody else.
     pub fn every(every: Duration) -> Polling {
-        Polling { every, index: None, tag: 0, run_bytes: names::RUN_BYTES }
+        Polling { every, index: None, tag: 0, is_ours: false, anew: false, run_bytes: names::RUN_BYTES }
     }
 }
 
@@ -111,6 +115,23 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 /// Walks `root` from now on.
 pub fn poll(root: &Path, excluded: Excluded, how: Polling) -> Result<Poll, Error> {
     let root = Root::open(root)?;
+    if let Some(path) = &how.index {
+        let refused = |why: String| Error::Index { path: path.clone(), why };
+        match index::is_somebody_elses(path) {
+            Ok(true) if !how.is_ours => {
+                return Err(refused("it is none: remove it, or name another with --index".to_owned()));
+            }
+            Ok(_) => {}
+            Err(e) => return Err(refused(e.to_string())),
+        }
+        create(&beside(path, "tmp")).map_err(|e| refused(e.to_string()))?;
+        if how.anew
+            && let Err(e) = std::fs::remove_file(path)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            return Err(refused(e.to_string()));
+        }
+    }
     let old = how.index.as_deref().and_then(|path| load(path, &root, how.tag));
     let from = old.as_ref().map(|(_, began)| *began);
     let index = how.index.clone().map(|path| Index(Arc::new(Kept { path, finished: Mutex::default() })));
@@ -220,7 +241,11 @@ impl Poller {
                     return;
                 }
                 Err(Ended::Index(e)) => {
-                    tracing::error!("a walk of the source cannot go on: {e}");
+                    let at = self.index.as_ref().map_or_else(std::env::temp_dir, |i| i.0.path.clone());
+                    let at = at.display();
+                    tracing::error!(
+                        "a walk of the source cannot go on, as its index ({at}) cannot be written or read: {e}"
+                    );
                     if matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) {
                         self.old = None;
                     }

@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Mode, O
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-use treeferry_ring::{Bad, Ring, bytes_for, slots_in};
+use treeferry_ring::{Bad, MARK, Ring, bytes_for, slots_in};
 
 /// Slots of a ring that is made: 16 MiB, about a second of all that eight busy cores can tell.
 const SLOTS: usize = 1 << 16;
@@ -44,8 +44,17 @@ pub(crate) enum Came {
     Replaced(Bad),
 }
 
+/// Whether a file is empty, or has the mark of a ring of some version, at its end or (before version 3) at its beginning.
+fn was_ring(fd: &OwnedFd, stat: &Stat) -> bool {
+    let Some(last) = u64::try_from(stat.st_size).ok().filter(|n| *n > 0) else { return true };
+    [0, last.saturating_sub(8)].into_iter().any(|at| {
+        let mut mark = [0; 8];
+        matches!(rustix::io::pread(fd, &mut mark, at), Ok(8)) && u64::from_ne_bytes(mark) == MARK
+    })
+}
+
 impl File {
-    /// Opens the ring at a path, or makes it.
+    /// Opens the ring at a path, or makes it. What is there and was never a ring is left alone.
     pub(crate) fn open(path: &Path) -> Result<(File, Came), Error> {
         make_directory(path);
         for _ in 0..ATTEMPTS {
@@ -74,9 +83,14 @@ impl File {
             if !is_at(path, identity(&stat)) {
                 continue;
             }
+            let was_ring = was_ring(&fd, &stat);
             return match File::take(path, fd, &stat) {
                 Ok(file) => Ok((file, Came::Found)),
                 Err(Taken::Failed(errno)) => Err(bad(path, errno)),
+                // somebody else's file, named by mistake
+                Err(Taken::Bad(why)) if !was_ring && default_ring().is_none_or(|d| d != path) => {
+                    Err(refuse(path, &format!("{why}: remove it, or name another with --ring")))
+                }
                 Err(Taken::Bad(why)) => match File::make(path, RenameFlags::empty()) {
                     Ok(file) => Ok((file, Came::Replaced(why))),
                     Err(errno) => Err(bad(path, errno)),

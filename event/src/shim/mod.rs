@@ -314,8 +314,15 @@ impl Shim {
         self.held.moved(record.other, record.path, dir, record.id);
         let excludes =
             |shim: &mut Shim, path: &RelPath| shim.excludes(path, &What::Moved { from: path.clone(), dir });
-        let from = from.filter(|p| !excludes(self, p));
-        let to = to.filter(|p| !excludes(self, p));
+        let mut told = |path: &RelPath| {
+            let excluded = excludes(self, path);
+            if excluded {
+                self.tell_directory(path);
+            }
+            !excluded
+        };
+        let from = from.filter(&mut told);
+        let to = to.filter(&mut told);
         match (from, to) {
             (Some(from), Some(to)) if !record.cut && !from.is_root() && !to.is_root() => {
                 if dir {
@@ -351,7 +358,16 @@ impl Shim {
         for path in std::iter::once(path).chain(more) {
             if !self.excludes(&path, &what) {
                 self.batch.add(path, what.clone());
+            } else {
+                self.tell_directory(&path);
             }
+        }
+    }
+
+    /// An excluded name may have come or gone, which changes the time of its directory.
+    fn tell_directory(&mut self, path: &RelPath) {
+        if let Some((dir, _)) = path.split().filter(|(dir, _)| !self.excludes_below(dir)) {
+            self.batch.add(dir, What::Attributes);
         }
     }
 

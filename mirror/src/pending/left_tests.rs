@@ -26,7 +26,7 @@ fn work_off(p: &mut Pending, now: &mut Instant) -> BTreeSet<(RelPath, bool)> {
     let mut all = BTreeSet::new();
     while !p.is_idle() {
         *now += Duration::from_secs(2);
-        while let Some(b) = p.take_below() {
+        while let Some(b) = p.take_below(Instant::now()) {
             all.insert((b.path, true));
             p.walked(1, b.ticket, true);
         }
@@ -84,7 +84,7 @@ fn whoever_goes_on_with_what_is_left_does_it_all() {
                 }
                 4 => {
                     // under way when it ends, or over and done
-                    if let Some(b) = p.take_below()
+                    if let Some(b) = p.take_below(Instant::now())
                         && rng.index(2) == 0
                     {
                         let complete = rng.index(2) == 0;

@@ -15,7 +15,7 @@ fn ms(n: u64) -> Duration {
 fn walked(timing: Timing) -> (Pending, Instant) {
     let mut p = Pending::new(timing);
     assert_eq!(p.figures().complete_up_to, None);
-    let first = p.take_below().unwrap();
+    let first = p.take_below(Instant::now()).unwrap();
     assert!(first.path.is_root());
     p.told(100);
     assert_eq!(p.figures().complete_up_to, None, "nothing is on the target yet");
@@ -212,6 +212,27 @@ fn what_fails_is_named_and_tried_again_and_does_not_hold_up_the_rest() {
 }
 
 #[test]
+fn what_a_walk_has_put_right_fails_no_more() {
+    let (mut p, now) = walked(Timing::default());
+    for bad in ["d/a", "d/b", "e"] {
+        p.failed(now, path(bad), "EROFS".to_owned());
+    }
+    p.sign(now, path("d"), Sign::Tree);
+    p.again(now, path("d"), true, &path("d"));
+    let walk = p.take_below(now + ms(10)).unwrap();
+    p.failed(now + ms(20), path("d/b"), "EPERM".to_owned());
+    p.walked(5, walk.ticket, true);
+    let failing: Vec<_> = p.failing(9).into_iter().map(|(p, _)| p.to_string()).collect();
+    assert_eq!(failing, ["d/b", "e"]);
+    // one that did not come to its end says nothing
+    p.again(now, RelPath::root(), true, &path("d"));
+    let walk = p.take_below(now + ms(30)).unwrap();
+    p.walked(6, walk.ticket, false);
+    assert_eq!(p.figures().failing, 2);
+    assert!(p.next_due().is_some());
+}
+
+#[test]
 fn what_failed_is_owed_to_the_next_keeper_until_all_is_done_that_its_last_attempt_led_to() {
     let (mut p, now) = walked(Timing::default());
     p.sign(now, path("bad"), Sign::Now);
@@ -255,12 +276,12 @@ fn what_was_missed_is_walked_and_until_then_nothing_later_is_promised() {
     p.lost();
     p.told(500);
     assert_eq!(p.figures().complete_up_to, Some(100));
-    let b = p.take_below().unwrap();
+    let b = p.take_below(Instant::now()).unwrap();
     p.lost();
     p.walked(0, b.ticket, false);
     assert_eq!(p.figures().complete_up_to, Some(100), "it did not come to its end");
-    let b = p.take_below().unwrap();
-    assert_eq!((p.take_below(), p.figures().walks), (None, 1), "both are one walk");
+    let b = p.take_below(Instant::now()).unwrap();
+    assert_eq!((p.take_below(Instant::now()), p.figures().walks), (None, 1), "both are one walk");
     p.walked(0, b.ticket, true);
     p.told(0);
     assert_eq!(p.figures().complete_up_to, Some(500));
@@ -268,7 +289,8 @@ fn what_was_missed_is_walked_and_until_then_nothing_later_is_promised() {
     for s in ["a/b", "a/b/c", "a", "z", "a/q"] {
         p.again(now, path(s), true, &path(s));
     }
-    let dirs: Vec<_> = std::iter::from_fn(|| p.take_below()).map(|b| b.path.to_string()).collect();
+    let dirs: Vec<_> =
+        std::iter::from_fn(|| p.take_below(Instant::now())).map(|b| b.path.to_string()).collect();
     assert_eq!(dirs, ["a", "z"]);
 }
 
@@ -300,10 +322,10 @@ fn what_is_owed_is_not_promised_before_it_is_done() {
 fn all_is_walked_if_it_is_told_of_the_directory_itself() {
     let (mut p, now) = walked(Timing::default());
     p.sign(now, RelPath::root(), Sign::Now);
-    assert_eq!(p.take_below(), None);
+    assert_eq!(p.take_below(Instant::now()), None);
     p.sign(now, RelPath::root(), Sign::Tree);
     p.told(200);
-    let walk = p.take_below().unwrap();
+    let walk = p.take_below(Instant::now()).unwrap();
     assert!(walk.path.is_root());
     let look = p.take(now, 10);
     p.settled(now, 0, ticket(&look[0]));
@@ -362,7 +384,7 @@ fn so_much_may_wait_and_no_more() {
     assert_eq!((p.figures().waiting, p.figures().walks, p.figures().resyncs), (0, 1, 1));
     p.told(900);
     assert_eq!(p.figures().complete_up_to, Some(100));
-    let b = p.take_below().unwrap();
+    let b = p.take_below(Instant::now()).unwrap();
     p.walked(0, b.ticket, true);
     p.told(0);
     assert_eq!(p.figures().complete_up_to, Some(900));
@@ -429,7 +451,7 @@ fn nothing_is_promised_too_early_in_random_schedules() {
                         running.push((ticket(&b), seen.collect()));
                     }
                     if walks.is_empty()
-                        && let Some(b) = p.take_below()
+                        && let Some(b) = p.take_below(Instant::now())
                     {
                         walks.push((b.ticket, source.iter().map(|(n, v)| (*n, v.0)).collect()));
                     }
@@ -493,7 +515,8 @@ fn nothing_is_promised_too_early_in_random_schedules() {
                 p.settled(now, us, t);
             }
             let walk = walks.pop().or_else(|| {
-                p.take_below().map(|b| (b.ticket, source.iter().map(|(n, v)| (*n, v.0)).collect()))
+                p.take_below(Instant::now())
+                    .map(|b| (b.ticket, source.iter().map(|(n, v)| (*n, v.0)).collect()))
             });
             if let Some((t, seen)) = walk {
                 for (n, v) in seen {
@@ -542,7 +565,7 @@ fn no_birth_is_lost_or_kept_in_random_renames() {
                     p.settled(now, us, running.swap_remove(rng.below(running.len() as u64) as usize));
                 }
                 _ => {
-                    if let Some(b) = p.take_below() {
+                    if let Some(b) = p.take_below(Instant::now()) {
                         p.walked(us, b.ticket, true);
                     }
                     p.told(us);
@@ -554,7 +577,7 @@ fn no_birth_is_lost_or_kept_in_random_renames() {
             let now = start + Duration::from_micros(us);
             running.drain(..).for_each(|t| p.settled(now, us, t));
             running.extend(p.take(now, 1000).iter().map(ticket));
-            while let Some(b) = p.take_below() {
+            while let Some(b) = p.take_below(Instant::now()) {
                 p.walked(us, b.ticket, true);
             }
             p.told(us);

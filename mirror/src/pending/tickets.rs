@@ -42,7 +42,7 @@ impl Pending {
             all.extend(ticket.paths.iter().map(|p| (p.path.clone(), p.sign)));
             all.extend(ticket.from.iter().map(tree));
         }
-        all.extend(self.below.keys().chain(self.walking.values().map(|(p, _)| p)).map(tree));
+        all.extend(self.below.keys().chain(self.walking.values().map(|w| &w.path)).map(tree));
         all.extend(self.failing.iter().map(|(p, _)| tree(p)));
         all
     }

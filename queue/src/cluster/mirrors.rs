@@ -128,6 +128,8 @@ impl Outgoing {
     }
 }
 
+/// For so long (s) it is known of a walk of a part of a source how it ended.
+const PART_S: u64 = 600;
 /// What is noted of a walk of a part of a source, after the mirror.
 const PART: &str = "part";
 
@@ -245,15 +247,23 @@ impl Node {
         let _ = self.rt.block_on(within(asked));
     }
 
-    /// Notes that a walk is one of a mirror, and whether it is of a part of the source; `None`: it is over.
-    pub fn note_walk(&self, walk: JobId, mirror: Option<(JobId, bool)>) -> Res<()> {
+    /// Notes that a walk is one of a mirror, and whether it is of a part of the source.
+    pub fn note_walk(&self, walk: JobId, mirror: JobId, part: bool) -> Res<()> {
         self.rt.block_on(self.shared.ledger.stubborn(|mut c| async move {
-            match mirror {
-                Some((m, part)) => {
-                    let text = if part { format!("{m} {PART}") } else { m.to_string() };
-                    c.hset::<_, _, _, ()>("treeferry:mirror-walks", walk.to_string(), text).await
-                }
-                None => c.hdel::<_, _, ()>("treeferry:mirror-walks", walk.to_string()).await,
+            let text = if part { format!("{mirror} {PART}") } else { mirror.to_string() };
+            c.hset::<_, _, _, ()>("treeferry:mirror-walks", walk.to_string(), text).await
+        }))
+    }
+
+    /// A walk is over, and its keeper has heard all of it. One of a part, of which each rename of a directory makes one, is
+    /// forgotten in a while; others are jobs like any.
+    pub fn walk_is_over(&self, walk: JobId) -> Res<()> {
+        let script = Script::new(include_str!("../redis/walked.lua"));
+        self.rt.block_on(self.shared.ledger.stubborn(|mut c| {
+            let script = &script;
+            async move {
+                let mut call = script.key("treeferry:");
+                call.arg(walk.to_string()).arg(PART).arg(PART_S).invoke_async::<()>(&mut c).await
             }
         }))
     }

@@ -210,6 +210,11 @@ impl Node {
         self.state(job) == Some(JobState::Running)
     }
 
+    /// Whether the ledger had a job among those that run, as of the last pulse. Of one that has ended others may hear.
+    pub fn is_listed(&self, job: JobId) -> bool {
+        lock(&self.shared.jobs).iter().any(|j| j.id == job)
+    }
+
     /// Registers a job and gives it its first task.
     pub fn create_job(&self, job: JobId, record: &JobRecord, first: NewTask) {
         self.create(job, &record.fields(), vec![Bundle::of(first)]);

@@ -83,7 +83,9 @@ fn guards(src: &Path, dst: &Path) -> Result<(), Refused> {
     match Job::open(spec, Stop::default()) {
         Ok(_) => Ok(()),
         Err(OpenError::Usage(text)) => refused(text, true),
-        Err(OpenError::Unusable(text) | OpenError::Unreachable(text)) => refused(text, false),
+        Err(OpenError::Unusable(text) | OpenError::Hindered(text) | OpenError::Unreachable(text)) => {
+            refused(text, false)
+        }
     }
 }
 

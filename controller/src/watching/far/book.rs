@@ -232,6 +232,11 @@ impl Book {
         !s.agents.is_empty() && self.wanted.iter().all(|w| s.agents.contains_key(w))
     }
 
+    /// Whether an agent has been heard.
+    pub fn has_heard(&self, agent: &str) -> bool {
+        self.state().agents.contains_key(agent)
+    }
+
     /// Who has not been heard.
     pub fn awaited(&self) -> String {
         let s = self.state();

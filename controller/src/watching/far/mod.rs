@@ -39,7 +39,7 @@ use treeferry_queue::mirrors::{self, Inbox, Letter, Taker};
 use treeferry_queue::{Control, JobRecord, LedgerError, Node, Site, Status};
 use treeferry_service::metrics::{Meter, Metrics};
 use treeferry_worker::{Job, OpenError, Reporter};
-use turning::Turning;
+use turning::{Expected, Turning};
 
 /// The field of a mirror that says whether all of the source has been walked once.
 pub const WALKED: &str = "walked";
@@ -98,7 +98,7 @@ pub fn run(
     // what a keeper before us has begun and cannot hear the end of
     for walk in node.walks_of_mirror(id).map_err(|e| unreachable(&e))? {
         treeferry_queue::Engine::cluster(&node, walk).cancel();
-        node.note_walk(walk, None).map_err(|e| unreachable(&e))?;
+        node.walk_is_over(walk).map_err(|e| unreachable(&e))?;
     }
     let again = kept.is_whole() && !wish.rescan;
     let entry = Entry {
@@ -157,6 +157,7 @@ pub fn run(
     };
     let mut turning =
         Turning::new(id, keeper.record.created_ms, &keeper.spec, !again && kept.was_asked_for());
+    let mut expected = Expected::new();
     let clerk = keeper.clerk()?;
     let meter = request.metrics.clone().map(|settings| {
         let metrics = Arc::new(Metrics::start(settings));
@@ -183,7 +184,11 @@ pub fn run(
             continue;
         }
         next = Instant::now() + ROUND;
-        if keeper.walks.is_none() && (again || keeper.book.is_ready()) && turning.is_over(&node) {
+        let is_ready = |expected: &mut Expected| {
+            let is_heard = |agent: &str| keeper.book.has_heard(agent);
+            keeper.book.is_ready() && (!wish.agents.is_empty() || expected.are_heard(&node, id, is_heard))
+        };
+        if keeper.walks.is_none() && (again || is_ready(&mut expected)) && turning.is_over(&node) {
             keeper.begin_walks()?;
         }
         if keeper.walks.is_none() {

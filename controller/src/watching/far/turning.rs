@@ -98,6 +98,38 @@ impl Words {
     }
 }
 
+/// For so long one is waited for that is alive and says nothing.
+const EXPECTED: Duration = Duration::from_secs(5);
+
+/// Agents that run and have not refused the mirror: each is to be heard before the first walk begins. Who is heard first when it
+/// has begun may have missed something, for all that is known, and everything would be walked once more.
+pub struct Expected {
+    began: Instant,
+    asked: Option<Instant>,
+}
+
+impl Expected {
+    pub fn new() -> Expected {
+        Expected { began: Instant::now(), asked: None }
+    }
+
+    /// Whether all have been heard, or are waited for no longer.
+    pub fn are_heard(&mut self, node: &Node, mirror: JobId, is_heard: impl Fn(&str) -> bool) -> bool {
+        if self.began.elapsed() > EXPECTED {
+            return true;
+        }
+        if self.asked.is_some_and(|at| at.elapsed() < ASK) {
+            return false;
+        }
+        self.asked = Some(Instant::now());
+        let Ok(reports) = node.reports() else { return false };
+        let mirror = mirror.to_string();
+        let agents = reports.iter().filter(|r| r.kind == "agent");
+        let mut willing = agents.filter(|r| r.refused.iter().all(|f| f.job != mirror));
+        willing.all(|r| is_heard(&r.node))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
