@@ -54,7 +54,7 @@ pub(crate) fn fanotify_mark(
 
 /// `struct file_handle` with room for every handle.
 #[repr(C)]
-struct FileHandle {
+pub(crate) struct FileHandle {
     bytes: u32,
     kind: i32,
     handle: [u8; HANDLE_BYTES],
@@ -72,6 +72,26 @@ pub(crate) fn open_by_handle(mount: BorrowedFd<'_>, kind: i32, handle: &[u8]) ->
     })?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// name_to_handle_at(2) of a relative path, of which the last name is not followed.
+pub(crate) fn handle_of(dir: BorrowedFd<'_>, path: &CStr) -> Result<FileHandle, Errno> {
+    let mut whole = FileHandle { bytes: HANDLE_BYTES as u32, kind: 0, handle: [0; HANDLE_BYTES] };
+    let mut mount: libc::c_int = 0;
+    // SAFETY: all live through the call; `bytes` is what there is room for, and the path is NUL-ended.
+    check(unsafe {
+        let (whole, mount) = (&raw mut whole, &raw mut mount);
+        libc::syscall(libc::SYS_name_to_handle_at, dir.as_raw_fd(), path.as_ptr(), whole, mount, 0)
+    })?;
+    Ok(whole)
+}
+
+impl FileHandle {
+    /// Its kind, and what it consists of.
+    pub(crate) fn parts(&self) -> (i32, &[u8]) {
+        let bytes = usize::try_from(self.bytes).ok().and_then(|n| self.handle.get(..n));
+        (self.kind, bytes.unwrap_or_default())
+    }
 }
 
 /// A file that is mapped, to be read and written by all who map it.

@@ -4,8 +4,11 @@ mod checks;
 
 use checks::is_root;
 use checks::mirror::Mirror;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use treeferry_kit::run::wait_until;
 use treeferry_tests::{PATIENCE, Scratch};
@@ -62,6 +65,60 @@ fn what_is_written_through_an_excluded_name_arrives_under_the_others() {
         assert!(!s.dst().has("other.log") && !s.dst().has("again.log"));
         m.stop().expect(0);
     }
+}
+
+/// What is done to a file whose name is gone, or that never had one, is told by a name that it has.
+#[test]
+fn what_is_written_through_a_name_that_is_gone_arrives() {
+    if !is_root() {
+        return;
+    }
+    let s = Scratch::disk();
+    s.src().file("k", "old").file("l", "old").file("other", "other").dir("d").dir("e").file("e/m", "old");
+    let open = |name: &str| OpenOptions::new().append(true).open(s.at("src").join(name)).unwrap();
+    let before = open("e/m");
+    s.src().link("e/m", "d/m2");
+    fs::remove_dir_all(s.at("src/e")).unwrap();
+    let m = Mirror::start(&s, "--detect fanotify");
+    m.catch_up();
+    let removed = open("k");
+    s.src().link("k", "d/k2");
+    fs::remove_file(s.at("src/k")).unwrap();
+    let replaced = open("l");
+    s.src().link("l", "d/l2");
+    fs::rename(s.at("src/other"), s.at("src/l")).unwrap();
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(CWD, s.at("src"), flags, Mode::RUSR | Mode::WUSR).unwrap();
+    let path = format!("/proc/self/fd/{}", made.as_raw_fd());
+    rustix::fs::linkat(CWD, path, CWD, s.at("src/d/made"), AtFlags::SYMLINK_FOLLOW).unwrap();
+    let made = fs::File::from(made);
+    let gone = open("d/k2");
+    m.catch_up();
+    let files = [("d/m2", before), ("d/k2", removed), ("d/l2", replaced), ("d/made", made)];
+    for (name, mut file) in files {
+        for what in [" and open", " and closed"] {
+            file.write_all(what.as_bytes()).unwrap();
+            if what.ends_with("closed") {
+                file.set_permissions(PermissionsExt::from_mode(0o640)).unwrap();
+                drop(file);
+                m.assert_same();
+                break;
+            }
+            m.catch_up();
+            assert_eq!(s.dst().read(name), s.src().read(name), "{name}{what}");
+        }
+    }
+    assert_eq!(m.status().unwrap()["resyncs"], 0);
+    // a file that has no name any more is nobody's
+    fs::remove_file(s.at("src/d/k2")).unwrap();
+    let mut gone = gone;
+    for _ in 0..10 {
+        gone.write_all(b"x").unwrap();
+        m.catch_up();
+    }
+    m.assert_same();
+    assert_eq!(m.status().unwrap()["resyncs"], 0);
+    m.stop().expect(0);
 }
 
 /// Unmounts, should a test fail before it does that itself.

@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 const HEAD: usize = 24;
 const VERSION: u8 = 3;
+const FID: u8 = 1;
 const DFID_NAME: u8 = 2;
 const DFID: u8 = 3;
 const OLD_DFID_NAME: u8 = 10;
@@ -19,6 +20,8 @@ pub(super) struct Event<'a> {
     /// The entry as it was called before, and is called now.
     pub(super) old: Option<Entry<'a>>,
     pub(super) new: Option<Entry<'a>>,
+    /// The file or directory to which it happened, where the kernel tells that.
+    pub(super) object: Option<Handle<'a>>,
 }
 
 /// A directory, by its handle, and a name in it; `.` or none is the directory itself.
@@ -28,7 +31,7 @@ pub(super) struct Entry<'a> {
     pub(super) name: &'a CStr,
 }
 
-/// What a directory is known by, as long as it exists.
+/// What a file or directory is known by, as long as it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Handle<'a> {
     /// All of it, with the identity of the file system.
@@ -36,6 +39,14 @@ pub(super) struct Handle<'a> {
     pub(super) fsid: &'a [u8],
     pub(super) kind: i32,
     pub(super) bytes: &'a [u8],
+}
+
+impl<'a> Handle<'a> {
+    /// One that was kept as a [`Handle::whole`].
+    pub(super) fn of(whole: &'a [u8]) -> Option<Handle<'a>> {
+        let kind = i32::from_ne_bytes(word(whole, 12)?);
+        Some(Handle { whole, fsid: whole.get(..8)?, kind, bytes: whole.get(16..)? })
+    }
 }
 
 /// What is wrong with what was read.
@@ -70,12 +81,14 @@ fn take<'a>(bytes: &mut &'a [u8]) -> Option<Event<'a>> {
         entry: None,
         old: None,
         new: None,
+        object: None,
     };
     let mut records = all.get(usize::from(u16::from_ne_bytes(word(all, 6)?)).max(HEAD)..)?;
     while !records.is_empty() {
         let length = usize::from(u16::from_ne_bytes(word(records, 2)?));
         let (record, more) = records.split_at_checked(length.max(4))?;
         match *record.first()? {
+            FID => event.object = Some(entry(record)?.dir).filter(|h| !h.bytes.is_empty()),
             DFID_NAME | DFID => event.entry = Some(entry(record)?),
             OLD_DFID_NAME => event.old = Some(entry(record)?),
             NEW_DFID_NAME => event.new = Some(entry(record)?),
@@ -90,12 +103,7 @@ fn take<'a>(bytes: &mut &'a [u8]) -> Option<Event<'a>> {
 /// `struct fanotify_event_info_fid`: a head of 4 bytes, the identity of the file system, `struct file_handle`, a name.
 fn entry(record: &[u8]) -> Option<Entry<'_>> {
     let end = length(record, 12)?.checked_add(20)?;
-    let dir = Handle {
-        whole: record.get(4..end)?,
-        fsid: record.get(4..12)?,
-        kind: i32::from_ne_bytes(word(record, 16)?),
-        bytes: record.get(20..end)?,
-    };
+    let dir = Handle::of(record.get(4..end)?)?;
     let name = CStr::from_bytes_until_nul(record.get(end..)?).unwrap_or(c"");
     Some(Entry { dir, name })
 }
@@ -129,8 +137,9 @@ mod tests {
     #[test]
     fn all_records_are_read() {
         let first = event(0x100, &[record(DFID_NAME, b"name\0\0\0")]);
-        let second =
-            event(0x1000_0000, &[record(OLD_DFID_NAME, b"old\0"), record(99, b""), record(12, b"new\0")]);
+        let records =
+            [record(OLD_DFID_NAME, b"old\0"), record(99, b""), record(12, b"new\0"), record(FID, b"")];
+        let second = event(0x1000_0000, &records);
         let bytes = [first, second, event(0x4000, &[])].concat();
         let mut rest = &bytes[..];
         let one = next(&mut rest).unwrap().unwrap();
@@ -139,6 +148,9 @@ mod tests {
         assert_eq!((entry.dir.fsid, entry.dir.kind, entry.dir.bytes), (&b"filesys!"[..], 1, &b"handle"[..]));
         let two = next(&mut rest).unwrap().unwrap();
         assert_eq!((two.old.unwrap().name, two.new.unwrap().name, two.entry), (c"old", c"new", None));
+        let object = two.object.unwrap();
+        assert_eq!((object.kind, object.bytes, one.object), (1, &b"handle"[..], None));
+        assert_eq!(Handle::of(object.whole), Some(object));
         assert_eq!(next(&mut rest).unwrap().unwrap().mask, 0x4000);
         assert_eq!(next(&mut rest), Ok(None));
     }

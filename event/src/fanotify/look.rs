@@ -1,7 +1,8 @@
 //! What events mean for whoever listens.
 
-use super::events::{Entry, Event};
-use super::places::Places;
+use super::events::{Entry, Event, Handle};
+use super::objects::{CONTENT, Doubts, Objects, Owed, name_of};
+use super::places::{Names, Places};
 use super::told::Told;
 use crate::aside::Aside;
 use crate::batch::Batch;
@@ -9,7 +10,11 @@ use crate::beneath::{Root, is_name, made};
 use crate::{Excluded, What};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
+use std::time::Duration;
 use treeferry_core::path::RelPath;
+
+/// How often a file is asked about whose name is not known.
+const ATTEMPTS: usize = 5;
 
 /// Looks at the events of one read.
 pub(super) struct Look<'a> {
@@ -19,6 +24,9 @@ pub(super) struct Look<'a> {
     pub(super) batch: &'a mut Batch,
     pub(super) told: &'a mut Told,
     pub(super) aside: &'a mut Aside,
+    pub(super) objects: &'a mut Objects,
+    pub(super) doubts: Doubts,
+    pub(super) owed: &'a mut Owed,
 }
 
 impl Look<'_> {
@@ -27,6 +35,9 @@ impl Look<'_> {
         let is_dir = event.mask & libc::FAN_ONDIR != 0;
         if event.old.is_some() || event.new.is_some() {
             self.moved(event.old, event.new, is_dir)?;
+        }
+        if let Some(object) = event.object.filter(|_| !is_dir) {
+            self.heed(event, object)?;
         }
         let Some(entry) = event.entry else { return Ok(()) };
         for dir in self.places.of(entry.dir)?.iter() {
@@ -49,6 +60,93 @@ impl Look<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Finds out whether a file has the name that an event tells, as far as that is to be doubted.
+    fn heed(&mut self, event: &Event<'_>, object: Handle<'_>) -> Result<(), Errno> {
+        let any = |bits: u64| event.mask & bits != 0;
+        let renamed = event.new.filter(|e| is_name(e.name)).or(event.old);
+        if let Some(entry) = renamed {
+            self.doubts.heard(event.pid, true);
+            if self.places.of(entry.dir)?.is_empty() {
+                self.objects.lost(object, None);
+            } else {
+                self.objects.named(object, name_of(entry), 0);
+            }
+            return Ok(());
+        }
+        let Some(entry) = event.entry.filter(|e| is_name(e.name)) else {
+            let told = self.objects.lost(object, None);
+            self.doubts.add(object, told);
+            match event.mask & CONTENT {
+                libc::FAN_ATTRIB => self.doubts.counted(object, event.pid),
+                what => self.doubts.add(object, what),
+            }
+            return Ok(());
+        };
+        self.doubts.heard(event.pid, any(libc::FAN_MOVED_TO));
+        let name = name_of(entry);
+        if any(libc::FAN_CREATE | libc::FAN_DELETE) {
+            self.doubts.explained(object, event.pid);
+        }
+        if any(libc::FAN_DELETE | libc::FAN_MOVED_FROM) {
+            let is_known = self.objects.has(object, name).is_some();
+            let told = self.objects.lost(object, Some(name));
+            if is_known || !self.places.of(entry.dir)?.is_empty() || self.places.is_removed(entry.dir) {
+                self.doubts.add(object, told | event.mask);
+            }
+            return Ok(());
+        }
+        let dirs = self.places.of(entry.dir)?;
+        if any(libc::FAN_CREATE | libc::FAN_MOVED_TO) {
+            if !dirs.is_empty() {
+                self.objects.named(object, name, event.mask);
+            }
+            return Ok(());
+        }
+        match self.objects.has(object, name) {
+            Some(true) => self.objects.named(object, name, event.mask),
+            _ if dirs.iter().any(|dir| self.places.is_at(dir, entry.name, object)) => {
+                self.objects.named(object, name, event.mask);
+            }
+            // it had another name below the source, or never had one: else it is an ordinary file of somebody else
+            None if dirs.is_empty()
+                && !self.places.is_removed(entry.dir)
+                && !entry.name.to_bytes().starts_with(b"#") => {}
+            _ => self.doubts.add(object, event.mask),
+        }
+        Ok(())
+    }
+
+    /// All events of a read were looked at: looks for files under whose names nothing may have been told.
+    pub(super) fn end(&mut self) {
+        for (whole, what) in std::mem::take(&mut self.doubts).end() {
+            let Some(object) = Handle::of(&whole) else { continue };
+            let Some((paths, several)) = self.names_of(object) else {
+                self.owed.add();
+                continue;
+            };
+            for path in paths {
+                let Some((dir, name)) = path.split() else { continue };
+                if self.places.is_skipped(&dir) || !several && (self.excluded)(&dir, &name, false) {
+                    continue;
+                }
+                self.batch.add(path, content(what));
+            }
+        }
+    }
+
+    /// What a file is called, and whether it has other names. `None`: nobody knows. A file that is just being renamed, or gets its
+    /// first name, is asked about again; not if something is owed already, for there may be many.
+    fn names_of(&mut self, object: Handle<'_>) -> Option<(Vec<RelPath>, bool)> {
+        for _ in 0..ATTEMPTS {
+            match self.places.names_of(object) {
+                Names::Known { paths, several } => return Some((paths, several)),
+                Names::Unknown if self.owed.is() => return None,
+                Names::Unknown => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        None
     }
 
     /// An excluded name that is no directory: it is told if its file may have others.
@@ -76,14 +174,11 @@ impl Look<'_> {
         {
             return if is_dir { What::Tree } else { What::Changed };
         }
-        if any(libc::FAN_CLOSE_WRITE) {
-            return What::Changed;
-        }
-        if any(libc::FAN_CREATE) {
+        if any(libc::FAN_CREATE) && !any(libc::FAN_CLOSE_WRITE) {
             let dir = self.root.place(dir.as_bytes());
             return dir.map_or(What::Changed, |fd| made(fd.as_fd(), entry.name));
         }
-        if any(libc::FAN_ATTRIB) { What::Attributes } else { What::Open }
+        content(mask)
     }
 
     fn moved(&mut self, old: Option<Entry<'_>>, new: Option<Entry<'_>>, is_dir: bool) -> Result<(), Errno> {
@@ -126,5 +221,17 @@ impl Look<'_> {
         let dirs = self.places.of(entry.dir)?;
         let allowed = dirs.iter().filter(|dir| !(self.excluded)(dir, entry.name, is_dir));
         Ok(allowed.map(|dir| dir.child(entry.name)).collect())
+    }
+}
+
+/// What is to be said of a file whose content or metadata changed.
+fn content(mask: u64) -> What {
+    let any = |bits: u64| mask & bits != 0;
+    if any(libc::FAN_CLOSE_WRITE) {
+        What::Changed
+    } else if any(libc::FAN_ATTRIB) {
+        What::Attributes
+    } else {
+        What::Open
     }
 }

@@ -2,7 +2,10 @@
 
 mod events;
 mod look;
+mod objects;
 mod places;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use crate::aside::Aside;
@@ -12,6 +15,7 @@ use crate::error::Error;
 use crate::mounts::Mounts;
 use crate::{Detector, Excluded, News, Waker, What};
 use look::Look;
+use objects::{Doubts, Objects, Owed};
 use places::{Marked, Places, mounted};
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -34,6 +38,8 @@ const FLAGS: libc::c_uint = libc::FAN_CLASS_NOTIF
     | libc::FAN_NONBLOCK
     | libc::FAN_UNLIMITED_QUEUE
     | libc::FAN_UNLIMITED_MARKS;
+/// Each event tells of which file it is, too. Linux 5.17.
+const OBJECTS: libc::c_uint = libc::FAN_REPORT_FID | libc::FAN_REPORT_TARGET_FID;
 const MASK: u64 = libc::FAN_CREATE
     | libc::FAN_DELETE
     | libc::FAN_ATTRIB
@@ -46,8 +52,11 @@ const MASK: u64 = libc::FAN_CREATE
 /// It hears of all changes on the file systems of the source, also of those beside the source, and finds out where
 /// they were. What this process itself changes is not told, unless [`Fanotify::with_own`] says so.
 ///
-/// Limits: changes that the kernel makes for clients of its NFS server may have no name, and are not told then. Below
-/// a subvolume of btrfs, and on file systems without file handles, it does not work, and says so.
+/// Since Linux 5.17 an event also tells which file it is of. If that does not have the name that is told (it was removed, or
+/// never was one: `O_TMPFILE`, clients of the kernel's NFS server), the kernel is asked for one that it has; if it knows none,
+/// changes are said to be missed. Before 5.17 such changes are not told.
+///
+/// Limits: below a subvolume of btrfs, and on file systems without file handles, it does not work, and says so.
 pub struct Fanotify {
     root: Root,
     group: OwnedFd,
@@ -60,6 +69,8 @@ pub struct Fanotify {
     batch: Batch,
     told: Told,
     aside: Aside,
+    objects: Objects,
+    owed: Owed,
     own: bool,
     gone: bool,
 }
@@ -67,12 +78,16 @@ pub struct Fanotify {
 /// Watches all file systems that are mounted at `root` and below it. When this returns, no change will be missed.
 pub fn fanotify(root: &Path, excluded: Excluded) -> Result<Fanotify, Error> {
     let root = Root::open(root)?;
-    let group = crate::sys::fanotify_init(FLAGS, libc::O_RDONLY | libc::O_CLOEXEC | libc::O_LARGEFILE)
-        .map_err(|errno| match errno {
-            Errno::PERM => Error::Privilege,
-            Errno::INVAL | Errno::NOSYS => Error::Kernel,
-            errno => Error::Call { call: "fanotify_init", errno },
-        })?;
+    let init = |flags| crate::sys::fanotify_init(flags, libc::O_RDONLY | libc::O_CLOEXEC | libc::O_LARGEFILE);
+    let group = match init(FLAGS | OBJECTS) {
+        Err(Errno::INVAL) => init(FLAGS),
+        other => other,
+    };
+    let group = group.map_err(|errno| match errno {
+        Errno::PERM => Error::Privilege,
+        Errno::INVAL | Errno::NOSYS => Error::Kernel,
+        errno => Error::Call { call: "fanotify_init", errno },
+    })?;
     let mut fanotify = Fanotify {
         mounts: Mounts::new(&root)?,
         renames: libc::FAN_RENAME,
@@ -82,6 +97,8 @@ pub fn fanotify(root: &Path, excluded: Excluded) -> Result<Fanotify, Error> {
         batch: Batch::default(),
         told: Told::default(),
         aside: Aside::default(),
+        objects: Objects::default(),
+        owed: Owed::default(),
         own: false,
         gone: false,
         root,
@@ -198,6 +215,7 @@ impl Fanotify {
                 tell(news);
             });
             if let Some(why) = lost {
+                self.owed.paid();
                 tell(News::Lost(why));
             }
             return Ok(Some(()));
@@ -217,6 +235,9 @@ impl Fanotify {
             batch: &mut self.batch,
             told: &mut self.told,
             aside: &mut self.aside,
+            objects: &mut self.objects,
+            doubts: Doubts::default(),
+            owed: &mut self.owed,
         };
         let own = i32::try_from(std::process::id()).unwrap_or(0);
         let mut lost = None;
@@ -225,6 +246,7 @@ impl Fanotify {
             match events::next(&mut rest) {
                 Ok(None) => break,
                 Ok(Some(event)) if event.mask & libc::FAN_Q_OVERFLOW != 0 => {
+                    look.objects.forget();
                     lost = Some("the queue of fanotify overflowed".to_owned());
                 }
                 Ok(Some(event)) if event.pid == own && !self.own => {}
@@ -239,6 +261,7 @@ impl Fanotify {
                 }
             }
         }
+        look.end();
         Ok(look.places.is_right().then_some(lost))
     }
 }
@@ -286,7 +309,13 @@ impl Detector for Fanotify {
             }
             if read.is_none() {
                 self.told.pause();
-                tell(News::UpTo(before));
+                self.objects.pause();
+                if self.owed.is_due(before) {
+                    tell(News::Lost("a file was changed by nobody knows which name".to_owned()));
+                }
+                if !self.owed.is() {
+                    tell(News::UpTo(before));
+                }
                 break;
             }
         }

@@ -5,14 +5,16 @@ use crate::Excluded;
 use crate::beneath::{Root, entries, path_of, place_in};
 use crate::mounts::relative;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags, fstat, statat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, fstat, statat};
 use rustix::io::Errno;
-use std::collections::HashMap;
-use std::ffi::CString;
+use std::collections::{HashMap, HashSet};
+use std::ffi::{CStr, CString};
 use std::rc::Rc;
 use std::time::Duration;
 use treeferry_core::path::RelPath;
 
+/// Longest path that is given to the kernel in one call.
+const PATH_BYTES: usize = 4000;
 /// How often a handle is tried of which the kernel says that it has no memory for it.
 const ATTEMPTS: usize = 1000;
 
@@ -25,6 +27,19 @@ pub(super) struct Marked {
     pub(super) fsid: FsId,
 }
 
+/// What a file is called.
+pub(super) enum Names {
+    /// It has a name, and nobody knows which.
+    Unknown,
+    /// It is called so, below the source; if it is there and exists at all.
+    Known {
+        /// One path for each mount that shows it.
+        paths: Vec<RelPath>,
+        /// It has other names.
+        several: bool,
+    },
+}
+
 /// Directories that were found while one read is dealt with.
 pub(super) struct Places<'a> {
     root: &'a Root,
@@ -34,6 +49,7 @@ pub(super) struct Places<'a> {
     top: Vec<u8>,
     mounts: HashMap<&'a RelPath, Option<OwnedFd>>,
     found: HashMap<Vec<u8>, Rc<[RelPath]>>,
+    removed: HashSet<Vec<u8>>,
     skipped: HashMap<RelPath, bool>,
 }
 
@@ -52,6 +68,7 @@ impl<'a> Places<'a> {
             top,
             mounts: HashMap::new(),
             found: HashMap::new(),
+            removed: HashSet::new(),
             skipped: HashMap::new(),
         })
     }
@@ -80,7 +97,9 @@ impl<'a> Places<'a> {
                     paths.extend(path.filter(|p| !paths.contains(p)));
                 }
                 // it was removed, which is told of its parent, or this mount does not show it
-                Err(Errno::STALE | Errno::NOENT | Errno::NOTDIR) => {}
+                Err(Errno::STALE | Errno::NOENT | Errno::NOTDIR) => {
+                    self.removed.insert(handle.whole.to_vec());
+                }
                 Err(errno) => return Err(errno),
             }
         }
@@ -88,6 +107,76 @@ impl<'a> Places<'a> {
         let paths: Rc<[RelPath]> = paths.into();
         self.found.insert(handle.whole.to_vec(), Rc::clone(&paths));
         Ok(paths)
+    }
+
+    /// Whether it was found that a directory was removed, or is out of sight.
+    pub(super) fn is_removed(&self, handle: Handle<'_>) -> bool {
+        self.removed.contains(handle.whole)
+    }
+
+    /// Whether a file has this name in a directory that was found.
+    pub(super) fn is_at(&self, dir: &RelPath, name: &CStr, object: Handle<'_>) -> bool {
+        let path = dir.child(name);
+        let is = |at: BorrowedFd<'_>, path: &CStr| {
+            crate::sys::handle_of(at, path).is_ok_and(|h| h.parts() == (object.kind, object.bytes))
+        };
+        if path.as_bytes().len() > PATH_BYTES {
+            return self.root.place(dir.as_bytes()).is_ok_and(|dir| is(dir.as_fd(), name));
+        }
+        CString::new(path.as_bytes()).is_ok_and(|path| is(self.root.fd(), &path))
+    }
+
+    /// What a file is called that is no directory, as far as the kernel knows that without searching.
+    pub(super) fn names_of(&mut self, object: Handle<'_>) -> Names {
+        let mut paths = Vec::new();
+        let (mut several, mut is_elsewhere, mut is_unknown) = (false, false, false);
+        for marked in self.marked.iter().filter(|m| m.fsid[..] == *object.fsid) {
+            let root = self.root;
+            let mount = self.mounts.entry(&marked.point).or_insert_with(|| mounted(root, &marked.point));
+            let mount =
+                if marked.point.is_root() { Some(root.fd()) } else { mount.as_ref().map(|m| m.as_fd()) };
+            let Some(mount) = mount else { continue };
+            let found = open(mount, object).and_then(|fd| Ok((fstat(&fd)?, fd)));
+            let (stat, fd) = match found {
+                Ok((stat, _)) if stat.st_nlink == 0 => continue,
+                Ok(found) => found,
+                Err(Errno::STALE | Errno::NOENT) => continue,
+                Err(_) => {
+                    is_unknown = true;
+                    continue;
+                }
+            };
+            several |= stat.st_nlink > 1;
+            // what the kernel says of a file without a name leads nowhere, or to another one
+            let is_it = |found: Result<Stat, Errno>| {
+                found.is_ok_and(|s| (s.st_dev, s.st_ino) == (stat.st_dev, stat.st_ino))
+            };
+            let Ok(whole) = path_of(fd.as_fd()) else {
+                is_unknown = true;
+                continue;
+            };
+            match relative(&whole, &self.top) {
+                None if is_it(statat(CWD, &whole[..], AtFlags::SYMLINK_NOFOLLOW)) => is_elsewhere = true,
+                None => is_unknown = true,
+                Some(path) => match path.split() {
+                    Some((dir, name))
+                        if is_it(
+                            root.place(dir.as_bytes())
+                                .and_then(|d| statat(d, &*name, AtFlags::SYMLINK_NOFOLLOW)),
+                        ) =>
+                    {
+                        if !paths.contains(&path) {
+                            paths.push(path);
+                        }
+                    }
+                    _ => is_unknown = true,
+                },
+            }
+        }
+        if is_unknown && paths.is_empty() && !is_elsewhere {
+            return Names::Unknown;
+        }
+        Names::Known { paths, several }
     }
 
     /// Forgets what was found, since a directory was renamed.
@@ -109,7 +198,7 @@ impl<'a> Places<'a> {
     }
 }
 
-/// Opens a directory by its handle. While its inode number is being given to another one, after it was removed, the
+/// Opens a file or directory by its handle. While its inode number is being given to another one, after it was removed, the
 /// kernel says that it has no memory; for as long as the one who makes that does not get on.
 fn open(mount: BorrowedFd<'_>, handle: Handle<'_>) -> Result<OwnedFd, Errno> {
     for _ in 0..ATTEMPTS {
