@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 use treeferry_kit::rng::Rng;
+use treeferry_kit::run::wait_until;
 use treeferry_tests::cluster::Cluster;
 use treeferry_tests::{Live, PATIENCE, Run, Scratch, library};
 
@@ -449,15 +450,17 @@ fn workers_that_are_paused_look_at_nothing_until_they_are_resumed() {
     c.call("resume");
     m.assert_same();
     // a pool has its size also for mirrors
-    let named = |name: &str| {
-        let threads = fs::read_dir(format!("/proc/{}/task", c.pid("w0"))).unwrap().flatten();
+    let named = |worker: &str, name: &str| {
+        let threads = fs::read_dir(format!("/proc/{}/task", c.pid(worker))).unwrap().flatten();
         threads
             .filter(|t| fs::read(t.path().join("comm")).is_ok_and(|c| c.trim_ascii() == name.as_bytes()))
             .count()
     };
-    assert_eq!(named("tf-worker-6"), 0);
+    assert_eq!(named("w0", "tf-worker-6"), 0);
     c.call("pool set 7");
-    m.until("it has grown", || named("tf-worker-6") == 2);
+    m.until("one that works for the mirror has grown", || {
+        ["w0", "w1"].iter().any(|w| named(w, "tf-worker-6") == 2)
+    });
     s.src().file("d/f", "by one of many");
     m.assert_same();
     m.stop().expect(0);
@@ -506,7 +509,8 @@ fn a_second_agent_of_the_same_name_is_refused() {
                 .arg("/tmp"),
         )
     };
-    // it sees the other at the start, or soon after
+    // of two that are started at once one is refused, whichever
+    wait_until("it is there", PATIENCE, || c.borrow().reports().iter().any(|r| r["kind"] == "agent"));
     let r = again().expect(3);
     assert!(r.stderr.contains("runs already") && r.stderr.contains("--name"), "{r}");
     let nowhere =

@@ -4,6 +4,7 @@ mod checks;
 
 use checks::is_root;
 use checks::mirror::{Mirror, watch_command};
+use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -49,6 +50,8 @@ fn whoever_waits_is_told_what_cannot_be_mirrored() {
     fs::write(s.at("src/d/large"), "less").unwrap();
     m.until("nothing fails any more", || m.status().is_some_and(|m| m["failing"] == 0));
     post(&s, "--wait", &[s.at("src/d/large")]).expect(0);
+    let rests = |m: Value| ["waiting", "busy", "walks"].iter().all(|k| m[*k] == 0);
+    m.until("nothing is tried again", || m.status().is_some_and(rests));
     m.live.signal(rustix::process::Signal::TERM);
     m.live.finish().expect(0);
 }
