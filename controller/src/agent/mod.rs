@@ -85,13 +85,6 @@ pub fn run(plan: &Plan, args: &Daemon) -> Exit {
         Ok(stop) => stop,
         Err(exit) => return exit,
     };
-    let node = match connect(&plan.site, &args.name()) {
-        Ok(n) => n,
-        Err(e) => {
-            complain(&e.to_string());
-            return Exit::Unreachable;
-        }
-    };
     if let Err(e) = Spool::try_in(&plan.spool) {
         complain(&format!(
             "{}: what the broker does not take cannot be kept there: {e}; name another directory with --spool-dir",
@@ -99,6 +92,13 @@ pub fn run(plan: &Plan, args: &Daemon) -> Exit {
         ));
         return Exit::Unusable;
     }
+    let node = match connect(&plan.site, &args.name()) {
+        Ok(n) => n,
+        Err(e) => {
+            complain(&e.to_string());
+            return Exit::Unreachable;
+        }
+    };
     node.tell(&host(), 1000, 1);
     let agent = Arc::new(Agent {
         outgoing: Arc::new(node.outgoing()),
@@ -141,7 +141,9 @@ pub fn run(plan: &Plan, args: &Daemon) -> Exit {
     while !left.is_empty() && agent.outgoing.unsent() > 0 && since.elapsed() < LAST {
         std::thread::sleep(Duration::from_millis(5));
     }
-    if let Some(dir) = plan.dir.as_ref().filter(|_| agent.outgoing.unsent() == 0) {
+    // not beside an agent of our name, whose place that is
+    let leaves = exit == Exit::Done && agent.outgoing.unsent() == 0;
+    if let Some(dir) = plan.dir.as_ref().filter(|_| leaves) {
         left.iter().for_each(|(id, l)| l.write(&left::path(dir, &agent.name, *id)));
     }
     agent.node.close();

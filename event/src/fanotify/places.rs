@@ -87,10 +87,7 @@ impl<'a> Places<'a> {
         let mut paths = Vec::new();
         for marked in self.marked.iter().filter(|m| m.fsid[..] == *handle.fsid) {
             let root = self.root;
-            let mount = self.mounts.entry(&marked.point).or_insert_with(|| mounted(root, &marked.point));
-            let mount =
-                if marked.point.is_root() { Some(root.fd()) } else { mount.as_ref().map(|m| m.as_fd()) };
-            let Some(mount) = mount else { continue };
+            let Some(mount) = shown_by(root, &mut self.mounts, &marked.point) else { continue };
             match open(mount, handle).and_then(|d| long_path(d.as_fd())) {
                 Ok(path) => {
                     let path = relative(&path, &self.top);
@@ -132,10 +129,7 @@ impl<'a> Places<'a> {
         let (mut several, mut is_elsewhere, mut is_unknown) = (false, false, false);
         for marked in self.marked.iter().filter(|m| m.fsid[..] == *object.fsid) {
             let root = self.root;
-            let mount = self.mounts.entry(&marked.point).or_insert_with(|| mounted(root, &marked.point));
-            let mount =
-                if marked.point.is_root() { Some(root.fd()) } else { mount.as_ref().map(|m| m.as_fd()) };
-            let Some(mount) = mount else { continue };
+            let Some(mount) = shown_by(root, &mut self.mounts, &marked.point) else { continue };
             let found = open(mount, object).and_then(|fd| Ok((fstat(&fd)?, fd)));
             let (stat, fd) = match found {
                 Ok((stat, _)) if stat.st_nlink == 0 => continue,
@@ -208,6 +202,18 @@ fn open(mount: BorrowedFd<'_>, handle: Handle<'_>) -> Result<OwnedFd, Errno> {
         }
     }
     Err(Errno::NOMEM)
+}
+
+/// What is mounted at a point, opened once for one read. `None`: it cannot be.
+fn shown_by<'m, 'a>(
+    root: &'m Root,
+    mounts: &'m mut HashMap<&'a RelPath, Option<OwnedFd>>,
+    point: &'a RelPath,
+) -> Option<BorrowedFd<'m>> {
+    if point.is_root() {
+        return Some(root.fd());
+    }
+    mounts.entry(point).or_insert_with(|| mounted(root, point)).as_ref().map(|m| m.as_fd())
 }
 
 /// Opens what is mounted below the source.
