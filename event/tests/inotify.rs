@@ -73,7 +73,7 @@ fn permissions_that_come_later() {
         fs::set_permissions(at.join("a"), mode(0)).unwrap();
     });
     s.after(|s| fs::set_permissions(s.at("a"), mode(0o700)).unwrap()).expect("a", What::Tree);
-    s.after_each(|s| fs::write(s.at("a/b/file"), "").unwrap(), &["a/b/file".into()], &What::Changed);
+    s.write("a/b/file", "");
 }
 
 /// Exclusion by path: a rename changes what it means.
@@ -86,11 +86,7 @@ fn what_a_rename_frees_from_exclusion_is_watched() {
     let mut s = Scene::new(BASES[0], START, excluded, |at| fs::create_dir_all(at.join("a/skip/x")).unwrap());
     s.after(|s| fs::write(s.at("a/skip/x/file"), "").unwrap()).expect_silence_on("a");
     s.after(|s| fs::rename(s.at("a"), s.at("b")).unwrap()).expect_moved("a", "b", true).expect_look("b/skip");
-    s.after_each(
-        |s| fs::write(s.at("b/skip/x/file"), "").unwrap(),
-        &["b/skip/x/file".into()],
-        &What::Changed,
-    );
+    s.write("b/skip/x/file", "");
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub fn files(start: Start) {
         start,
         |at| fs::write(at.join("old"), "old").unwrap(),
         |s| {
-            s.after_each(|s| fs::write(s.at("new"), "new").unwrap(), &["new".into()], &What::Changed);
+            s.write("new", "new");
             s.after(|s| {
                 let mut file = OpenOptions::new().append(true).open(s.at("old")).unwrap();
                 file.write_all(b"more").unwrap();
@@ -87,18 +87,10 @@ pub fn directories(start: Start) {
         |at| fs::create_dir_all(at.join("a/b/c")).unwrap(),
         |s| {
             s.after(|s| fs::create_dir(s.at("new")).unwrap()).expect("new", What::Tree);
-            s.after_each(|s| fs::write(s.at("new/file"), "").unwrap(), &["new/file".into()], &What::Changed);
-            s.after_each(
-                |s| fs::write(s.at("a/b/c/file"), "").unwrap(),
-                &["a/b/c/file".into()],
-                &What::Changed,
-            );
+            s.write("new/file", "");
+            s.write("a/b/c/file", "");
             s.after(|s| fs::create_dir_all(s.at("p/q/r/s")).unwrap()).expect_look("p/q/r/s");
-            s.after_each(
-                |s| fs::write(s.at("p/q/r/s/file"), "").unwrap(),
-                &["p/q/r/s/file".into()],
-                &What::Changed,
-            );
+            s.write("p/q/r/s/file", "");
             s.after(|s| {
                 fs::remove_file(s.at("new/file")).unwrap();
                 fs::remove_dir(s.at("new")).unwrap();
@@ -109,7 +101,7 @@ pub fn directories(start: Start) {
                 .expect_look("a/b/c/file");
             // the same name again
             s.after(|s| fs::create_dir(s.at("a")).unwrap()).expect("a", What::Tree);
-            s.after_each(|s| fs::write(s.at("a/file"), "").unwrap(), &["a/file".into()], &What::Changed);
+            s.write("a/file", "");
         },
     );
 }
@@ -131,14 +123,10 @@ pub fn renames(start: Start) {
             s.after(mv("file", "a/file")).expect_moved("file", "a/file", false);
             s.after(mv("a/file", "over")).expect_moved("a/file", "over", false);
             s.after(mv("a/b", "d")).expect_moved("a/b", "d", true);
-            s.after_each(|s| fs::write(s.at("d/c/file"), "").unwrap(), &["d/c/file".into()], &What::Changed);
+            s.write("d/c/file", "");
             // over an empty directory, and back into one that was just made
             s.after(mv("d", "empty")).expect_moved("d", "empty", true);
-            s.after_each(
-                |s| fs::write(s.at("empty/c/file"), "").unwrap(),
-                &["empty/c/file".into()],
-                &What::Changed,
-            );
+            s.write("empty/c/file", "");
             let told = s.after(|s| {
                 fs::create_dir(s.at("made")).unwrap();
                 mv("empty", "made/inner")(s);
@@ -188,12 +176,8 @@ pub fn chains_of_renames(start: Start) {
                 fs::rename(s.at("a/3"), s.at("in")).unwrap();
                 fs::rename(s.at("a"), s.at("in/out")).unwrap();
             });
-            s.after_each(
-                |s| fs::write(s.at("in/out/new"), "").unwrap(),
-                &["in/out/new".into()],
-                &What::Changed,
-            );
-            s.after_each(|s| fs::write(s.at("in/new2"), "").unwrap(), &["in/new2".into()], &What::Changed);
+            s.write("in/out/new", "");
+            s.write("in/new2", "");
         },
     );
 }
@@ -208,7 +192,7 @@ pub fn borders(start: Start) {
             let told = s.after(|s| fs::write(s.outside.join("unseen"), "").unwrap());
             assert_eq!(told.hints().count(), 0, "{told:?}");
             s.after(|s| fs::rename(s.outside.join("x"), s.at("x")).unwrap()).expect("x", What::Tree);
-            s.after_each(|s| fs::write(s.at("x/y/file"), "").unwrap(), &["x/y/file".into()], &What::Changed);
+            s.write("x/y/file", "");
             s.after(|s| fs::rename(s.outside.join("file"), s.at("file")).unwrap())
                 .expect("file", What::Changed);
             s.after(|s| fs::rename(s.at("file"), s.outside.join("file")).unwrap())
@@ -218,11 +202,7 @@ pub fn borders(start: Start) {
             assert_eq!(told.hints().count(), 0, "{told:?}");
             s.after(|s| fs::rename(s.outside.join("a"), s.at("a again")).unwrap())
                 .expect("a again", What::Tree);
-            s.after_each(
-                |s| fs::write(s.at("a again/b/file"), "").unwrap(),
-                &["a again/b/file".into()],
-                &What::Changed,
-            );
+            s.write("a again/b/file", "");
         },
     );
 }
@@ -352,11 +332,7 @@ pub fn exclusion(start: Start) {
         s.after(|s| fs::rename(s.at("skip"), s.at("kept")).unwrap())
             .expect("kept", What::Tree)
             .expect_silence_on("skip");
-        s.after_each(
-            |s| fs::write(s.at("kept/deep/two"), "").unwrap(),
-            &["kept/deep/two".into()],
-            &What::Changed,
-        );
+        s.write("kept/deep/two", "");
         s.after(|s| fs::rename(s.at("kept/deep/two"), s.at("kept/skip")).unwrap())
             .expect("kept/deep/two", What::Changed)
             .expect_silence_on("kept/skip");
@@ -455,10 +431,10 @@ pub fn mounts(start: Start) {
     let point = s.at("a");
     let _unmounted = Unmount(&point);
     s.after(|s| run("mount", &[Path::new("--bind"), other.path(), &s.at("a")])).expect("a", What::Tree);
-    s.after_each(|s| fs::write(s.at("a/dir/file"), "").unwrap(), &["a/dir/file".into()], &What::Changed);
-    s.after_each(|s| fs::write(s.at("file"), "").unwrap(), &["file".into()], &What::Changed);
+    s.write("a/dir/file", "");
+    s.write("file", "");
     s.after(|s| run("umount", &[&s.at("a")])).expect("a", What::Tree);
-    s.after_each(|s| fs::write(s.at("a/b/file"), "").unwrap(), &["a/b/file".into()], &What::Changed);
+    s.write("a/b/file", "");
 }
 
 /// A directory of the source is mounted at a second place in it, and unmounted; at either.
@@ -553,11 +529,10 @@ pub fn first_of_two_places(start: Start) {
     for at in ["a", "b"] {
         s.after(|s| run("mount", &[Path::new("--bind"), other.path(), &s.at(at)]));
     }
-    s.after_each(|s| fs::write(s.at("a/dir/file"), "").unwrap(), &["a/dir/file".into()], &What::Changed)
-        .expect("b/dir/file", What::Changed);
+    s.write("a/dir/file", "").expect("b/dir/file", What::Changed);
     s.after(|s| run("umount", &[&s.at("a")]));
-    s.after_each(|s| fs::write(s.at("b/dir/file2"), "").unwrap(), &["b/dir/file2".into()], &What::Changed);
-    s.after_each(|s| fs::write(s.at("a/file"), "").unwrap(), &["a/file".into()], &What::Changed);
+    s.write("b/dir/file2", "");
+    s.write("a/file", "");
     s.after(|s| run("umount", &[&s.at("b")]));
-    s.after_each(|s| fs::write(s.at("b/file"), "").unwrap(), &["b/file".into()], &What::Changed);
+    s.write("b/file", "");
 }

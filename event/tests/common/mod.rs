@@ -79,6 +79,11 @@ impl Scene {
         told
     }
 
+    /// A file is written and closed, and that is told.
+    pub fn write(&mut self, path: &str, content: &str) -> Told {
+        self.after_each(|s| fs::write(s.at(path), content).unwrap(), &[path.into()], &What::Changed)
+    }
+
     /// All that is told until it is said that everything up to a moment was told.
     pub fn up_to(&mut self, moment: Instant) -> Told {
         let began = Instant::now();

@@ -183,14 +183,19 @@ fn a_rename_takes_with_it_what_waits() {
     assert_eq!(all, [look(&RelPath::root().to_string(), &["a/", "b/"])]);
 }
 
-#[test]
-fn what_fails_is_named_and_tried_again_and_does_not_hold_up_the_rest() {
-    let (mut p, now) = walked(Timing::default());
+/// It is looked at and fails, and all is told up to 200.
+fn bad_fails(p: &mut Pending, now: Instant) {
     p.sign(now, path("bad"), Sign::Now);
     let b = p.take(now, 10);
     p.failed(now, path("bad"), "openat: EACCES".to_owned());
     p.settled(now, 0, ticket(&b[0]));
     p.told(200);
+}
+
+#[test]
+fn what_fails_is_named_and_tried_again_and_does_not_hold_up_the_rest() {
+    let (mut p, now) = walked(Timing::default());
+    bad_fails(&mut p, now);
     assert_eq!((p.figures().complete_up_to, p.figures().failing), (Some(200), 1));
     assert_eq!(p.failing(9), [(path("bad"), "openat: EACCES".to_owned())]);
     assert_eq!(p.latency().total(), 0, "it has not arrived");
@@ -235,11 +240,7 @@ fn what_a_walk_has_put_right_fails_no_more() {
 #[test]
 fn what_failed_is_owed_to_the_next_keeper_until_all_is_done_that_its_last_attempt_led_to() {
     let (mut p, now) = walked(Timing::default());
-    p.sign(now, path("bad"), Sign::Now);
-    let b = p.take(now, 10);
-    p.failed(now, path("bad"), "openat: EACCES".to_owned());
-    p.settled(now, 0, ticket(&b[0]));
-    p.told(200);
+    bad_fails(&mut p, now);
     assert_eq!(p.to_be_tried(), [path("bad")]);
     let now = now + ms(1000);
     let b = p.take(now, 10);

@@ -258,13 +258,11 @@ impl Node {
     /// A walk is over, and its keeper has heard all of it. One of a part, of which each rename of a directory makes one, is
     /// forgotten in a while; others are jobs like any.
     pub fn walk_is_over(&self, walk: JobId) -> Res<()> {
-        let script = Script::new(include_str!("../redis/walked.lua"));
-        self.rt.block_on(self.shared.ledger.stubborn(|mut c| {
-            let script = &script;
-            async move {
-                let mut call = script.key("treeferry:");
-                call.arg(walk.to_string()).arg(PART).arg(PART_S).invoke_async::<()>(&mut c).await
-            }
+        if self.mirror_of_walk(walk)?.is_some_and(|(_, part)| part) {
+            self.rt.block_on(self.shared.ledger.fade(walk, PART_S))?;
+        }
+        self.rt.block_on(self.shared.ledger.stubborn(|mut c| async move {
+            c.hdel::<_, _, ()>("treeferry:mirror-walks", walk.to_string()).await
         }))
     }
 

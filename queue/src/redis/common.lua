@@ -103,6 +103,15 @@ local function sample(now)
   redis.call('HSET', job, 'sampled', now)
 end
 
+-- what tells of the job stays for so long (s)
+local function stay(seconds)
+  for _, k in ipairs({'job', 'counters', 'failures', 'changes', 'notices', 'nodes', 'told', 'sizes', 'largest_files',
+    'slowest_files', 'largest_dirs', 'longest_tasks', 'history', 'left'}) do
+    redis.call('EXPIRE', P .. k, seconds)
+  end
+  for _, n in ipairs(redis.call('SMEMBERS', P .. 'nodes')) do redis.call('EXPIRE', P .. 'node:' .. n, seconds) end
+end
+
 -- ends the job: what served the work goes, what tells of it stays for 30 days
 local function close(now, state, why)
   sample(now)
@@ -113,13 +122,7 @@ local function close(now, state, why)
   for _, key in ipairs(redis.call('SMEMBERS', waiting)) do redis.call('UNLINK', P .. 'parked:' .. key) end
   for _, k in ipairs({'open', 'begun', 'tries', 'outbox', 'joins:n', 'joins:t', 'joins:f', 'groups', 'targets',
     'waiting', 'parked', 'makers', 'deletions'}) do redis.call('UNLINK', P .. k) end
-  for _, k in ipairs({'job', 'counters', 'failures', 'changes', 'notices', 'nodes', 'told', 'sizes', 'largest_files',
-    'slowest_files', 'largest_dirs', 'longest_tasks', 'history', 'left'}) do
-    redis.call('EXPIRE', P .. k, 30 * 24 * 3600)
-  end
-  for _, n in ipairs(redis.call('SMEMBERS', P .. 'nodes')) do
-    redis.call('EXPIRE', P .. 'node:' .. n, 30 * 24 * 3600)
-  end
+  stay(30 * 24 * 3600)
 end
 
 local function finish(now)

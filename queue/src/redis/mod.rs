@@ -156,6 +156,7 @@ struct Scripts {
     own: Script,
     may_delete: Script,
     end: Script,
+    stay: Script,
     reading: Script,
     told: Script,
     sample: Script,
@@ -185,6 +186,7 @@ impl Ledger {
             own: script!("own.lua"),
             may_delete: script!("may_delete.lua"),
             end: script!("end.lua"),
+            stay: script!("stay.lua"),
             reading: script!("reading.lua"),
             told: script!("told.lua"),
             sample: script!("sample.lua"),
@@ -419,6 +421,19 @@ impl Ledger {
         let nodes = answer.get(1..).unwrap_or_default().chunks_exact(1 + counters.len());
         let nodes = nodes.map(|n| (n[0].clone(), n[1..].iter().map(number).collect()));
         Ok((answer.first().map_or(0, number), nodes.collect()))
+    }
+
+    /// What tells of a job that is over stays for so long (s), and it is not listed any more.
+    pub async fn fade(&self, job: JobId, seconds: u64) -> Res<()> {
+        let p = prefix(job);
+        self.stubborn(|mut c| {
+            let p = p.clone();
+            async move {
+                self.scripts.stay.key(p).arg(seconds).invoke_async::<()>(&mut c).await?;
+                c.zrem("treeferry:jobs", job.to_string()).await
+            }
+        })
+        .await
     }
 
     /// Ends a job before its time; `false`: it was not running.
