@@ -2,9 +2,10 @@
 //! detector stopped, and what is not done. Only of use if that detector misses nothing while nobody reads; the ring of the
 //! shim does not, as long as only what programs with the library do counts.
 
+use super::Wish;
 use super::detect::How;
 use super::diary::Diary;
-use super::{Wish, tag_of};
+use super::files::tag_of;
 use crate::job::Request;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
