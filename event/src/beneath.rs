@@ -110,6 +110,14 @@ pub(crate) fn entries(
     dir: BorrowedFd<'_>,
     mut each: impl FnMut(&CStr, u64, FileType) -> bool,
 ) -> Result<(), Errno> {
+    listing(dir, |name, ino, kind| name == c"." || name == c".." || each(name, ino, kind))
+}
+
+/// The same with `.` and `..`, if the file system tells of them.
+pub(crate) fn listing(
+    dir: BorrowedFd<'_>,
+    mut each: impl FnMut(&CStr, u64, FileType) -> bool,
+) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = match rustix::fs::openat(dir, c".", flags | OFlags::NOATIME, Mode::empty()) {
         // not our directory, and no privilege: its access time will change
@@ -120,8 +128,7 @@ pub(crate) fn entries(
     let mut listing = RawDir::new(fd, buffer.spare_capacity_mut());
     while let Some(entry) = listing.next() {
         let entry = entry?;
-        let name = entry.file_name();
-        if name != c"." && name != c".." && !each(name, entry.ino(), entry.file_type()) {
+        if !each(entry.file_name(), entry.ino(), entry.file_type()) {
             break;
         }
     }

@@ -164,27 +164,54 @@ fn ordinary_work_means_no_walk() {
     });
 }
 
-/// The kernel takes the last name that it was asked for the name of a file, even if that is gone.
+/// The kernel takes the last name that it was asked for the name of a file, even if that is gone. So the others are looked for.
 #[test]
 fn a_name_that_nobody_knows() {
     everywhere(|base| {
-        let mut s = Scene::new(base, START, everything(), |at| {
+        let mut s = Scene::new(base, START, without(c"left out"), |at| {
             fs::write(at.join("first"), "old").unwrap();
-            fs::create_dir(at.join("d")).unwrap();
+            (0..50).for_each(|n| fs::create_dir_all(at.join(format!("d/{n}/e"))).unwrap());
+            fs::hard_link(at.join("first"), at.join("d/7/e/third")).unwrap();
+            fs::hard_link(at.join("first"), at.join("left out")).unwrap();
         });
         s.after(|s| fs::hard_link(s.at("first"), s.at("d/second")).unwrap());
         let mut file = open(s.at("d/second"));
         s.after(|s| fs::remove_file(s.at("d/second")).unwrap());
-        let told = s.after(|_| file.write_all(b"a").unwrap());
-        assert!(told.is_lost() || !told.of("first").is_empty(), "{told:?}");
-        // nothing is called told before it is said, and that is not at once
-        file.write_all(b"b").unwrap();
+        // one of its names, whether the kernel knows it again or it was found, also an excluded one: whoever hears of it knows the
+        // others
+        let is_told = |told: &Told, names: &[&str], what: What| {
+            assert!(!told.is_lost(), "{told:?}");
+            let of = |name: &&str| told.0.iter().position(|n| *n == common::news(name, what.clone()));
+            let up_to = told.0.iter().position(|n| matches!(n, News::UpTo(_)));
+            names.iter().filter_map(of).min().is_some_and(|at| up_to.is_none_or(|up_to| at < up_to))
+        };
+        let names = ["first", "d/7/e/third", "left out"];
+        for _ in 0..3 {
+            let told = s.after(|_| file.write_all(b"a").unwrap());
+            assert!(is_told(&told, &names, What::Open), "{told:?}");
+        }
+        fs::rename(s.at("first"), s.at("d/9/fourth")).unwrap();
+        file.write_all(b"c").unwrap();
+        let names = ["d/9/fourth", "d/7/e/third", "left out"];
         let told = s.up_to(std::time::Instant::now());
-        let last = |is: fn(&News) -> bool| told.0.iter().rposition(is);
-        let said = last(|n| {
-            matches!(n, News::Lost(_)) || matches!(n, News::Hint(h) if h.path == common::rel("first"))
+        assert!(is_told(&told, &names, What::Open), "{told:?}");
+    });
+}
+
+/// Nor is there one below the source.
+#[test]
+fn a_name_that_nobody_knows_elsewhere() {
+    everywhere(|base| {
+        let mut s = Scene::new(base, START, everything(), |_| {});
+        let outside = s.source.with_file_name("outside");
+        s.after(|s| {
+            fs::write(outside.join("first"), "old").unwrap();
+            fs::hard_link(outside.join("first"), s.at("second")).unwrap();
         });
-        let up_to = told.0.iter().position(|n| matches!(n, News::UpTo(_)));
-        assert!(said.is_some() && said < up_to, "{told:?}");
+        let file = open(s.at("second"));
+        s.after(|s| fs::remove_file(s.at("second")).unwrap());
+        for told in written(&mut s, file) {
+            assert!(told.hints().all(|h| h.path == common::rel("second")) && !told.is_lost(), "{told:?}");
+        }
     });
 }

@@ -3,6 +3,7 @@
 use super::events::{Entry, Event, Handle};
 use super::objects::{CONTENT, Doubts, Objects, Owed, name_of};
 use super::places::{Names, Places};
+use super::search::{Search, inode_of};
 use super::told::Told;
 use crate::aside::Aside;
 use crate::batch::Batch;
@@ -26,6 +27,7 @@ pub(super) struct Look<'a> {
     pub(super) aside: &'a mut Aside,
     pub(super) objects: &'a mut Objects,
     pub(super) doubts: Doubts,
+    pub(super) search: &'a mut Search,
     pub(super) owed: &'a mut Owed,
 }
 
@@ -118,13 +120,25 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// All events of a read were looked at: looks for files under whose names nothing may have been told.
+    /// All events of a read were looked at: asks for the names of files under whose names nothing may have been told.
     pub(super) fn end(&mut self) {
         for (whole, what) in std::mem::take(&mut self.doubts).end() {
             let Some(object) = Handle::of(&whole) else { continue };
-            let Some((paths, several)) = self.names_of(object) else {
-                self.owed.add();
-                continue;
+            let (paths, several) = match self.names_of(object) {
+                Names::Known { paths, several } => (paths, several),
+                Names::Unknown(Some(file)) if self.search.is_possible() => {
+                    match self.search.known(self.root, &file) {
+                        Some(paths) => (paths, file.st_nlink > 1),
+                        None => {
+                            self.search.add(inode_of(&file), what);
+                            continue;
+                        }
+                    }
+                }
+                Names::Unknown(_) => {
+                    self.owed.add();
+                    continue;
+                }
             };
             for path in paths {
                 let Some((dir, name)) = path.split() else { continue };
@@ -136,17 +150,18 @@ impl Look<'_> {
         }
     }
 
-    /// What a file is called, and whether it has other names. `None`: nobody knows. A file that is just being renamed, or gets its
-    /// first name, is asked about again; not if something is owed already, for there may be many.
-    fn names_of(&mut self, object: Handle<'_>) -> Option<(Vec<RelPath>, bool)> {
-        for _ in 0..ATTEMPTS {
-            match self.places.names_of(object) {
-                Names::Known { paths, several } => return Some((paths, several)),
-                Names::Unknown if self.owed.is() => return None,
-                Names::Unknown => std::thread::sleep(Duration::from_millis(1)),
+    /// What a file is called. One that is just being renamed, or gets its first name, is asked about again; not if there are
+    /// files of which nobody knows the names already, for there may be many.
+    fn names_of(&mut self, object: Handle<'_>) -> Names {
+        let mut names = self.places.names_of(object);
+        for _ in 1..ATTEMPTS {
+            if !matches!(names, Names::Unknown(_)) || self.owed.is() || self.search.is_due() {
+                break;
             }
+            std::thread::sleep(Duration::from_millis(1));
+            names = self.places.names_of(object);
         }
-        None
+        names
     }
 
     /// An excluded name that is no directory: it is told if its file may have others.
@@ -225,7 +240,7 @@ impl Look<'_> {
 }
 
 /// What is to be said of a file whose content or metadata changed.
-fn content(mask: u64) -> What {
+pub(super) fn content(mask: u64) -> What {
     let any = |bits: u64| mask & bits != 0;
     if any(libc::FAN_CLOSE_WRITE) {
         What::Changed

@@ -4,6 +4,7 @@ mod events;
 mod look;
 mod objects;
 mod places;
+mod search;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -20,6 +21,7 @@ use places::{Marked, Places, mounted};
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
+use search::Search;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use told::Told;
@@ -29,6 +31,8 @@ use treeferry_core::path::RelPath;
 const BUFFER_BYTES: usize = 256 << 10;
 /// After so many reads the caller has its turn, even if there is more.
 const READS: usize = 64;
+/// For so long names are looked for before events have their turn.
+const TURN: Duration = Duration::from_millis(10);
 /// How often events are looked at again because the source was moved meanwhile.
 const ATTEMPTS: usize = 5;
 
@@ -54,7 +58,7 @@ const MASK: u64 = libc::FAN_CREATE
 ///
 /// Since Linux 5.17 an event also tells which file it is of. If that does not have the name that is told (it was removed, or
 /// never was one: `O_TMPFILE`, clients of the kernel's NFS server), the kernel is asked for one that it has; if it knows none,
-/// changes are said to be missed. Before 5.17 such changes are not told.
+/// the directories of the source are read until those are found that have it. Before 5.17 such changes are not told.
 ///
 /// Limits: below a subvolume of btrfs, and on file systems without file handles, it does not work, and says so.
 pub struct Fanotify {
@@ -70,6 +74,7 @@ pub struct Fanotify {
     told: Told,
     aside: Aside,
     objects: Objects,
+    search: Search,
     owed: Owed,
     own: bool,
     gone: bool,
@@ -98,6 +103,7 @@ pub fn fanotify(root: &Path, excluded: Excluded) -> Result<Fanotify, Error> {
         told: Told::default(),
         aside: Aside::default(),
         objects: Objects::default(),
+        search: Search::default(),
         owed: Owed::default(),
         own: false,
         gone: false,
@@ -208,20 +214,26 @@ impl Fanotify {
                 Err(_) if self.root.is_removed() => return Ok(Some(())),
                 Err(errno) => return Err(self.no_path(errno)),
             };
-            self.batch.tell(&mut |news| {
-                if let News::Hint(hint) = &news {
-                    self.told.add(hint);
-                }
-                tell(news);
-            });
+            self.tell_batch(tell);
             if let Some(why) = lost {
                 self.owed.paid();
+                self.search.forget();
                 tell(News::Lost(why));
             }
             return Ok(Some(()));
         }
         tell(News::Lost("the source directory is being moved".to_owned()));
         Ok(Some(()))
+    }
+
+    /// Tells what was found by asking where something is now, which may be the result of a rename that is not told yet.
+    fn tell_batch(&mut self, tell: &mut dyn FnMut(News)) {
+        self.batch.tell(&mut |news| {
+            if let News::Hint(hint) = &news {
+                self.told.add(hint);
+            }
+            tell(news);
+        });
     }
 
     /// Finds out where the events of a read were, and puts hints into the batch. `None`: the source was moved
@@ -237,6 +249,7 @@ impl Fanotify {
             aside: &mut self.aside,
             objects: &mut self.objects,
             doubts: Doubts::default(),
+            search: &mut self.search,
             owed: &mut self.owed,
         };
         let own = i32::try_from(std::process::id()).unwrap_or(0);
@@ -263,6 +276,24 @@ impl Fanotify {
         }
         look.end();
         Ok(look.places.is_right().then_some(lost))
+    }
+
+    /// Looks for names that nobody knows, for a while.
+    fn look_for_names(&mut self, tell: &mut dyn FnMut(News)) {
+        match self.search.go_on(&self.root, &self.excluded, TURN) {
+            None => {}
+            Some(Ok(found)) => {
+                for (path, what) in found {
+                    self.batch.add(path, look::content(what));
+                }
+                self.tell_batch(tell);
+            }
+            Some(Err(why)) => {
+                self.owed.paid();
+                self.search.forget();
+                tell(News::Lost(format!("a file was changed by nobody knows which name: {why}")));
+            }
+        }
     }
 }
 
@@ -298,7 +329,7 @@ impl Detector for Fanotify {
             return Err(Error::Gone(self.root.path().to_owned()));
         }
         let fds = [(self.group.as_fd(), PollFlags::IN), (self.mounts.fd(), Mounts::CHANGED)];
-        self.waker.wait(&fds, timeout)?;
+        self.waker.wait(&fds, if self.search.is_under_way() { Duration::ZERO } else { timeout })?;
         for _ in 0..READS {
             let before = Instant::now();
             let read = self.read_once(tell)?;
@@ -311,14 +342,16 @@ impl Detector for Fanotify {
                 self.told.pause();
                 self.objects.pause();
                 if self.owed.is_due(before) {
+                    self.search.forget();
                     tell(News::Lost("a file was changed by nobody knows which name".to_owned()));
                 }
-                if !self.owed.is() {
+                if !self.owed.is() && !self.search.is_due() {
                     tell(News::UpTo(before));
                 }
                 break;
             }
         }
+        self.look_for_names(tell);
         Ok(())
     }
 

@@ -29,8 +29,8 @@ pub(super) struct Marked {
 
 /// What a file is called.
 pub(super) enum Names {
-    /// It has a name, and nobody knows which.
-    Unknown,
+    /// It has a name, and nobody knows which. What is known of the file itself.
+    Unknown(Option<Box<Stat>>),
     /// It is called so, below the source; if it is there and exists at all.
     Known {
         /// One path for each mount that shows it.
@@ -126,7 +126,7 @@ impl<'a> Places<'a> {
     /// What a file is called that is no directory, as far as the kernel knows that without searching.
     pub(super) fn names_of(&mut self, object: Handle<'_>) -> Names {
         let mut paths = Vec::new();
-        let (mut several, mut is_elsewhere, mut is_unknown) = (false, false, false);
+        let (mut several, mut is_elsewhere, mut unknown) = (false, false, None);
         for marked in self.marked.iter().filter(|m| m.fsid[..] == *object.fsid) {
             let root = self.root;
             let Some(mount) = shown_by(root, &mut self.mounts, &marked.point) else { continue };
@@ -136,22 +136,23 @@ impl<'a> Places<'a> {
                 Ok(found) => found,
                 Err(Errno::STALE | Errno::NOENT) => continue,
                 Err(_) => {
-                    is_unknown = true;
+                    unknown = unknown.or(Some(None));
                     continue;
                 }
             };
             several |= stat.st_nlink > 1;
+            let this = Some(Some(Box::new(stat)));
             // what the kernel says of a file without a name leads nowhere, or to another one
             let is_it = |found: Result<Stat, Errno>| {
                 found.is_ok_and(|s| (s.st_dev, s.st_ino) == (stat.st_dev, stat.st_ino))
             };
             let Ok(whole) = path_of(fd.as_fd()) else {
-                is_unknown = true;
+                unknown = this;
                 continue;
             };
             match relative(&whole, &self.top) {
                 None if is_it(statat(CWD, &whole[..], AtFlags::SYMLINK_NOFOLLOW)) => is_elsewhere = true,
-                None => is_unknown = true,
+                None => unknown = this,
                 Some(path) => match path.split() {
                     Some((dir, name))
                         if is_it(
@@ -163,14 +164,14 @@ impl<'a> Places<'a> {
                             paths.push(path);
                         }
                     }
-                    _ => is_unknown = true,
+                    _ => unknown = this,
                 },
             }
         }
-        if is_unknown && paths.is_empty() && !is_elsewhere {
-            return Names::Unknown;
+        match unknown {
+            Some(stat) if paths.is_empty() && !is_elsewhere => Names::Unknown(stat),
+            _ => Names::Known { paths, several },
         }
-        Names::Known { paths, several }
     }
 
     /// Forgets what was found, since a directory was renamed.

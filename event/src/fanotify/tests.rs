@@ -50,15 +50,18 @@ fn a_file_that_is_opened_by_its_handle() {
         return;
     };
     told(&mut detector);
+    let path = RelPath::new("d/h").unwrap();
+    let hint = |what| News::Hint(crate::Hint { path: path.clone(), what });
     file.set_permissions(Permissions::from_mode(0o600)).unwrap();
     let first = told(&mut detector);
-    assert!(first.iter().any(|n| matches!(n, News::Lost(_))), "{first:?}");
-    // whoever looks for it tells the kernel its name
-    fs::metadata(dir.path().join("d/h")).unwrap();
+    // its name was looked for, and is remembered
+    assert!(first.contains(&hint(What::Attributes)), "{first:?}");
+    assert!(!detector.search.is_due());
     file.write_all(b"new").unwrap();
+    let second = told(&mut detector);
+    assert!(second.contains(&hint(What::Open)), "{second:?}");
     drop(file);
-    let path = RelPath::new("d/h").unwrap();
-    let hint = News::Hint(crate::Hint { path, what: What::Changed });
+    let hint = hint(What::Changed);
     let mut all = Vec::new();
     let began = Instant::now();
     // it is closed when nobody has it open any more, and another test may just start a process
@@ -66,4 +69,5 @@ fn a_file_that_is_opened_by_its_handle() {
         assert!(began.elapsed() < PATIENCE, "no {hint:?} in {all:?}");
         all.extend(told(&mut detector));
     }
+    assert!(!first.iter().chain(&second).chain(&all).any(|n| matches!(n, News::Lost(_))));
 }

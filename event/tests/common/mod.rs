@@ -33,6 +33,11 @@ pub fn without(name: &'static CStr) -> Excluded {
     Box::new(move |_, n, _| n == name)
 }
 
+/// What is said of a path.
+pub fn news(path: impl AsRef<Path>, what: What) -> News {
+    News::Hint(Hint { path: rel(path), what })
+}
+
 pub fn rel(path: impl AsRef<Path>) -> RelPath {
     RelPath::new(path.as_ref().as_os_str().as_bytes()).unwrap()
 }
