@@ -13,6 +13,7 @@ mod tests;
 pub use file::default_ring;
 pub use rest::Rest;
 
+use crate::aside::Aside;
 use crate::batch::Batch;
 use crate::beneath::{Root, path_of};
 use crate::error::{Call, Error};
@@ -22,6 +23,7 @@ use held::{Held, Name, is_gone};
 use hub::{Current, Hub};
 use promise::Promise;
 use rustix::event::PollFlags;
+use rustix::fd::AsFd;
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -60,6 +62,7 @@ pub struct Shim {
     mounts: Mounts,
     excluded: Excluded,
     known: HashMap<RelPath, bool>,
+    aside: Aside,
     hub: Arc<Hub>,
     id: u64,
     current: Current,
@@ -112,6 +115,7 @@ pub fn shim(ring: &Path, root: &Path, excluded: Excluded, rest: Option<&Rest>) -
         mounts,
         excluded,
         known: HashMap::new(),
+        aside: Aside::default(),
         hub,
         id: place.id,
         current,
@@ -317,7 +321,7 @@ impl Shim {
         let mut told = |path: &RelPath| {
             let excluded = excludes(self, path);
             if excluded {
-                self.tell_directory(path);
+                self.tell_beside(path, What::Changed);
             }
             !excluded
         };
@@ -359,15 +363,19 @@ impl Shim {
             if !self.excludes(&path, &what) {
                 self.batch.add(path, what.clone());
             } else {
-                self.tell_directory(&path);
+                self.tell_beside(&path, what.clone());
             }
         }
     }
 
-    /// An excluded name may have come or gone, which changes the time of its directory.
-    fn tell_directory(&mut self, path: &RelPath) {
-        if let Some((dir, _)) = path.split().filter(|(dir, _)| !self.excludes_below(dir)) {
-            self.batch.add(dir, What::Attributes);
+    /// Something happened to an excluded name, which may have come or gone, and that changes the time of its directory. It is told
+    /// itself if its file may have others.
+    fn tell_beside(&mut self, path: &RelPath, what: What) {
+        let Some((dir, name)) = path.split().filter(|(dir, _)| !self.excludes_below(dir)) else { return };
+        let at = self.root.place(dir.as_bytes()).ok();
+        self.batch.add(dir, What::Attributes);
+        if CString::new(name).is_ok_and(|n| self.aside.is_told(at.as_ref().map(AsFd::as_fd), path, &n)) {
+            self.batch.add(path.clone(), what);
         }
     }
 

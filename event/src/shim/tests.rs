@@ -125,6 +125,30 @@ fn what_is_excluded_is_not_told_and_renames_across_that_border_are() {
 }
 
 #[test]
+fn an_excluded_name_is_told_if_its_file_has_others() {
+    let place = Place::new();
+    let mut a = place.shim("a");
+    let at = |name: &str| place.dir.path().join("a").join(name);
+    fs::create_dir(at("hidden")).unwrap();
+    for name in ["one", "single.tmp"] {
+        fs::write(at(name), "x").unwrap();
+    }
+    for name in ["one.tmp", "hidden/one"] {
+        fs::hard_link(at("one"), at(name)).unwrap();
+    }
+    for name in ["one.tmp", "single.tmp", "hidden/one", "none.tmp"] {
+        place.tell(&a, Kind::Closed, 1, &format!("a/{name}"), "");
+    }
+    let own = News::Hint(Hint { path: RelPath::root(), what: What::Attributes });
+    assert_eq!(news(&mut a), [own, hint("one.tmp", What::Changed)]);
+    // also when it is another name, and the one before is gone
+    fs::rename(at("one.tmp"), at("two.tmp")).unwrap();
+    place.tell(&a, Kind::Moved, 1, "a/two.tmp", "a/one.tmp");
+    let both = [hint("one.tmp", What::Changed), hint("two.tmp", What::Changed)];
+    assert_eq!(news(&mut a)[1..], both);
+}
+
+#[test]
 fn what_comes_late_after_a_rename_is_told_under_both_names() {
     let place = Place::new();
     let mut a = place.shim("a");

@@ -79,7 +79,7 @@ fn a_watch_that_is_stopped_and_started_again_goes_on_with_the_ring_and_walks_not
     }
     walks_after("somebody else has read the ring", &|| {
         let elsewhere = Scratch::disk();
-        let other = Mirror::of_ring(&elsewhere, s.at("ring"));
+        let other = Mirror::of_ring(&elsewhere, s.at("ring"), "");
         run("echo untold > d6/untold");
         other.stop();
     });

@@ -80,3 +80,25 @@ fn what_comes_and_goes_across_the_border_arrives() {
     m.assert_same();
     m.stop();
 }
+
+#[test]
+fn what_is_written_through_an_excluded_name_arrives_under_the_others() {
+    let s = Scratch::disk();
+    let m = Mirror::of_ring(&s, s.at("ring"), "--exclude *.log");
+    m.sh("mkdir d; echo a > d/a; ln d/a skip.log; echo x > other.log; ln other.log more.log");
+    let same = |what: &str| {
+        m.catch_up();
+        assert_eq!(s.dst().read("d/a"), s.src().read("d/a"), "{what}");
+    };
+    same("linked");
+    m.sh("echo more >> skip.log");
+    same("written and closed");
+    m.sh("exec 3>> skip.log; echo more >&3; mv skip.log d/moved.log; echo yet more >&3");
+    same("renamed while it was open");
+    m.sh("echo last >> d/moved.log; rm d/moved.log");
+    same("removed after it was written");
+    m.sh("echo y > new; ln new new.log; echo z >> new.log; rm new.log; echo x >> more.log");
+    m.catch_up();
+    assert_eq!((s.dst().read("new"), s.dst().has("other.log")), (s.src().read("new"), false));
+    m.stop();
+}

@@ -36,14 +36,14 @@ struct Mirror<'a> {
 
 impl<'a> Mirror<'a> {
     fn start(s: &'a Scratch) -> Mirror<'a> {
-        Mirror::of_ring(s, s.at("ring"))
+        Mirror::of_ring(s, s.at("ring"), "")
     }
 
-    fn of_ring(s: &'a Scratch, ring: PathBuf) -> Mirror<'a> {
+    fn of_ring(s: &'a Scratch, ring: PathBuf, options: &str) -> Mirror<'a> {
         fs::create_dir_all(s.at("run")).unwrap();
         fs::create_dir_all(s.at("src")).unwrap();
         let mut c = command(["watch", "--json", "--detect", "shim", "--ring"]);
-        c.arg(ring).env("TREEFERRY_RUNTIME_DIR", s.at("run")).args(s.words(""));
+        c.arg(ring).env("TREEFERRY_RUNTIME_DIR", s.at("run")).args(s.words(options));
         let m = Mirror { s, live: Live::of(&mut c) };
         m.catch_up();
         m
