@@ -23,6 +23,8 @@ pub(crate) struct Failing {
 
 struct Path {
     attempts: u32,
+    /// When that was heard of which has not arrived since.
+    since: Instant,
     /// When it failed last.
     failed: Instant,
     /// When it is to be tried again; `None`: it is being tried, and has not failed since.
@@ -47,6 +49,7 @@ impl Failing {
     pub fn add(&mut self, now: Instant, path: RelPath, why: String) {
         let f = self.paths.entry(path.clone()).or_insert(Path {
             attempts: 0,
+            since: now,
             failed: now,
             next: None,
             why: String::new(),
@@ -59,6 +62,18 @@ impl Failing {
         (f.why, f.failed) = (why, now);
         f.next = Some(at);
         self.next.insert((at, path));
+    }
+
+    /// An attempt at it was for what was heard of at a moment.
+    pub fn was_for(&mut self, path: &RelPath, since: Instant) {
+        if let Some(f) = self.paths.get_mut(path) {
+            f.since = f.since.min(since);
+        }
+    }
+
+    /// When that was first heard of which has not arrived since, if it fails.
+    pub fn since(&self, path: &RelPath) -> Option<Instant> {
+        self.paths.get(path).map(|f| f.since)
     }
 
     /// Somebody has it now.

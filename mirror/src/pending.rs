@@ -29,6 +29,8 @@ struct Waiting {
     below: bool,
     names: bool,
     from: Option<RelPath>,
+    /// Whoever has it now has not brought it, and says that it is to be looked at once more.
+    owed: bool,
 }
 
 /// A walk that is under way: where, with which birth, since when.
@@ -172,14 +174,25 @@ impl Pending {
             self.add_below(path.clone(), birth);
         }
         // not at once: if it was renamed, that is about to be heard of
-        self.add(now, path, Sign::Attributes, birth, None);
+        self.add(now, path.clone(), Sign::Attributes, birth, None);
+        self.owe(&path);
     }
 
     /// Whoever looked at a path found that it is to be looked at after so long, and not before. `owed` as with
     /// [`Pending::again`].
     pub fn later(&mut self, now: Instant, path: RelPath, wait: Duration, owed: &RelPath) {
         let birth = self.birth_of(owed);
-        self.put(now, path, wait, false, birth, None);
+        self.put(now, path.clone(), wait, false, birth, None);
+        self.owe(&path);
+    }
+
+    /// What is under way for a path does not bring what was said of it: whoever has it next does.
+    fn owe(&mut self, path: &RelPath) {
+        let ticket = self.busy.get(path).and_then(|t| self.tickets.get(t));
+        let since = ticket.and_then(|t| t.paths.iter().find(|p| p.path == *path)).map(|p| p.since);
+        if let (Some(since), Some(w)) = (since, self.waiting.get_mut(path)) {
+            (w.since, w.ripe, w.owed) = (w.since.min(since), true, true);
+        }
     }
 
     /// The earliest birth of what is under way for a path, for one above it, or for one below, under the name that it has
@@ -212,7 +225,9 @@ impl Pending {
         for Path { path, since, .. } in t.paths {
             self.busy.remove(&path);
             self.failing.tried(&path, t.birth);
-            if !self.failing.contains(&path) {
+            if self.failing.contains(&path) {
+                self.failing.was_for(&path, since);
+            } else if !self.waiting.get(&path).is_some_and(|w| w.owed) {
                 let took = now.saturating_duration_since(since);
                 self.latency.count(took);
                 self.arrivals.count(self.births.shown_at(moment), took);
@@ -368,7 +383,7 @@ impl Pending {
             due = due.max(*begun + self.timing.damp);
         }
         let (mut since, mut below, mut from, mut birth) = (now, below, from, birth);
-        let mut names = false;
+        let (mut names, mut owed) = (false, false);
         let (mut was_ripe, mut free) = (ripe, None);
         if let Some(old) = self.take_out(&path) {
             due = due.min(old.due);
@@ -378,6 +393,7 @@ impl Pending {
             was_ripe |= old.ripe;
             below |= old.below;
             names |= old.names;
+            owed |= old.owed;
             birth = birth.min(old.birth);
             match (&from, old.from) {
                 // two were renamed to this name, one after the other: the name of the first is free too
@@ -387,12 +403,13 @@ impl Pending {
             }
         }
         from = from.filter(|f| *f != path);
+        since = self.failing.since(&path).map_or(since, |first| since.min(first));
         self.births.add(birth);
         if !self.busy.contains_key(&path) {
             self.due.insert((due, path.clone()));
         }
         let is_free = free.filter(|f| *f != path);
-        self.waiting.insert(path, Waiting { birth, since, ripe: was_ripe, due, below, names, from });
+        self.waiting.insert(path, Waiting { birth, since, ripe: was_ripe, due, below, names, from, owed });
         if let Some(first) = is_free {
             self.add(now, first, Sign::Tree, birth, None);
         }

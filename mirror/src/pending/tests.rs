@@ -193,6 +193,33 @@ fn bad_fails(p: &mut Pending, now: Instant) {
 }
 
 #[test]
+fn what_is_to_be_looked_at_once_more_has_not_arrived_yet() {
+    for fails in [false, true] {
+        let (mut p, now) = walked(Timing::default());
+        p.sign(now, path("f"), Sign::Now);
+        for round in 0..3 {
+            let at = now + ms(round * 1000);
+            let b = p.take(at, 10);
+            match round {
+                2 => {}
+                _ if fails => p.failed(at, path("f"), "openat: EACCES".to_owned()),
+                0 => p.again(at, path("f"), false, &path("f")),
+                _ => p.later(at, path("f"), ms(1000), &path("f")),
+            }
+            p.settled(at, 0, ticket(&b[0]));
+            assert_eq!(p.latency().total(), u64::from(round == 2), "round {round}, fails: {fails}");
+        }
+        assert_eq!(p.latency().most(), ms(2000), "from when it was first said");
+        // what is changed while it is looked at has arrived as it was
+        p.sign(now + ms(9000), path("f"), Sign::Now);
+        let b = p.take(now + ms(9000), 10);
+        p.sign(now + ms(9001), path("f"), Sign::Now);
+        p.settled(now + ms(9002), 0, ticket(&b[0]));
+        assert_eq!(p.latency().total(), 2);
+    }
+}
+
+#[test]
 fn what_fails_is_named_and_tried_again_and_does_not_hold_up_the_rest() {
     let (mut p, now) = walked(Timing::default());
     bad_fails(&mut p, now);
