@@ -157,11 +157,13 @@ impl Teller {
     }
 
     fn take_up_new_jobs(&mut self, node: &Node) -> Result<(), LedgerError> {
-        for id in node.known_jobs() {
+        let known = node.known_jobs();
+        self.over.retain(|id| known.contains(id));
+        for id in known {
             if !self.jobs.contains_key(&id) && !self.over.contains(&id) {
                 match node.passes(id)? {
                     Some(passes) => drop(self.jobs.insert(id, (passes, None))),
-                    None => drop(self.over.insert(id)),
+                    None => self.end(id),
                 }
             }
         }

@@ -5,6 +5,7 @@ use super::bundle::Commit;
 use super::node::{Node, lock};
 use crate::groups::{Claim, Owned};
 use crate::redis::{Begin, Committed, Lease, LedgerError, Receipt, prefix};
+use std::time::Instant;
 use treeferry_core::job::JobState;
 use treeferry_core::{GroupKey, JobId, RelPath, TaskId};
 
@@ -18,7 +19,7 @@ impl Node {
         let r = self.rt.block_on(s.ledger.commit(lease, c, &s.node))?;
         if r.outstanding == 0 && r.what == Committed::Done {
             // over, in whatever way: the next pulse knows no more of it
-            lock(&self.shared.states).insert(lease.job, JobState::Done);
+            lock(&self.shared.states).put(Instant::now(), lease.job, JobState::Done);
         }
         Ok(r)
     }

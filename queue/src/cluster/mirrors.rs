@@ -236,6 +236,12 @@ impl Node {
         self.rt.block_on(within(asked))
     }
 
+    /// Who keeps a mirror now, if anybody does. Fails when the ledger does not answer at once.
+    pub fn keeper_of(&self, id: JobId) -> Res<Option<String>> {
+        let (mut c, key) = (self.shared.ledger.conn(), format!("{}keeper", prefix(id)));
+        self.rt.block_on(within(async { c.get::<_, Option<String>>(key).await }))
+    }
+
     /// `who` keeps it no more.
     pub fn release_mirror(&self, id: JobId, who: &str) {
         let script =

@@ -21,6 +21,7 @@ mod readings;
 mod reaper;
 mod record;
 mod report;
+mod states;
 mod stream;
 
 use crate::engine::{Backend, BackendSeat, Groups, Status, Take};

@@ -7,6 +7,7 @@ use super::pulse::pulse;
 use super::reaper::reap;
 use super::record::{JobRecord, Site, SiteError};
 use super::report::{JobNow, NodeReport, Wanted, has_too_much};
+use super::states::States;
 use crate::engine::Status;
 use crate::rabbitmq::{Arrival, Broker, Depth, Door, Errand, Slip};
 use crate::redis::{Ledger, LedgerError, now_ms, prefix};
@@ -84,7 +85,7 @@ pub(super) struct Shared {
     pub asked: AtomicUsize,
     /// Something for the next pulse, which is not to wait: a thread has become idle, a job is new here.
     pub news: tokio::sync::Notify,
-    pub states: Mutex<HashMap<JobId, JobState>>,
+    pub states: Mutex<States>,
     /// Failures that were read, of jobs that somebody here waits for.
     pub failures: Mutex<HashMap<JobId, Vec<Failure>>>,
     pub jobs: Mutex<Vec<JobNow>>,
@@ -370,7 +371,7 @@ impl Node {
 
     pub(super) fn create(&self, job: JobId, fields: &[(&str, Vec<u8>)], first: Vec<Bundle>) {
         let made = self.rt.block_on(self.shared.ledger.create(job, fields, &first));
-        lock(&self.shared.states).insert(job, JobState::Running);
+        lock(&self.shared.states).put(Instant::now(), job, JobState::Running);
         if let Ok(made) = made {
             self.publish(job, made);
         }
@@ -471,7 +472,7 @@ impl Node {
 
     /// The state of a job as of the last pulse; `None`: not known here.
     pub(super) fn state(&self, job: JobId) -> Option<JobState> {
-        lock(&self.shared.states).get(&job).copied()
+        lock(&self.shared.states).of(job)
     }
 
     /// Notes that a process of that name (see `treeferry_fs::temp::maker_part`) works for a job.
@@ -485,7 +486,7 @@ impl Node {
 
     /// Ends a job before its time.
     pub(super) fn end(&self, job: JobId, state: JobState, why: &str) {
-        lock(&self.shared.states).insert(job, state);
+        lock(&self.shared.states).put(Instant::now(), job, state);
         if let Err(e) = self.rt.block_on(self.shared.ledger.end(job, state.name(), why)) {
             tracing::error!("cannot end job {job}: {e}");
         }

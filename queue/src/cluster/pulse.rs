@@ -89,15 +89,11 @@ fn hear(s: &Shared, heard: Heard) -> Vec<(JobId, JobState)> {
     *lock(&s.wanted) = Wanted::read(&fields, &s.name, &s.node);
     let text = |v: &redis::Value| redis::from_redis_value_ref::<String>(v).unwrap_or_default();
     let (mut now, mut ended) = (Vec::new(), Vec::new());
-    let mut states = lock(&s.states);
+    let (mut states, at) = (lock(&s.states), Instant::now());
     for five in jobs.chunks_exact(5) {
         let number = |v: &redis::Value| text(v).parse().unwrap_or(0);
         if let (Ok(id), Some(state)) = (text(&five[0]).parse(), JobState::from_name(&text(&five[1]))) {
-            // an end is never left, whatever was on its way when it came
-            let known = states.entry(id).or_insert(state);
-            if *known == JobState::Running {
-                *known = state;
-            }
+            states.heard(at, id, state);
             if state != JobState::Running {
                 ended.push((id, state));
             }
@@ -105,6 +101,7 @@ fn hear(s: &Shared, heard: Heard) -> Vec<(JobId, JobState)> {
             now.push(JobNow { id, paused, queued: number(&five[3]), running: number(&five[4]) });
         }
     }
+    states.forget_old(at);
     *lock(&s.jobs) = now;
     ended
 }

@@ -23,9 +23,9 @@ impl Node {
         self.shared.leads.load(Relaxed)
     }
 
-    /// Every job that this process has seen running, or has worked for.
+    /// Every job that this process has seen running, or has worked for, not long ago.
     pub fn known_jobs(&self) -> Vec<JobId> {
-        lock(&self.shared.states).keys().copied().collect()
+        lock(&self.shared.states).ids()
     }
 
     /// Which passes a job has; `None`: the ledger does not know it.
