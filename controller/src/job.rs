@@ -57,7 +57,7 @@ pub enum Purpose {
 
 /// Runs a job to its end and reports it.
 pub fn run(purpose: Purpose, request: Request, output: &Output) -> Exit {
-    let (began, id) = (Instant::now(), draw_id());
+    let (began, mut id) = (Instant::now(), draw_id());
     let console = Arc::new(Console::new(output));
     let sink = Arc::clone(&console);
     if let Err(e) = logging::start(logging::level(output.quiet, output.verbose), move |line| sink.log(line)) {
@@ -75,7 +75,13 @@ pub fn run(purpose: Purpose, request: Request, output: &Output) -> Exit {
     // the engine is chosen here
     let ended = is_usable(purpose, &request).and_then(|()| match (&request.watch, &request.site) {
         (Some(wish), None) => watching::run(id, &request, wish, &stop, &console).map(Some),
-        (Some(wish), Some(site)) => watching::far::run(site, &request, wish, &stop, &console).map(Some),
+        // one that was there before has its name from then
+        (Some(wish), Some(site)) => {
+            watching::far::run(site, &request, wish, &stop, &console).map(|(known, end)| {
+                id = known;
+                Some(end)
+            })
+        }
         (None, None) => local::run(id, &request, &stop, &console).map(Some),
         (None, Some(site)) => cluster::run(site, id, &request, &stop, &console),
     });

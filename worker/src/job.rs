@@ -319,6 +319,13 @@ impl Job {
         format!("{} {}", of(&self.src), self.dst.as_ref().map_or_else(String::new, of))
     }
 
+    /// Whether two of [`Job::roots_text`] are of the same target.
+    pub fn same_target(one: &str, other: &str) -> bool {
+        let target =
+            |text: &str| text.split_once(' ').map(|(_, dst)| dst.to_owned()).filter(|d| !d.is_empty());
+        target(one).is_some_and(|t| Some(t) == target(other))
+    }
+
     /// The hard-link group of a file of the source. Alike on every node.
     pub(crate) fn group_of(&self, m: &Meta) -> GroupKey {
         GroupKey { dev: self.devices.0.number(m.dev), ino: m.ino }

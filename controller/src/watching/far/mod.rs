@@ -11,6 +11,7 @@
 mod book;
 mod clerk;
 mod errands;
+mod rivals;
 mod turning;
 
 use super::desk::{Desk, Told, now_us, resumed};
@@ -63,14 +64,14 @@ fn unreachable(e: &LedgerError) -> OpenError {
     OpenError::Unreachable(e.to_string())
 }
 
-/// Keeps the mirror until it is told to stop.
+/// Keeps the mirror until it is told to stop. Which it is, and how it ended.
 pub fn run(
     site: &Site,
     request: &Request,
     wish: &Wish,
     stop: &Stop,
     console: &Arc<Console>,
-) -> Result<End, OpenError> {
+) -> Result<(JobId, End), OpenError> {
     let began = Instant::now();
     let node = connect(site, &format!("watch-{}", host()))?;
     node.tell(&host(), request.telling.keep.buffer, request.telling.stream_length);
@@ -81,7 +82,11 @@ pub fn run(
     let who = node.worker().to_owned();
     if !take_over(&node, id, &who, stop, console) {
         let (counters, failures, aborted) = Default::default();
-        return Ok(End { state: JobState::Interrupted, counters, failures, aborted });
+        return Ok((id, End { state: JobState::Interrupted, counters, failures, aborted }));
+    }
+    if let Err(e) = rivals::none(&node, id, &job, stop) {
+        node.release_mirror(id, &who);
+        return Err(e);
     }
     let mut record = JobRecord {
         spec: spec.clone(),
@@ -220,7 +225,7 @@ pub fn run(
     let why = end.aborted.as_deref().unwrap_or_default();
     events::put(node.outbox(), Event::job_ended(id, end.state, &end.counters, began.elapsed(), why));
     node.close();
-    Ok(end)
+    Ok((id, end))
 }
 
 /// The mirror of these two directories, if there is one; else a new name for it.
