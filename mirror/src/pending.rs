@@ -514,4 +514,6 @@ impl Pending {
 #[cfg(test)]
 mod left_tests;
 #[cfg(test)]
+mod random_tests;
+#[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! Whoever goes on with what is left does all that was not done, and promises nothing before.
 
+use super::tests::ticket;
 use super::*;
 use std::collections::BTreeSet;
 use treeferry_core::Kind;
@@ -12,12 +13,6 @@ fn seen(batch: &Batch) -> Vec<(RelPath, bool)> {
         Batch::Look { dir, names, .. } => names.iter().map(|(n, k)| (dir.child(n), k == Kind::Dir)).collect(),
         Batch::Move { from, to, .. } => vec![(from.clone(), true), (to.clone(), true)],
         Batch::Names { dir, .. } => vec![(dir.clone(), false)],
-    }
-}
-
-fn ticket(b: &Batch) -> u64 {
-    match b {
-        Batch::Look { ticket, .. } | Batch::Move { ticket, .. } | Batch::Names { ticket, .. } => *ticket,
     }
 }
 
