@@ -289,9 +289,9 @@ impl Fanotify {
                 self.tell_batch(tell);
             }
             Some(Err(why)) => {
-                self.owed.paid();
+                tracing::warn!("names of files that nobody knows cannot be looked for: {why}");
                 self.search.forget();
-                tell(News::Lost(format!("a file was changed by nobody knows which name: {why}")));
+                self.owed.add();
             }
         }
     }

@@ -16,7 +16,7 @@ use treeferry_core::path::RelPath;
 
 /// From the end of one search to the begin of the next: at least this, and so many times as long as it took.
 const REST: Duration = Duration::from_secs(1);
-const SHARE: u32 = 9;
+const SHARE: u32 = 3;
 /// In so many directories one entry is asked for its number, to see whether directories of this file system tell the truth.
 const PROOFS: usize = 1000;
 /// Files whose names are remembered.
