@@ -2,7 +2,7 @@
 
 use crate::descriptors::{find, held, written, written_by};
 use crate::table::{self, Known};
-use crate::tell::{Saying, id_in, put, put_known};
+use crate::tell::{Saying, id_in, put, put_forked, put_known};
 use crate::{ends, files, process, shared, sys};
 use core::ffi::c_int;
 use treeferry_ring::{Handed, Kind};
@@ -115,6 +115,9 @@ pub(crate) fn forking(real: impl FnOnce() -> c_int, is_child: impl FnOnce(c_int)
     let result = real();
     if is_child(result) {
         forked(parent);
+    } else if let (1.., true, Some(ring)) = (result, parent != 0, shared::ring()) {
+        // before this thread closes what the child has open too: the child may say so later
+        put_forked(&ring, result as u32, parent);
     }
     result
 }

@@ -25,11 +25,23 @@ pub(crate) struct Saying<'a> {
 
 /// Tells; whether the reader will hear it, and know this process by its number.
 pub(crate) fn put(ring: &Ring<'_>, what: &Saying<'_>) -> bool {
+    put_of(ring, shared::process(ring), what)
+}
+
+/// Tells for a child of this process that it has been forked.
+pub(crate) fn put_forked(ring: &Ring<'_>, child: u32, parent: u32) {
+    // a number of ours means nothing to the reader where it does not know this process by its own
+    if shared::process(ring) != 0 {
+        put_of(ring, child, &Saying { kind: Kind::Forked, id: u64::from(parent), path: None, other: None });
+    }
+}
+
+fn put_of(ring: &Ring<'_>, process: u32, what: &Saying<'_>) -> bool {
     let cut = [what.path, what.other].into_iter().flatten().any(Path::is_cut);
     let record = Record {
         kind: what.kind,
         cut,
-        pid: shared::process(ring),
+        pid: process,
         id: what.id,
         path: what.path.map_or(&b""[..], Path::as_bytes),
         other: what.other.map_or(&b""[..], Path::as_bytes),

@@ -3,7 +3,8 @@
 //! alone: that costs it nothing, and renames made meanwhile are known here.
 
 use crate::error::{Call, Error};
-use rustix::event::epoll;
+use crate::wake::is_ready;
+use rustix::event::{PollFlags, epoll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -12,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use treeferry_ring::id_of;
 
 /// So many processes are waited for by a descriptor; others are asked after, each time.
 const DESCRIPTORS: usize = 256;
@@ -25,6 +27,11 @@ const FORGET: Duration = Duration::from_secs(600);
 /// So many files are remembered after they were closed, or renamed, and so many processes after they are gone. What is told
 /// just then may come a moment later, and speak of what was before.
 const RECENT: usize = 256;
+/// For so long a rename is remembered: what comes late speaks of what was before, and one may be told before another that was
+/// made earlier.
+const LATE: Duration = Duration::from_secs(2);
+/// Names of one open file.
+const MOST_NAMES: usize = 8;
 
 /// How it is seen that a process is gone.
 enum Life {
@@ -36,7 +43,7 @@ enum Life {
     Asked,
 }
 
-/// A name of an open file.
+/// A name that an open file may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
     /// An absolute path.
@@ -52,12 +59,74 @@ struct Process {
 }
 
 struct Open {
-    /// Those by which it was opened, or was renamed since.
+    /// Those by which it was opened, or was renamed since. Where it is not sure which it has all are here: who looks in vain does no
+    /// harm.
     names: Vec<Name>,
     /// Size and time of the last change when it was last looked at.
     seen: Option<(u64, i64, i64)>,
     /// When it was opened, or last seen to have changed.
     since: Instant,
+}
+
+/// Something was renamed, perhaps with open files below it.
+#[derive(Clone, Debug)]
+pub(crate) struct Rename {
+    /// Its path before,
+    pub(crate) from: Vec<u8>,
+    /// and after.
+    pub(crate) to: Vec<u8>,
+    /// These are ancestors of what is meant.
+    pub(crate) cut: bool,
+    /// It is a directory.
+    pub(crate) is_dir: bool,
+    /// Which file it is; 0: not known.
+    pub(crate) id: u64,
+}
+
+impl Rename {
+    /// Whether it can have been that of a file.
+    fn is_of(&self, id: u64) -> bool {
+        self.is_dir || self.id == 0 || self.id == id
+    }
+
+    /// What a file is called by it, that had this name.
+    fn after(&self, name: &Name) -> Option<Name> {
+        let rest = name.path.strip_prefix(&self.from[..])?;
+        let is_it = rest.is_empty();
+        if !is_it && (rest.first() != Some(&b'/') || !(self.is_dir || self.cut)) {
+            return None;
+        }
+        Some(match self.cut {
+            true => Name { path: self.to.clone(), cut: true },
+            false => Name { path: [&self.to[..], rest].concat(), cut: name.cut },
+        })
+    }
+
+    /// Adds what a file may be called by it.
+    fn apply(&self, names: &mut Vec<Name>) {
+        let new: Vec<Name> = names.iter().filter_map(|n| self.after(n)).collect();
+        new.into_iter().for_each(|n| add(names, n));
+    }
+
+    /// The names before, of which no file has one any more.
+    fn end(&self, names: &mut Vec<Name>) {
+        names.retain(|n| self.after(n).is_none());
+    }
+
+    /// Whether this, and one before, are the two halves of an exchange, or there and back again.
+    fn reverses(&self, before: &Rename) -> bool {
+        (&self.from, &self.to) == (&before.to, &before.from)
+    }
+}
+
+fn add(names: &mut Vec<Name>, name: Name) {
+    if names.contains(&name) {
+        return;
+    }
+    if names.len() >= MOST_NAMES {
+        names.remove(0);
+    }
+    names.push(name);
 }
 
 /// Files that are open for writing, by process.
@@ -73,8 +142,8 @@ pub(crate) struct Held {
     turn: usize,
     /// What was closed last.
     recent: VecDeque<(u64, Vec<Name>)>,
-    /// What was renamed last: which file, the name before and after.
-    renamed: VecDeque<(u64, Vec<u8>, Vec<u8>)>,
+    /// What was renamed last, and when that was heard.
+    renamed: VecDeque<(Instant, Rename)>,
     /// Processes that were gone last, with what they had open: one that was forked from them may not have said so yet.
     departed: VecDeque<(u32, HashMap<u64, Open>)>,
 }
@@ -117,22 +186,28 @@ impl Held {
     pub(crate) fn open(&mut self, pid: u32, id: u64, path: &[u8], cut: bool) {
         let mut names = vec![Name { path: path.to_owned(), cut }];
         // it was found out before a rename where it is, and told after that
-        for (_, from, to) in self.renamed.iter().filter(|(of, ..)| *of == id) {
-            if names.iter().any(|n| n.path == *from) {
-                names.push(Name { path: to.clone(), cut });
-            }
-        }
+        self.follow_names(id, &mut names);
         let mut added = 0;
         let open = self.process(pid).files.entry(id).or_insert_with(|| {
             added = 1;
             Open { names: Vec::with_capacity(1), seen: None, since: Instant::now() }
         });
-        for name in names {
-            if !open.names.contains(&name) {
-                open.names.push(name);
-            }
-        }
+        names.into_iter().for_each(|name| add(&mut open.names, name));
         self.files += added;
+    }
+
+    fn forget_late(&mut self) {
+        while self.renamed.front().is_some_and(|(at, _)| at.elapsed() > LATE) {
+            self.renamed.pop_front();
+        }
+    }
+
+    /// Adds what the names of a file have become lately.
+    fn follow_names(&mut self, id: u64, names: &mut Vec<Name>) {
+        self.forget_late();
+        for (_, rename) in self.renamed.iter().filter(|(_, r)| r.is_of(id)) {
+            rename.apply(names);
+        }
     }
 
     /// A process has open what another had open when it was forked from that.
@@ -185,34 +260,38 @@ impl Held {
         Some(process)
     }
 
-    /// Something was renamed, perhaps with open files below it. `id`: which file that is, if that is known.
-    pub(crate) fn moved(&mut self, from: &[u8], to: &[u8], is_dir: bool, id: u64) {
-        let renamed = |name: &mut Name| {
-            if name.path == from {
-                name.path = to.to_owned();
-            } else if is_dir
-                && let Some(rest) = name.path.strip_prefix(from).filter(|rest| rest.first() == Some(&b'/'))
-            {
-                name.path = [to, rest].concat();
+    /// Something was renamed.
+    pub(crate) fn moved(&mut self, rename: &Rename) {
+        // those that were told before: this one may have been made before them
+        self.forget_late();
+        let before: Vec<Rename> = self.renamed.iter().map(|(_, r)| r.clone()).collect();
+        keep(&mut self.renamed, (Instant::now(), rename.clone()));
+        let is_sure = !rename.cut && !before.iter().any(|r| rename.reverses(r));
+        let follow = |id: u64, names: &mut Vec<Name>| {
+            if !rename.is_of(id) || !names.iter().any(|n| rename.after(n).is_some()) {
+                return;
             }
+            let mut new: Vec<Name> = names.iter().filter_map(|n| rename.after(n)).collect();
+            before.iter().filter(|r| r.is_of(id)).for_each(|r| r.apply(&mut new));
+            if is_sure {
+                rename.end(names);
+            }
+            new.into_iter().for_each(|n| add(names, n));
         };
-        for (_, names) in &mut self.recent {
-            names.iter_mut().for_each(renamed);
+        for (id, names) in &mut self.recent {
+            follow(*id, names);
         }
         for (_, files) in &mut self.departed {
-            files.values_mut().flat_map(|f| &mut f.names).for_each(renamed);
-        }
-        if !is_dir && id != 0 {
-            keep(&mut self.renamed, (id, from.to_owned(), to.to_owned()));
+            files.iter_mut().for_each(|(id, open)| follow(*id, &mut open.names));
         }
         if self.files == 0 {
             return;
         }
         for process in self.processes.values_mut() {
-            if is_dir || id == 0 {
-                process.files.values_mut().flat_map(|f| &mut f.names).for_each(renamed);
-            } else if let Some(open) = process.files.get_mut(&id) {
-                open.names.iter_mut().for_each(renamed);
+            match process.files.get_mut(&rename.id) {
+                Some(open) if !rename.is_dir => follow(rename.id, &mut open.names),
+                None if !rename.is_dir && rename.id != 0 => {}
+                _ => process.files.iter_mut().for_each(|(id, open)| follow(*id, &mut open.names)),
             }
         }
     }
@@ -294,16 +373,26 @@ impl Held {
     pub(crate) fn look(&mut self, changed: &mut dyn FnMut(&[u8])) {
         let from = if self.turn < self.files { self.turn } else { 0 };
         self.turn = from + LOOKS;
-        let all = self.processes.values_mut().flat_map(|p| p.files.values_mut());
-        for open in all.skip(from).take(LOOKS) {
-            let whole = || open.names.iter().filter(|n| !n.cut);
-            let now = whole().find_map(|n| {
+        let all = self.processes.values_mut().flat_map(|p| p.files.iter_mut());
+        for (id, open) in all.skip(from).take(LOOKS) {
+            let found = |n: &Name| {
                 let path = Path::new(std::ffi::OsStr::from_bytes(&n.path));
-                let m = std::fs::symlink_metadata(path).ok()?;
-                Some((m.len(), m.ctime(), m.ctime_nsec()))
-            });
+                std::fs::symlink_metadata(path).ok().filter(|m| id_of(m.dev(), m.ino()) == *id)
+            };
+            let mut now = None;
+            let mut has = Vec::with_capacity(open.names.len());
+            for n in &open.names {
+                let there = if n.cut { None } else { found(n) };
+                has.push(n.cut || there.is_some());
+                now = now.or(there.map(|m| (m.len(), m.ctime(), m.ctime_nsec())));
+            }
+            if now.is_some() {
+                // the others are names of something else, or of nothing
+                let mut has = has.into_iter();
+                open.names.retain(|_| has.next().unwrap_or(true));
+            }
             if now.is_some() && now != open.seen {
-                whole().for_each(|n| changed(&n.path));
+                open.names.iter().filter(|n| !n.cut).for_each(|n| changed(&n.path));
                 (open.seen, open.since) = (now, Instant::now());
             }
         }
@@ -324,8 +413,13 @@ fn keep<T>(all: &mut VecDeque<T>, last: T) {
     all.push_back(last);
 }
 
-/// Whether a process is known to be gone.
+/// Whether a process is known to be gone, or waits for nothing but its parent to ask how it ended.
 pub(crate) fn is_gone(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH))
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(fd) => is_ready(fd.as_fd(), PollFlags::IN),
+        Err(Errno::SRCH) => true,
+        // before Linux 5.3, or too many descriptors are open
+        Err(_) => rustix::process::test_kill_process(pid) == Err(Errno::SRCH),
+    }
 }

@@ -19,7 +19,7 @@ use crate::beneath::{Root, path_of};
 use crate::error::{Call, Error};
 use crate::mounts::{Mounts, relative};
 use crate::{Detector, Excluded, News, Waker, What};
-use held::{Held, Name, is_gone};
+use held::{Held, Name, Rename, is_gone};
 use hub::{Current, Hub};
 use promise::Promise;
 use rustix::event::PollFlags;
@@ -181,7 +181,7 @@ impl Shim {
             Ok(top) => {
                 self.top = top;
                 self.hub.change(self.id, self.top.clone(), self.device)?;
-                tell(News::Lost("the source directory was renamed".to_owned()));
+                self.lost("the source directory was renamed".to_owned(), tell)?;
             }
             Err(_) if self.root.is_removed() => {
                 self.gone = true;
@@ -205,30 +205,39 @@ impl Shim {
         self.hub.change(self.id, self.top.clone(), self.device)
     }
 
+    /// Changes were missed, and with them perhaps what open files are called now. So programs tell that anew, and files that are open
+    /// are looked for; what was closed before this is found by whoever looks at everything.
+    fn lost(&mut self, why: String, tell: &mut dyn FnMut(News)) -> Result<(), Error> {
+        tell(News::Lost(why));
+        if let Some(ring) = self.current.file.ring() {
+            ring.begin_session();
+        }
+        self.held.find(&self.top)
+    }
+
     /// Takes the ring that is current, and says what went missing with it and before.
-    fn follow(&mut self, tell: &mut dyn FnMut(News)) {
+    fn follow(&mut self, tell: &mut dyn FnMut(News)) -> Result<(), Error> {
         let now = self.hub.current();
         if now.number != self.current.number {
             let place = now.file.ring().map_or((0, Figures::default()), |r| (r.tail(), r.figures_told()));
             (self.cursor, self.told) = (Cursor::new(place.0), place.1);
             self.current = now;
         }
-        if let Some(why) = self.current.lost.take() {
-            tell(News::Lost(why));
-        }
         let figures = self.current.file.ring().map(|r| r.figures()).unwrap_or_default();
+        let mut why = self.current.lost.take();
         // a count that goes back is nonsense, and something happened in any case
         if figures.lost != self.told.lost {
             let n = figures.lost.wrapping_sub(self.told.lost);
-            tell(News::Lost(format!("the ring was full, and {n} changes were not told")));
+            why = Some(format!("the ring was full, and {n} changes were not told"));
         }
         if figures.unnamed != self.told.unnamed {
             let n = figures.unnamed.wrapping_sub(self.told.unnamed);
-            tell(News::Lost(format!(
+            why = Some(format!(
                 "of {n} changes programs could not find out the path, or did not live to tell it"
-            )));
+            ));
         }
         self.told = figures;
+        why.map_or(Ok(()), |why| self.lost(why, tell))
     }
 
     /// Reads records. Whether all that there were have been read.
@@ -255,16 +264,12 @@ impl Shim {
         }
         self.buffer = buffer;
         if skipped > 0 {
-            tell(News::Lost(format!(
-                "{skipped} records of the ring are no records: a program ended in the midst, or wrote nonsense"
-            )));
+            let why = "records of the ring are no records: a program ended in the midst, or wrote nonsense";
+            self.lost(format!("{skipped} {why}"), tell)?;
         }
         if self.unknown > 0 {
-            tell(News::Lost(format!(
-                "{} files were closed of which it was not known where they are",
-                self.unknown
-            )));
-            self.unknown = 0;
+            let n = std::mem::take(&mut self.unknown);
+            self.lost(format!("{n} files were closed of which it was not known where they are"), tell)?;
         }
         if self.held.len() > MOST_HELD {
             self.held = Held::new()?;
@@ -315,7 +320,13 @@ impl Shim {
     fn renamed(&mut self, record: &Record<'_>) {
         let (from, to) = (relative(record.other, &self.top), relative(record.path, &self.top));
         let dir = record.kind == Kind::MovedDir;
-        self.held.moved(record.other, record.path, dir, record.id);
+        self.held.moved(&Rename {
+            from: record.other.to_owned(),
+            to: record.path.to_owned(),
+            cut: record.cut,
+            is_dir: dir,
+            id: record.id,
+        });
         let excludes =
             |shim: &mut Shim, path: &RelPath| shim.excludes(path, &What::Moved { from: path.clone(), dir });
         let mut told = |path: &RelPath| {
@@ -449,7 +460,7 @@ impl Detector for Shim {
         self.mounted()?;
         let ring = Arc::clone(&self.current.file);
         let moment = ring.ring().and_then(|ring| self.promise.moment(&ring, Instant::now(), &is_gone));
-        self.follow(tell);
+        self.follow(tell)?;
         let end = self.drain(tell)?;
         // who is at something is looked after soon
         self.pending |= moment.is_none();
@@ -460,7 +471,7 @@ impl Detector for Shim {
         }
         self.batch.tell(tell);
         // what went missing while this was read
-        self.follow(tell);
+        self.follow(tell)?;
         self.hub.handed_over(self.id, self.current.number, self.cursor.at(), self.told);
         if let Some(moment) = moment.filter(|_| end) {
             self.promise.is_told();

@@ -238,6 +238,102 @@ fn a_file_that_is_closed_by_its_number_is_found_by_the_name_that_it_has_by_then(
     child.wait().unwrap();
 }
 
+/// A child that lives as long as this.
+struct Sleeper(std::process::Child);
+
+impl Sleeper {
+    fn new() -> Sleeper {
+        let mut sleep = std::process::Command::new("sleep");
+        Sleeper(sleep.arg("1000").stdout(std::process::Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn an_open_file_is_found_whatever_is_told_of_its_directories() {
+    let place = Place::new();
+    let mut a = place.shim("a");
+    let child = Sleeper::new();
+    let pid = child.0.id();
+    let moved = |a: &Shim, cut, id, from: &str, to: &str| {
+        let kind = if id == 0 { Kind::MovedDir } else { Kind::Moved };
+        let record = Record { kind, cut, pid: 1, id, path: &place.path(to), other: &place.path(from) };
+        ring(a).push(&record);
+    };
+    let numbers = [11, 12, 13, 14];
+    for (id, path) in numbers.into_iter().zip(["a/d/f", "a/one", "a/u/f", "a/v/f"]) {
+        place.tell_of(&a, Kind::Open, pid, id, path);
+    }
+    // two directories are exchanged
+    moved(&a, false, 0, "a/d", "a/e");
+    moved(&a, false, 0, "a/e", "a/d");
+    // two renames of a file are told in the other order, and of a directory
+    moved(&a, false, 12, "a/two", "a/three");
+    moved(&a, false, 12, "a/one", "a/two");
+    moved(&a, false, 0, "a/w", "a/x");
+    moved(&a, false, 0, "a/u", "a/w");
+    // paths that are too long to be told
+    moved(&a, true, 0, "a/v", "a/long");
+    news(&mut a);
+    for (id, path, what) in [
+        (11, "e/f", What::Changed),
+        (11, "d/f", What::Changed),
+        (12, "three", What::Changed),
+        (13, "x/f", What::Changed),
+        (14, "long", What::Tree),
+    ] {
+        place.tell_of(&a, Kind::Changed, pid, id, "");
+        let told = news(&mut a);
+        assert!(told.contains(&hint(path, what)), "{path}: {told:?}");
+    }
+    // it was open before it is told that its directory was renamed, and then that it is open
+    moved(&a, false, 0, "a/y", "a/z");
+    place.tell_of(&a, Kind::Open, pid, 15, "a/y/f");
+    place.tell_of(&a, Kind::Closed, pid, 15, "");
+    assert!(news(&mut a).contains(&hint("z/f", What::Changed)));
+}
+
+#[test]
+fn what_is_missed_may_be_a_rename_so_open_files_are_looked_for() {
+    let place = Place::new();
+    let mut a = place.shim("a");
+    let at = |name: &str| place.dir.path().join("a").join(name);
+    fs::create_dir(at("d")).unwrap();
+    let mut sleep = std::process::Command::new("sh");
+    sleep.args(["-c", "exec 3> d/f; echo; exec sleep 1000"]).current_dir(at("."));
+    let mut child = Sleeper(sleep.stdout(std::process::Stdio::piped()).spawn().unwrap());
+    std::io::Read::read_exact(child.0.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    let file = fs::metadata(at("d/f")).unwrap();
+    use std::os::unix::fs::MetadataExt;
+    let id = treeferry_ring::id_of(file.dev(), file.ino());
+    place.tell_of(&a, Kind::Open, child.0.id(), id, "a/d/f");
+    news(&mut a);
+    let epoch = ring(&a).epoch().session();
+    fs::rename(at("d"), at("e")).unwrap();
+    ring(&a).add_unnamed();
+    assert!(matches!(news(&mut a).as_slice(), [News::Lost(_)]));
+    assert_ne!(ring(&a).epoch().session(), epoch, "programs tell paths anew");
+    drop(child);
+    assert!(news(&mut a).contains(&hint("e/f", What::Changed)));
+}
+
+#[test]
+fn a_process_that_nobody_asked_how_it_ended_is_gone() {
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let began = Instant::now();
+    while !is_gone(child.id()) {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait().unwrap();
+}
+
 #[test]
 fn what_is_open_when_a_detector_begins_is_known() {
     let place = Place::new();

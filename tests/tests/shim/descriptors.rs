@@ -290,6 +290,33 @@ fn a_child_that_uses_the_memory_of_its_parent_changes_nothing_that_is_remembered
 }
 
 #[test]
+fn a_child_writes_what_its_parent_has_closed() {
+    let script = |end: &str| {
+        format!(
+            "import os, signal, time
+for i in range(3):
+    f = os.open(f'f{{i}}', os.O_CREAT | os.O_WRONLY)
+    os.write(f, b'parent')
+    if os.fork() == 0:
+        time.sleep(0.3)
+        os.write(f, b' and child')
+        {end}
+    os.close(f)
+for i in range(3): os.wait()
+"
+        )
+    };
+    each(
+        "python3",
+        "-c",
+        &[
+            ("the child ends", &script("os._exit(0)")),
+            ("it is killed", &script("os.kill(os.getpid(), signal.SIGKILL)")),
+        ],
+    );
+}
+
+#[test]
 fn a_child_outlives_its_parent_with_what_that_has_opened() {
     let s = Scratch::disk();
     let m = Mirror::start(&s);
