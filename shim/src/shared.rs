@@ -1,5 +1,6 @@
 //! The ring of this process: mapped when it is first needed, and shared with what is forked from it.
 
+use crate::tell::id_in;
 use crate::{process, sys};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::*};
@@ -21,9 +22,9 @@ static NAMED: AtomicU8 = AtomicU8::new(0);
 /// 0, or where the ring is mapped (a multiple of 4096) and the logarithm of its slots.
 #[unsafe(link_section = ".data.hot")]
 static MAPPED: AtomicUsize = AtomicUsize::new(0);
-/// Which file that is, by its inode.
+/// Which file that is ([`id_in`]).
 #[unsafe(link_section = ".data.hot")]
-static INODE: AtomicU64 = AtomicU64::new(0);
+static FILE: AtomicU64 = AtomicU64::new(0);
 /// Until when what was found then is believed, in the unit of [`sys::ticks`]; 0: nobody has looked and come to an end. Until
 /// somebody has, each thread looks by itself: what it does meanwhile is to be told, too.
 #[unsafe(link_section = ".data.hot")]
@@ -166,16 +167,16 @@ fn look(mapped: usize) -> Option<Ring<'static>> {
     path.iter_mut().zip(&PATH).for_each(|(to, b)| *to = b.load(Relaxed));
     let path = CStr::from_bytes_until_nul(&path).ok()?;
     let known = ring_at(mapped).filter(|r| !r.is_replaced());
-    if known.is_some() && sys::stat_at(libc::AT_FDCWD, path, 0).is_ok_and(|s| s.st_ino == INODE.load(Relaxed))
-    {
+    let is_file = |s: &libc::stat| id_in(s) == FILE.load(Relaxed);
+    if known.is_some() && sys::stat_at(libc::AT_FDCWD, path, 0).as_ref().is_ok_and(is_file) {
         return known;
     }
-    let Some((now, inode)) = map(path) else {
+    let Some((now, file)) = map(path) else {
         return known;
     };
     match MAPPED.compare_exchange(mapped, now, AcqRel, Acquire) {
         Ok(_) => {
-            INODE.store(inode, Relaxed);
+            FILE.store(file, Relaxed);
             ring_at(now)
         }
         Err(other) => {
@@ -210,5 +211,5 @@ fn map_open(fd: core::ffi::c_int) -> Option<(usize, u64)> {
     }
     TOUCHED.store(true, Relaxed);
     FOREIGN.store(0, Relaxed);
-    Some((mapped, s.st_ino))
+    Some((mapped, id_in(&s)))
 }
