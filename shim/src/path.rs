@@ -371,14 +371,27 @@ fn link_of(fd: c_int, path: &mut Path) -> Result<(), c_int> {
 
 /// Where something is that has this name now. `follow`: that to which a symlink of this name leads.
 pub(crate) fn of_existing(ring: &Ring<'_>, dir: c_int, name: &CStr, follow: bool, path: &mut Path) -> Where {
-    let how = if follow { 0 } else { libc::O_NOFOLLOW };
-    match resolve(dir, name.to_bytes(), follow, path) {
-        Ok(_) => return path.checked(ring),
+    let at = of_resolved(ring, dir, name.to_bytes(), follow, path);
+    at.unwrap_or_else(|| of_opened_name(ring, dir, name, follow, path))
+}
+
+/// The same, if that can be found out name by name.
+fn of_resolved(ring: &Ring<'_>, dir: c_int, name: &[u8], follow: bool, path: &mut Path) -> Option<Where> {
+    match resolve(dir, name, follow, path) {
+        Ok(Some(_)) => Some(path.checked(ring)),
         // whoever has removed it tells that
-        Err(libc::ENOENT | libc::ENOTDIR) => return Where::Elsewhere,
-        // an ancestor that may not be searched, a text that is too long
-        Err(_) => {}
+        Err(libc::ENOENT | libc::ENOTDIR) => Some(Where::Elsewhere),
+        // a path that is too long, behind which there may be a symlink; an ancestor that may not be searched, a text that is
+        // too long
+        Ok(None) | Err(_) => None,
     }
+}
+
+/// The same by opening it.
+#[cold]
+#[inline(never)]
+fn of_opened_name(ring: &Ring<'_>, dir: c_int, name: &CStr, follow: bool, path: &mut Path) -> Where {
+    let how = if follow { 0 } else { libc::O_NOFOLLOW };
     match sys::open_at(dir, name, libc::O_PATH | libc::O_CLOEXEC | how) {
         Ok(fd) => {
             let at = of_open(ring, fd, path);
