@@ -209,7 +209,7 @@ pub(crate) fn closing<R>(
         (Known::Told(epoch, id), Some(ring)) if epoch.session() == ring.epoch().session() => {
             let result = real();
             if is_closed(&result) {
-                put_known(&ring, closed(id), id);
+                tell_closed(&ring, id, |kind| put_known(&ring, kind, id));
             } else {
                 table::set(fd, Known::Told(epoch, id));
             }
@@ -260,13 +260,33 @@ fn closing_written(fd: c_int, s: &libc::stat, real: &mut dyn FnMut() -> bool) {
     let mut path = Path::new();
     let at = path::of_known(&ring, fd, s, &mut path);
     if real() {
-        say(&ring, closed(id_in(s)), id_in(s), at, &path);
+        let id = id_in(s);
+        tell_closed(&ring, id, |kind| {
+            say(&ring, kind, id, at, &path);
+        });
     }
 }
 
-/// What is open by another descriptor too is not finished.
-fn closed(id: u64) -> Kind {
-    if table::has_another(id) { Kind::Changed } else { Kind::Closed }
+/// Tells that a file was closed by one descriptor. What is open by another too is not finished.
+#[inline]
+fn tell_closed(ring: &Ring<'_>, id: u64, tell: impl FnOnce(Kind)) {
+    let told = table::told();
+    tell(if table::another(id).is_some() { Kind::Changed } else { Kind::Closed });
+    if table::told() != told {
+        reopened(ring, id);
+    }
+}
+
+/// Another thread has told meanwhile that it has opened a file: if it is this one, the reader has heard that before it heard
+/// that it was closed.
+#[cold]
+#[inline(never)]
+fn reopened(ring: &Ring<'_>, id: u64) {
+    if let Some(fd) = table::another(id)
+        && let Some(s) = written(fd).filter(|s| id_in(s) == id)
+    {
+        find(ring, fd, ring.epoch(), &s);
+    }
 }
 
 /// Some descriptors are about to be closed, whatever they are.

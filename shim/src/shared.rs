@@ -120,6 +120,11 @@ pub(crate) fn process(ring: &Ring<'_>) -> u32 {
     if FOREIGN.load(Relaxed) == 1 { process::number() } else { 0 }
 }
 
+/// Whether it is known that the reader does not know this process by its number.
+pub(crate) fn is_foreign() -> bool {
+    FOREIGN.load(Relaxed) == 2
+}
+
 /// The reader knows this process by its number: that has been seen by other means.
 pub(crate) fn is_known() {
     FOREIGN.store(1, Relaxed);

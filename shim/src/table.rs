@@ -70,6 +70,9 @@ static HIGHEST: AtomicI32 = AtomicI32::new(15);
 /// Whether this process has told of a file that it has open; so what is forked from it may have that open too.
 #[unsafe(link_section = ".data.hot")]
 static HAS_OPEN: AtomicBool = AtomicBool::new(false);
+/// How often a descriptor was told.
+#[unsafe(link_section = ".data.hot")]
+static TELLS: AtomicU32 = AtomicU32::new(0);
 /// The process whose descriptors these are, while a child may be using this memory with descriptors of its own.
 #[unsafe(link_section = ".data.hot")]
 static OWNER: AtomicU32 = AtomicU32::new(0);
@@ -185,9 +188,20 @@ fn seen() -> impl Iterator<Item = &'static Slot> {
         .take(usize::try_from(highest()).map_or(0, |n| n + 1))
 }
 
-/// Whether another descriptor has the same file, as far as is known.
-pub(crate) fn has_another(id: u64) -> bool {
-    seen().any(|s| matches!(read(s, s.known.load(Acquire)), Known::Told(_, other) if other == id))
+/// A descriptor is remembered, and is about to be told.
+pub(crate) fn tells() {
+    TELLS.fetch_add(1, SeqCst);
+}
+
+/// How often that was so.
+pub(crate) fn told() -> u32 {
+    TELLS.load(SeqCst)
+}
+
+/// Another descriptor that has the same file, as far as is known.
+pub(crate) fn another(id: u64) -> Option<c_int> {
+    let has = |s: &Slot| matches!(read(s, s.known.load(Acquire)), Known::Told(_, other) if other == id);
+    seen().position(has).map(|at| at as c_int)
 }
 
 /// Forgets all that the reader was told: it does not know this process.

@@ -67,8 +67,17 @@ pub(crate) fn unnamed(ring: &Ring<'_>) {
 /// Says that the reader has to hear of a file that is open for writing, and remembers what it knows then.
 pub(crate) fn remember(ring: &Ring<'_>, fd: c_int, epoch: Epoch, id: u64, at: Where, path: &Path) {
     let known = match at {
-        Where::Here if say(ring, Kind::Open, id, at, path) => Known::Told(epoch, id),
-        Where::Here => Known::Unknown,
+        Where::Here => {
+            // before it is told: another thread that closes the same file then sees that this one is open
+            if !shared::is_foreign() {
+                table::set(fd, Known::Told(epoch, id));
+                table::tells();
+            }
+            if say(ring, Kind::Open, id, at, path) {
+                return;
+            }
+            Known::Unknown
+        }
         Where::Elsewhere => Known::Elsewhere(epoch, id),
         Where::Unknown => {
             unnamed(ring);
