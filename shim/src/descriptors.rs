@@ -111,7 +111,7 @@ fn opened_for_writing(fd: c_int, name: Name, plain: Plain, before: Option<Before
     if fd < 0 {
         return;
     }
-    table::set(fd, Known::Unknown);
+    table::begin(fd);
     let Some(ring) = shared::ring() else { return };
     if ring.is_full() {
         return untold(&ring);

@@ -120,7 +120,15 @@ fn still(succeeded: bool, fd: c_int) {
 
 /// One descriptor becomes a copy of another, and what it was is closed.
 fn over(old: c_int, new: c_int, real: impl Fn() -> c_int) -> c_int {
-    if old == new { real() } else { copied(old, closing(new, Flushes::No, real, |r| *r >= 0)) }
+    if old == new {
+        return real();
+    }
+    let was_asked = table::is_asked_for(new);
+    let result = closing(new, Flushes::No, real, |r| *r >= 0);
+    if result < 0 && was_asked {
+        table::ask_for(new);
+    }
+    copied(old, result)
 }
 
 fn controlled(fd: c_int, command: c_int, result: c_int) -> c_int {

@@ -115,14 +115,26 @@ fn read(slot: &Slot, known: u64) -> Known {
     }
 }
 
-/// Remembers what is known of a descriptor.
+/// A descriptor was given out: nothing is known of it.
+#[inline]
+pub(crate) fn begin(fd: c_int) {
+    if is_owned() {
+        saw(fd);
+        take(fd);
+    }
+}
+
+/// Remembers what is known of a descriptor. Whether it was asked not to follow a symlink stays.
 #[inline]
 pub(crate) fn set(fd: c_int, what: Known) {
-    if !(0..DESCRIPTORS as c_int).contains(&fd) || !is_owned() {
+    if fd < 0 || !is_owned() {
         return;
     }
     // also if there is no room to remember what is known of it
     saw(fd);
+    if fd >= DESCRIPTORS as c_int {
+        return;
+    }
     if matches!(what, Known::Told(..)) && !HAS_OPEN.load(Relaxed) {
         HAS_OPEN.store(true, Relaxed);
     }
@@ -140,7 +152,7 @@ pub(crate) fn set(fd: c_int, what: Known) {
             epoch.number() << LOW_BITS | TOLD
         }
     };
-    slot.known.store(known, Release);
+    slot.known.store(known | slot.known.load(Relaxed) & ASKED_FOR, Release);
 }
 
 /// Remembers that a descriptor was opened with `O_NOFOLLOW`, and that the program has asked for that.
@@ -157,6 +169,7 @@ pub(crate) fn is_asked_for(fd: c_int) -> bool {
 
 /// A descriptor has become a copy of another.
 pub(crate) fn copy(old: c_int, new: c_int) {
+    begin(new);
     set(new, get(old));
     if is_asked_for(old) {
         ask_for(new);
@@ -208,7 +221,7 @@ pub(crate) fn another(id: u64) -> Option<c_int> {
 pub(crate) fn forget_told() {
     for slot in seen() {
         if matches!(read(slot, slot.known.load(Acquire)), Known::Told(..)) {
-            slot.known.store(UNKNOWN, Release);
+            slot.known.fetch_and(ASKED_FOR, AcqRel);
         }
     }
 }
