@@ -1,5 +1,6 @@
 //! Opening and closing: what is remembered of a descriptor, and what is told when it is closed.
 
+use crate::life::each;
 use crate::parents::{self, Parent, Stay};
 use crate::path::{self, Opened, Path, Where};
 use crate::table::{self, Known};
@@ -63,9 +64,10 @@ fn opening_for_writing(flags: c_int, name: Name, real: &dyn Fn(c_int) -> c_int) 
         shared::mapped_for_writing().map(|ring| Before { epoch: ring.epoch(), stay: parents::stay() });
     let never_follows =
         flags & libc::O_NOFOLLOW != 0 || flags & MAKES & !libc::O_TRUNC != 0 && flags & libc::O_EXCL != 0;
-    if never_follows || flags & libc::O_DIRECTORY != 0 {
+    let is_nameless = flags & libc::O_DIRECTORY != 0;
+    if never_follows || is_nameless {
         let fd = real(flags);
-        opened_for_writing(fd, name, if never_follows { Plain::Yes } else { Plain::Unknown }, before);
+        opened_for_writing(fd, name, if is_nameless { Plain::Unknown } else { Plain::Yes }, before);
         if flags & libc::O_NOFOLLOW != 0 {
             table::ask_for(fd);
         }
@@ -289,13 +291,17 @@ fn reopened(ring: &Ring<'_>, id: u64) {
     }
 }
 
-/// Some descriptors are about to be closed, whatever they are.
-pub(crate) fn closing_all(first: u32, last: u32) {
-    if !shared::is_named() {
-        return;
+/// Closes some descriptors, whatever they are. What was written is there before they are closed; how many there are has no
+/// bound, so it is said before, and taken back if nothing was closed.
+pub(crate) fn closing_all(first: u32, last: u32, real: impl FnOnce() -> c_int) -> c_int {
+    if !shared::is_named() || first > last {
+        return real();
     }
-    let first = c_int::try_from(first).unwrap_or(c_int::MAX);
-    for fd in first..=c_int::try_from(last).unwrap_or(c_int::MAX).min(table::highest()) {
-        closing(fd, Flushes::No, || (), |()| true);
+    let number = |n| c_int::try_from(n).unwrap_or(c_int::MAX);
+    each(number(first), number(last), &mut |fd| closing(fd, Flushes::No, || (), |()| true));
+    let result = real();
+    if result < 0 {
+        each(number(first), number(last), &mut held);
     }
+    result
 }

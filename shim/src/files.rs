@@ -62,15 +62,12 @@ stand_in! {
     fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int, real => over(old, new, real)
     fn fcntl(fd: c_int, command: c_int, word: *mut c_void) -> c_int, real => controlled(fd, command, real())
     fn fcntl64(fd: c_int, command: c_int, word: *mut c_void) -> c_int, real => controlled(fd, command, real())
-    // What was written is there before they are closed; how many there are has no bound, so it is said before.
     fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int, real => {
-        if flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 { closing_all(first, last); }
-        real()
+        // what else there may be is refused, or closes nothing
+        const UNSHARE: c_int = libc::CLOSE_RANGE_UNSHARE as c_int;
+        if matches!(flags, 0 | UNSHARE) { closing_all(first, last, real) } else { real() }
     }
-    fn closefrom(first: c_int) -> (), real => {
-        closing_all(first.max(0) as c_uint, c_uint::MAX);
-        real()
-    }
+    fn closefrom(first: c_int) -> (), real => { closing_all(first.max(0) as c_uint, c_uint::MAX, || { real(); 0 }); }
 
     fn truncate(path: *const c_char, length: off_t) -> c_int, real => under_way(|| changed(real(), path))
     fn truncate64(path: *const c_char, length: off_t) -> c_int, real => under_way(|| changed(real(), path))

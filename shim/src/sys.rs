@@ -46,6 +46,45 @@ pub(crate) fn open_at(dir: c_int, path: &CStr, flags: c_int) -> Result<c_int> {
         .map(|fd| fd as c_int)
 }
 
+/// Each descriptor that this process has open, but that by which `/proc/self/fd` is listed; `false`: that cannot be listed.
+#[cold]
+#[inline(never)]
+pub(crate) fn each_descriptor(does: &mut dyn FnMut(c_int)) -> bool {
+    // of an entry: its length, and its name
+    const LENGTH: usize = 16;
+    const NAME: usize = 19;
+    let Ok(list) =
+        open_at(libc::AT_FDCWD, c"/proc/self/fd", libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC)
+    else {
+        return false;
+    };
+    let mut entries = [0_u64; 128];
+    loop {
+        let at = entries.as_mut_ptr();
+        // SAFETY: it is as long as is said, and aligned as entries are.
+        let bytes = unsafe {
+            call(libc::SYS_getdents64, [of(list), at as usize, size_of_val(&entries), 0, 0, 0])
+                .map(|length| core::slice::from_raw_parts(at.cast::<u8>(), length))
+        };
+        let mut rest = match bytes {
+            Ok(bytes) if !bytes.is_empty() => bytes,
+            _ => break,
+        };
+        while let Some([low, high]) = rest.get(LENGTH..NAME - 1) {
+            let length = usize::from(u16::from_le_bytes([*low, *high]));
+            let name = rest.get(NAME..length).unwrap_or_default();
+            let digits = name.iter().take_while(|b| b.is_ascii_digit());
+            let number = digits.fold(0_i32, |n, b| n.saturating_mul(10).saturating_add(c_int::from(*b - b'0')));
+            if number != list && name.first().is_some_and(u8::is_ascii_digit) {
+                does(number);
+            }
+            rest = rest.get(length.max(NAME)..).unwrap_or_default();
+        }
+    }
+    close(list);
+    true
+}
+
 /// close(2), of one of our own.
 pub(crate) fn close(fd: c_int) {
     // SAFETY: only what was opened here is closed here.

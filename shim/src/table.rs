@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::
 use treeferry_ring::Epoch;
 
 /// Of more than that many descriptors nothing is remembered.
-const DESCRIPTORS: usize = 4096;
+pub(crate) const DESCRIPTORS: usize = 4096;
 const FEW: usize = 32;
 
 const UNKNOWN: u64 = 0;
@@ -63,8 +63,7 @@ static FIRST: [Slot; FEW] = unknown();
 /// The others.
 pub(crate) struct Others([Slot; DESCRIPTORS - FEW]);
 
-/// The highest descriptor that is asked for when a program ends. A program gets descriptors of whoever starts it; more
-/// than a few does nobody hand on who does not know what they are for.
+/// The highest descriptor that is asked for when a program ends; at least that.
 #[unsafe(link_section = ".data.hot")]
 static HIGHEST: AtomicI32 = AtomicI32::new(15);
 /// Whether this process has told of a file that it has open; so what is forked from it may have that open too.

@@ -1,5 +1,6 @@
 //! What is told of a call: the cheapest test comes first, and most calls end there.
 
+use crate::life::ending;
 use crate::path::{self, Path, Where};
 use crate::table::{self, Known};
 use crate::{shared, sys};
@@ -226,15 +227,20 @@ pub(crate) fn renaming(old: Name, new: Name, exchange: bool, real: &dyn Fn() -> 
     result
 }
 
-/// A file got another name. `follow`: the first is that to which a symlink leads.
+/// A file got another name. `follow`: the first is that to which a symlink leads, as one in /proc to an open file that has no
+/// name.
 pub(crate) fn linked(old: Name, new: Name, follow: bool) {
+    // SAFETY: a call has just succeeded with it.
+    let may_be_open = follow || unsafe { given(old.1) }.is_empty();
     if follow {
         existing(Kind::Changed, old.0, old.1, true);
-    // SAFETY: a call has just succeeded with it.
-    } else if !unsafe { given(old.1) }.is_empty() {
+    } else if !may_be_open {
         name(Kind::Changed, old.0, old.1);
     } else {
         open(Kind::Changed, old.0);
     }
     name(Kind::Changed, new.0, new.1);
+    if may_be_open {
+        ending();
+    }
 }
