@@ -1,7 +1,7 @@
 //! System calls that leave `errno` alone, and are no points of cancellation.
 
 use core::arch::asm;
-use core::ffi::{CStr, c_int, c_long};
+use core::ffi::{CStr, c_char, c_int, c_long};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -103,10 +103,20 @@ pub(crate) fn stat_of(fd: c_int) -> Result<libc::stat> {
 
 /// newfstatat(2).
 pub(crate) fn stat_at(dir: c_int, path: &CStr, flags: c_int) -> Result<libc::stat> {
+    stat_at_address(dir, path.as_ptr(), flags)
+}
+
+/// Whether the kernel can read a path of the program's at that address.
+#[inline(never)]
+pub(crate) fn is_path(dir: c_int, path: *const c_char) -> bool {
+    !path.is_null() && !matches!(stat_at_address(dir, path, libc::AT_SYMLINK_NOFOLLOW), Err(libc::EFAULT))
+}
+
+fn stat_at_address(dir: c_int, path: *const c_char, flags: c_int) -> Result<libc::stat> {
     let mut out = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: as above, and the path is NUL-ended.
+    // SAFETY: as above; what is no path the kernel refuses.
     unsafe {
-        let at = [of(dir), path.as_ptr() as usize, out.as_mut_ptr() as usize, of(flags), 0, 0];
+        let at = [of(dir), path as usize, out.as_mut_ptr() as usize, of(flags), 0, 0];
         call(libc::SYS_newfstatat, at)?;
         Ok(out.assume_init())
     }

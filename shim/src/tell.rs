@@ -132,12 +132,12 @@ pub(crate) fn open(kind: Kind, fd: c_int) {
 /// Takes a name away. Where it is has to be known before: the path may lead through what goes.
 #[inline(never)]
 pub(crate) fn removing(kind: Kind, dir: c_int, path: *const c_char, real: &dyn Fn() -> c_int) -> c_int {
-    if path.is_null() {
+    let Some(ring) = shared::ring() else { return real() };
+    if !sys::is_path(dir, path) {
         return real();
     }
-    let Some(ring) = shared::ring() else { return real() };
     let mut at = Path::new();
-    // SAFETY: the program hands it to a call that reads it too.
+    // SAFETY: the kernel has just read it.
     let found = path::of_name(&ring, dir, unsafe { given(path) }, &mut at);
     let result = real();
     if result == 0 {
@@ -185,11 +185,11 @@ pub(crate) struct Name(pub(crate) c_int, pub(crate) *const c_char);
 /// the small one of a signal handler.
 #[inline(never)]
 pub(crate) fn renaming(old: Name, new: Name, exchange: bool, real: &dyn Fn() -> c_int) -> c_int {
-    if old.1.is_null() || new.1.is_null() {
+    let Some(ring) = shared::ring() else { return real() };
+    if !sys::is_path(old.0, old.1) || !sys::is_path(new.0, new.1) {
         return real();
     }
-    let Some(ring) = shared::ring() else { return real() };
-    // SAFETY: the program hands them to a call that reads them too.
+    // SAFETY: the kernel has just read them.
     let (old_path, new_path) = unsafe { (given(old.1), given(new.1)) };
     let (mut from, mut to) = (Path::new(), Path::new());
     let was = path::of_name(&ring, old.0, old_path, &mut from);
