@@ -4,7 +4,7 @@ use crate::life::each;
 use crate::parents::{self, Parent, Stay};
 use crate::path::{self, Opened, Path, Where};
 use crate::table::{self, Known};
-use crate::tell::{Name, given, id_in, is_regular, open, put_known, remember, say, under_way, unnamed};
+use crate::tell::{Name, existing, given, id_in, is_regular, open, put_known, remember, say, under_way, unnamed};
 use crate::{next, shared, sys};
 use core::ffi::c_int;
 use treeferry_ring::{Epoch, Kind, Ring};
@@ -51,11 +51,28 @@ pub(crate) fn opening(flags: c_int, name: Name, real: &dyn Fn(c_int) -> c_int) -
     }
     if !is_for_writing(flags) {
         if flags & MAKES != 0 {
-            return under_way(|| opened(real(flags), flags, name, Plain::Unknown));
+            return under_way(|| {
+                let fd = opened(real(flags), flags, name, Plain::Unknown);
+                made_by_failing(fd, flags, name);
+                fd
+            });
         }
         return opened(real(flags), flags, name, Plain::Unknown);
     }
-    under_way(|| opening_for_writing(flags, name, real))
+    under_way(|| {
+        let fd = opening_for_writing(flags, name, real);
+        made_by_failing(fd, flags, name);
+        fd
+    })
+}
+
+/// An `open` that fails because the file system does not know one of the flags, as `O_DIRECT`, may have made the file before
+/// that.
+#[inline]
+fn made_by_failing(fd: c_int, flags: c_int, name: Name) {
+    if fd < 0 && flags & libc::O_CREAT != 0 && next::errno() == libc::EINVAL && sys::is_path(name.0, name.1) {
+        existing(Kind::Changed, name.0, name.1, true);
+    }
 }
 
 fn opening_for_writing(flags: c_int, name: Name, real: &dyn Fn(c_int) -> c_int) -> c_int {
