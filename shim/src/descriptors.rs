@@ -4,7 +4,9 @@ use crate::life::each;
 use crate::parents::{self, Parent, Stay};
 use crate::path::{self, Opened, Path, Where};
 use crate::table::{self, Known};
-use crate::tell::{Name, existing, given, id_in, is_regular, open, put_known, remember, say, under_way, unnamed};
+use crate::tell::{
+    Name, existing, given, id_in, is_regular, open, put_known, remember, say, under_way, unnamed,
+};
 use crate::{next, shared, sys};
 use core::ffi::c_int;
 use treeferry_ring::{Epoch, Kind, Ring};
@@ -180,7 +182,7 @@ fn made_by_opening(fd: c_int) {
 
 /// A descriptor is, or may still be, open for writing.
 pub(crate) fn held(fd: c_int) {
-    let Some(ring) = shared::ring() else { return };
+    let Some(ring) = shared::ring() else { return shared::changed() };
     let epoch = ring.epoch();
     match table::get(fd) {
         Known::Harmless => return,

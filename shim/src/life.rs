@@ -83,7 +83,13 @@ pub(crate) fn each(first: c_int, last: c_int, does: &mut dyn FnMut(c_int)) {
     let last = last.min(table::highest());
     (first..=last.min(LISTED - 1)).for_each(&mut *does);
     let first = first.max(LISTED);
-    if first <= last && !sys::each_descriptor(&mut |fd| if (first..=last).contains(&fd) { does(fd) }) {
+    if first <= last
+        && !sys::each_descriptor(&mut |fd| {
+            if (first..=last).contains(&fd) {
+                does(fd)
+            }
+        })
+    {
         (first..=last).for_each(does);
     }
 }

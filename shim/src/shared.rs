@@ -1,10 +1,11 @@
 //! The ring of this process: mapped when it is first needed, and shared with what is forked from it.
 
+use crate::apart::PAGE_BYTES;
 use crate::tell::id_in;
 use crate::{process, sys};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::*};
-use treeferry_ring::{Ring, bytes_for, slots_in};
+use treeferry_ring::{END_BYTES, End, Ring, bytes_for, slots_in};
 
 /// Longest path of a ring, with its NUL.
 const PATH_BYTES: usize = 256;
@@ -25,6 +26,12 @@ static MAPPED: AtomicUsize = AtomicUsize::new(0);
 /// Which file that is ([`id_in`]).
 #[unsafe(link_section = ".data.hot")]
 static FILE: AtomicU64 = AtomicU64::new(0);
+/// 0, or where the end of the ring is that has the name, while there is no room to map the whole.
+#[unsafe(link_section = ".data.hot")]
+static END: AtomicUsize = AtomicUsize::new(0);
+/// Which file that is ([`id_in`]).
+#[unsafe(link_section = ".data.hot")]
+static END_FILE: AtomicU64 = AtomicU64::new(0);
 /// Until when what was found then is believed, in the unit of [`sys::ticks`]; 0: nobody has looked and come to an end. Until
 /// somebody has, each thread looks by itself: what it does meanwhile is to be told, too.
 #[unsafe(link_section = ".data.hot")]
@@ -199,6 +206,52 @@ fn map(path: &CStr) -> Option<(usize, u64)> {
     mapped
 }
 
+/// There is no room to map the whole, as under a low RLIMIT_AS; perhaps there is for its end.
+#[cold]
+#[inline(never)]
+fn map_end(fd: core::ffi::c_int, bytes: usize, file: u64) {
+    if END.load(Acquire) != 0 && END_FILE.load(Relaxed) == file {
+        return;
+    }
+    let begins = bytes - END_BYTES;
+    let from = begins & !(PAGE_BYTES - 1);
+    let Ok(at) = sys::map(fd, from, bytes - from) else { return };
+    let end = at + (begins - from);
+    // SAFETY: it has just been mapped up to the end of the file.
+    let words = unsafe { core::slice::from_raw_parts(end as *const AtomicU64, END_BYTES / 8) };
+    if End::open(words).is_some() {
+        END_FILE.store(file, Relaxed);
+        END.store(end, Release);
+    } else {
+        sys::unmap(at, bytes - from);
+    }
+}
+
+/// Something may have been changed. If there is no room to map the ring, that is said in its header: all that this process
+/// changes is looked for.
+#[inline]
+pub(crate) fn changed() {
+    if END.load(Relaxed) != 0 {
+        missed();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn missed() {
+    let at = END.load(Acquire) as *const AtomicU64;
+    if at.is_null() {
+        return;
+    }
+    // SAFETY: it was mapped with this length, and is never unmapped. All access is by atomics.
+    let end = End::again(unsafe { core::slice::from_raw_parts(at, END_BYTES / 8) });
+    if let Some(end) = end.filter(|e| !e.is_replaced())
+        && end.add_unnamed()
+    {
+        sys::wake(end.sleeper());
+    }
+}
+
 fn map_open(fd: core::ffi::c_int) -> Option<(usize, u64)> {
     let s = sys::stat_of(fd).ok()?;
     let regular = s.st_mode & libc::S_IFMT == libc::S_IFREG;
@@ -206,7 +259,10 @@ fn map_open(fd: core::ffi::c_int) -> Option<(usize, u64)> {
         return None;
     }
     let slots = slots_in(s.st_size as usize)?;
-    let at = sys::map(fd, bytes_for(slots)).ok()?;
+    let Ok(at) = sys::map(fd, 0, bytes_for(slots)) else {
+        map_end(fd, bytes_for(slots), id_in(&s));
+        return None;
+    };
     let mapped = at | slots.trailing_zeros() as usize;
     // SAFETY: it has just been mapped with this length.
     let words = unsafe { core::slice::from_raw_parts(at as *const AtomicU64, bytes_for(slots) / 8) };
@@ -214,6 +270,7 @@ fn map_open(fd: core::ffi::c_int) -> Option<(usize, u64)> {
         sys::unmap(at, bytes_for(slots));
         return None;
     }
+    END.store(0, Relaxed);
     TOUCHED.store(true, Relaxed);
     FOREIGN.store(0, Relaxed);
     Some((mapped, id_in(&s)))

@@ -74,7 +74,8 @@ pub(crate) fn each_descriptor(does: &mut dyn FnMut(c_int)) -> bool {
             let length = usize::from(u16::from_le_bytes([*low, *high]));
             let name = rest.get(NAME..length).unwrap_or_default();
             let digits = name.iter().take_while(|b| b.is_ascii_digit());
-            let number = digits.fold(0_i32, |n, b| n.saturating_mul(10).saturating_add(c_int::from(*b - b'0')));
+            let number =
+                digits.fold(0_i32, |n, b| n.saturating_mul(10).saturating_add(c_int::from(*b - b'0')));
             if number != list && name.first().is_some_and(u8::is_ascii_digit) {
                 does(number);
             }
@@ -227,11 +228,11 @@ pub(crate) fn user() -> u32 {
     unsafe { call(libc::SYS_geteuid, [0; 6]) }.map_or(u32::MAX, |uid| uid as u32)
 }
 
-/// mmap(2) of a file, for all who map it.
-pub(crate) fn map(fd: c_int, bytes: usize) -> Result<usize> {
+/// mmap(2) of a file from an offset, which is that of a page, for all who map it.
+pub(crate) fn map(fd: c_int, from: usize, bytes: usize) -> Result<usize> {
     let protection = of(libc::PROT_READ | libc::PROT_WRITE);
     // SAFETY: the kernel chooses a place where nothing is.
-    unsafe { call(libc::SYS_mmap, [0, bytes, protection, of(libc::MAP_SHARED), of(fd), 0]) }
+    unsafe { call(libc::SYS_mmap, [0, bytes, protection, of(libc::MAP_SHARED), of(fd), from]) }
 }
 
 /// mmap(2) of memory, zeroed, of this process alone.

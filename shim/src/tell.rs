@@ -155,6 +155,7 @@ pub(crate) fn under_way<R>(what: impl FnOnce() -> R) -> R {
     if let Some((ring, mark)) = mark {
         ring.ends(mark);
     }
+    shared::changed();
     result
 }
 
