@@ -12,6 +12,7 @@ use treeferry_tests::Scratch;
 /// `argv[1]` says what it does.
 const C: &str = r#"
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -26,6 +27,11 @@ const C: &str = r#"
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifdef LIBRARY
+/* the thread that loads it holds a lock of the loader, and waits */
+static void *changes(void *x) { chmod("changed", 0711); return 0; }
+__attribute__((constructor)) static void begins(void) { pthread_t t; pthread_create(&t, 0, changes, 0); pthread_join(t, 0); }
+#else
 extern char **environ;
 #define MUST(x) do { if (!(x)) { printf("line %d: %s (%s)\n", __LINE__, #x, strerror(errno)); exit(1); } } while (0)
 
@@ -139,6 +145,13 @@ int main(int argc, char **argv) {
         stack_t small = {0}; small.ss_sp = m + 4096; small.ss_size = 8192; MUST(sigaltstack(&small, 0) == 0);
         struct sigaction act = {0}; act.sa_handler = renames; act.sa_flags = SA_ONSTACK; sigaction(SIGUSR1, &act, 0);
         raise(SIGUSR1); MUST(renamed == 0);
+    } else if (!strcmp(what, "load error")) {
+        MUST(dlopen("/no/such/library.so", RTLD_NOW) == 0);
+        MUST((f = open("made", O_CREAT | O_WRONLY, 0644)) >= 0); MUST(close(f) == 0); MUST(mkdir("dir", 0755) == 0);
+        MUST(dlerror() != 0);
+    } else if (!strcmp(what, "loads")) {
+        alarm(20);
+        MUST(dlopen(argv[2], RTLD_NOW) != 0);
     } else if (!strcmp(what, "two rings")) {
         close(creat("first", 0644)); close(creat("second", 0644));
         wait_for_word();
@@ -153,6 +166,7 @@ int main(int argc, char **argv) {
     }
     return 0;
 }
+#endif
 "#;
 
 /// A mirror, and that program.
@@ -169,10 +183,16 @@ impl<'a> Rare<'a> {
     fn of(s: &'a Scratch, m: Mirror<'a>) -> Rare<'a> {
         fs::write(s.at("t.c"), C).unwrap();
         let program = s.at("t");
+        let t = Rare { m, program };
+        t.build(&[], "t");
+        t
+    }
+
+    fn build(&self, options: &[&str], name: &str) {
         let mut cc = Command::new("cc");
-        let built = cc.args(["-O2", "-w", "-pthread", "-o"]).arg(&program).arg(s.at("t.c")).output().unwrap();
+        cc.args(["-O2", "-w", "-pthread", "-o"]).arg(self.m.s.at(name)).args(options);
+        let built = cc.arg(self.m.s.at("t.c")).arg("-ldl").output().unwrap();
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        Rare { m, program }
     }
 
     fn command(&self, words: &[&str]) -> Command {
@@ -364,6 +384,17 @@ fn a_program_that_has_no_room_to_map_the_ring_is_followed() {
     t.does(&["little memory"]);
     t.m.live.signal(Signal::TERM);
     t.m.live.finish().expect(0);
+}
+
+#[test]
+fn the_loader_is_not_asked_for_functions() {
+    let s = Scratch::disk();
+    fs::write(s.at("src/changed"), "x").unwrap();
+    let t = Rare::start(&s);
+    t.does(&["load error"]);
+    t.build(&["-shared", "-fPIC", "-DLIBRARY"], "loaded.so");
+    t.does(&["loads", s.at("loaded.so").to_str().unwrap()]);
+    t.m.stop();
 }
 
 /// Both rings have the same number of an inode.
