@@ -121,6 +121,42 @@ pub struct Ring<'a> {
     slots: usize,
 }
 
+/// The last [`END_BYTES`] of a ring, for a process that has no room to map the whole: it can say that it has changed something.
+#[derive(Clone, Copy)]
+pub struct End<'a>(Ring<'a>);
+
+/// So long is the end of a ring that has its header.
+pub const END_BYTES: usize = 4096;
+
+impl<'a> End<'a> {
+    /// Takes memory for the end of a ring if it is one.
+    pub fn open(words: &'a [AtomicU64]) -> Option<End<'a>> {
+        let end = End::again(words)?;
+        let is_one = end.0.word(MAGIC).load(Acquire) == MARK && end.0.word(LAYOUT).load(Relaxed) == VERSION;
+        is_one.then_some(end)
+    }
+
+    /// The same memory again.
+    pub fn again(words: &'a [AtomicU64]) -> Option<End<'a>> {
+        (words.len() * 8 >= END_BYTES).then_some(End(Ring { words, slots: 0 }))
+    }
+
+    /// Whether another ring has taken its place.
+    pub fn is_replaced(&self) -> bool {
+        self.0.is_replaced()
+    }
+
+    /// As [`Ring::add_unnamed`].
+    pub fn add_unnamed(&self) -> bool {
+        self.0.add_unnamed()
+    }
+
+    /// As [`Ring::sleeper`].
+    pub fn sleeper(&self) -> &'a AtomicU64 {
+        self.0.sleeper()
+    }
+}
+
 impl<'a> Ring<'a> {
     /// Makes zeroed memory of [`bytes_for`] some slots a ring. `generation` tells it from others at the same path;
     /// `namespace` is that of the process numbers which the reader knows (inode of `/proc/self/ns/pid`).

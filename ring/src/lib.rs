@@ -37,7 +37,9 @@ mod write;
 
 pub use cursor::{Buffer, Cursor, Next};
 pub use handed::Handed;
-pub use layout::{Bad, Epoch, Figures, MARK, MIN_SLOTS, Ring, SLOT_BYTES, VERSION, bytes_for, slots_in};
+pub use layout::{
+    Bad, END_BYTES, End, Epoch, Figures, MARK, MIN_SLOTS, Ring, SLOT_BYTES, VERSION, bytes_for, slots_in,
+};
 pub use table::{MAX_ROOTS, Root, word_of};
 pub use underway::Mark;
 pub use write::Pushed;

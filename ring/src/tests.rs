@@ -454,3 +454,19 @@ fn what_is_under_way_is_seen_until_it_is_told_or_its_process_is_dead() {
     ring.ends(marks[39]);
     assert_eq!(ring.under_way().count(), others.len());
 }
+
+#[test]
+fn who_has_but_the_end_of_a_ring_says_that_something_was_changed() {
+    let words = memory(MIN_SLOTS);
+    let end_of = |words: &[AtomicU64]| words.len() - END_BYTES / 8;
+    assert!(End::open(&words[end_of(&words)..]).is_none());
+    let ring = Ring::format(&words, 1, 0).unwrap();
+    let end = End::open(&words[end_of(&words)..]).unwrap();
+    assert!(!end.add_unnamed());
+    ring.fall_asleep();
+    assert!(end.add_unnamed());
+    assert_eq!(ring.figures().unnamed, 2);
+    ring.replace();
+    assert!(end.is_replaced());
+    assert!(End::again(&words[words.len() - 8..]).is_none());
+}

@@ -1,9 +1,12 @@
 //! Opening and closing: what is remembered of a descriptor, and what is told when it is closed.
 
+use crate::life::each;
 use crate::parents::{self, Parent, Stay};
 use crate::path::{self, Opened, Path, Where};
 use crate::table::{self, Known};
-use crate::tell::{Name, given, id_in, is_regular, open, put_known, remember, say, under_way, unnamed};
+use crate::tell::{
+    Name, existing, given, id_in, is_regular, open, put_known, remember, say, under_way, unnamed,
+};
 use crate::{next, shared, sys};
 use core::ffi::c_int;
 use treeferry_ring::{Epoch, Kind, Ring};
@@ -50,11 +53,28 @@ pub(crate) fn opening(flags: c_int, name: Name, real: &dyn Fn(c_int) -> c_int) -
     }
     if !is_for_writing(flags) {
         if flags & MAKES != 0 {
-            return under_way(|| opened(real(flags), flags, name, Plain::Unknown));
+            return under_way(|| {
+                let fd = opened(real(flags), flags, name, Plain::Unknown);
+                made_by_failing(fd, flags, name);
+                fd
+            });
         }
         return opened(real(flags), flags, name, Plain::Unknown);
     }
-    under_way(|| opening_for_writing(flags, name, real))
+    under_way(|| {
+        let fd = opening_for_writing(flags, name, real);
+        made_by_failing(fd, flags, name);
+        fd
+    })
+}
+
+/// An `open` that fails because the file system does not know one of the flags, as `O_DIRECT`, may have made the file before
+/// that.
+#[inline]
+fn made_by_failing(fd: c_int, flags: c_int, name: Name) {
+    if fd < 0 && flags & libc::O_CREAT != 0 && next::errno() == libc::EINVAL && sys::is_path(name.0, name.1) {
+        existing(Kind::Changed, name.0, name.1, true);
+    }
 }
 
 fn opening_for_writing(flags: c_int, name: Name, real: &dyn Fn(c_int) -> c_int) -> c_int {
@@ -63,9 +83,10 @@ fn opening_for_writing(flags: c_int, name: Name, real: &dyn Fn(c_int) -> c_int) 
         shared::mapped_for_writing().map(|ring| Before { epoch: ring.epoch(), stay: parents::stay() });
     let never_follows =
         flags & libc::O_NOFOLLOW != 0 || flags & MAKES & !libc::O_TRUNC != 0 && flags & libc::O_EXCL != 0;
-    if never_follows || flags & libc::O_DIRECTORY != 0 {
+    let is_nameless = flags & libc::O_DIRECTORY != 0;
+    if never_follows || is_nameless {
         let fd = real(flags);
-        opened_for_writing(fd, name, if never_follows { Plain::Yes } else { Plain::Unknown }, before);
+        opened_for_writing(fd, name, if is_nameless { Plain::Unknown } else { Plain::Yes }, before);
         if flags & libc::O_NOFOLLOW != 0 {
             table::ask_for(fd);
         }
@@ -111,7 +132,7 @@ fn opened_for_writing(fd: c_int, name: Name, plain: Plain, before: Option<Before
     if fd < 0 {
         return;
     }
-    table::set(fd, Known::Unknown);
+    table::begin(fd);
     let Some(ring) = shared::ring() else { return };
     if ring.is_full() {
         return untold(&ring);
@@ -161,7 +182,7 @@ fn made_by_opening(fd: c_int) {
 
 /// A descriptor is, or may still be, open for writing.
 pub(crate) fn held(fd: c_int) {
-    let Some(ring) = shared::ring() else { return };
+    let Some(ring) = shared::ring() else { return shared::changed() };
     let epoch = ring.epoch();
     match table::get(fd) {
         Known::Harmless => return,
@@ -209,7 +230,7 @@ pub(crate) fn closing<R>(
         (Known::Told(epoch, id), Some(ring)) if epoch.session() == ring.epoch().session() => {
             let result = real();
             if is_closed(&result) {
-                put_known(&ring, closed(id), id);
+                tell_closed(&ring, id, |kind| put_known(&ring, kind, id));
             } else {
                 table::set(fd, Known::Told(epoch, id));
             }
@@ -260,22 +281,46 @@ fn closing_written(fd: c_int, s: &libc::stat, real: &mut dyn FnMut() -> bool) {
     let mut path = Path::new();
     let at = path::of_known(&ring, fd, s, &mut path);
     if real() {
-        say(&ring, closed(id_in(s)), id_in(s), at, &path);
+        let id = id_in(s);
+        tell_closed(&ring, id, |kind| {
+            say(&ring, kind, id, at, &path);
+        });
     }
 }
 
-/// What is open by another descriptor too is not finished.
-fn closed(id: u64) -> Kind {
-    if table::has_another(id) { Kind::Changed } else { Kind::Closed }
+/// Tells that a file was closed by one descriptor. What is open by another too is not finished.
+#[inline]
+fn tell_closed(ring: &Ring<'_>, id: u64, tell: impl FnOnce(Kind)) {
+    let told = table::told();
+    tell(if table::another(id).is_some() { Kind::Changed } else { Kind::Closed });
+    if table::told() != told {
+        reopened(ring, id);
+    }
 }
 
-/// Some descriptors are about to be closed, whatever they are.
-pub(crate) fn closing_all(first: u32, last: u32) {
-    if !shared::is_named() {
-        return;
+/// Another thread has told meanwhile that it has opened a file: if it is this one, the reader has heard that before it heard
+/// that it was closed.
+#[cold]
+#[inline(never)]
+fn reopened(ring: &Ring<'_>, id: u64) {
+    if let Some(fd) = table::another(id)
+        && let Some(s) = written(fd).filter(|s| id_in(s) == id)
+    {
+        find(ring, fd, ring.epoch(), &s);
     }
-    let first = c_int::try_from(first).unwrap_or(c_int::MAX);
-    for fd in first..=c_int::try_from(last).unwrap_or(c_int::MAX).min(table::highest()) {
-        closing(fd, Flushes::No, || (), |()| true);
+}
+
+/// Closes some descriptors, whatever they are. What was written is there before they are closed; how many there are has no
+/// bound, so it is said before, and taken back if nothing was closed.
+pub(crate) fn closing_all(first: u32, last: u32, real: impl FnOnce() -> c_int) -> c_int {
+    if !shared::is_named() || first > last {
+        return real();
     }
+    let number = |n| c_int::try_from(n).unwrap_or(c_int::MAX);
+    each(number(first), number(last), &mut |fd| closing(fd, Flushes::No, || (), |()| true));
+    let result = real();
+    if result < 0 {
+        each(number(first), number(last), &mut held);
+    }
+    result
 }

@@ -34,8 +34,6 @@ stand_in! {
     fn __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int, real(flags) => {
         opening(flags, Name(dir, path), &real)
     }
-    fn creat(path: *const c_char, mode: mode_t) -> c_int, real => opening(CREATES, Name(AT_FDCWD, path), &|_| real())
-    fn creat64(path: *const c_char, mode: mode_t) -> c_int, real => opening(CREATES, Name(AT_FDCWD, path), &|_| real())
     fn mkstemp(template: *mut c_char) -> c_int, real => under_way(|| made(real(), template))
     fn mkstemp64(template: *mut c_char) -> c_int, real => under_way(|| made(real(), template))
     fn mkostemp(template: *mut c_char, flags: c_int) -> c_int, real => under_way(|| made(real(), template))
@@ -64,15 +62,12 @@ stand_in! {
     fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int, real => over(old, new, real)
     fn fcntl(fd: c_int, command: c_int, word: *mut c_void) -> c_int, real => controlled(fd, command, real())
     fn fcntl64(fd: c_int, command: c_int, word: *mut c_void) -> c_int, real => controlled(fd, command, real())
-    // What was written is there before they are closed; how many there are has no bound, so it is said before.
     fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int, real => {
-        if flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 { closing_all(first, last); }
-        real()
+        // what else there may be is refused, or closes nothing
+        const UNSHARE: c_int = libc::CLOSE_RANGE_UNSHARE as c_int;
+        if matches!(flags, 0 | UNSHARE) { closing_all(first, last, real) } else { real() }
     }
-    fn closefrom(first: c_int) -> (), real => {
-        closing_all(first.max(0) as c_uint, c_uint::MAX);
-        real()
-    }
+    fn closefrom(first: c_int) -> (), real => { closing_all(first.max(0) as c_uint, c_uint::MAX, || { real(); 0 }); }
 
     fn truncate(path: *const c_char, length: off_t) -> c_int, real => under_way(|| changed(real(), path))
     fn truncate64(path: *const c_char, length: off_t) -> c_int, real => under_way(|| changed(real(), path))
@@ -99,6 +94,20 @@ stand_in! {
     ) -> ssize_t, real => { let r = real(); still(r > 0, to); r }
 }
 
+/// It has no flags to which one could be added that says not to follow a symlink; but it is a call of open(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn creat(path: *const c_char, mode: mode_t) -> c_int {
+    // SAFETY: the caller vouches for the path as to the C library.
+    unsafe { open(path, CREATES, mode) }
+}
+
+/// The same.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn creat64(path: *const c_char, mode: mode_t) -> c_int {
+    // SAFETY: as above.
+    unsafe { open64(path, CREATES, mode) }
+}
+
 /// An open file was written, and stays open.
 fn still(succeeded: bool, fd: c_int) {
     if succeeded {
@@ -108,7 +117,15 @@ fn still(succeeded: bool, fd: c_int) {
 
 /// One descriptor becomes a copy of another, and what it was is closed.
 fn over(old: c_int, new: c_int, real: impl Fn() -> c_int) -> c_int {
-    if old == new { real() } else { copied(old, closing(new, Flushes::No, real, |r| *r >= 0)) }
+    if old == new {
+        return real();
+    }
+    let was_asked = table::is_asked_for(new);
+    let result = closing(new, Flushes::No, real, |r| *r >= 0);
+    if result < 0 && was_asked {
+        table::ask_for(new);
+    }
+    copied(old, result)
 }
 
 fn controlled(fd: c_int, command: c_int, result: c_int) -> c_int {

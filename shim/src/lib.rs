@@ -26,6 +26,7 @@ mod descriptors;
 mod ends;
 mod files;
 mod life;
+mod loaded;
 mod names;
 mod next;
 mod parents;

@@ -1,24 +1,41 @@
 //! A process begins, is forked, becomes another program, ends: what is known of its open files goes along, or is told.
 
 use crate::descriptors::{find, held, written, written_by};
-use crate::table::{self, Known};
+use crate::table::{self, DESCRIPTORS, Known};
 use crate::tell::{Saying, id_in, put, put_forked, put_known};
 use crate::{ends, files, process, shared, sys};
 use core::ffi::c_int;
 use treeferry_ring::{Handed, Kind};
 
-/// Descriptors 0 to 2 of a program that begins: whoever has started it has opened them, perhaps without this library, or
-/// has told of them before it became this program.
+/// A program that begins is asked for its descriptors until so many numbers in a row are none: to ask for one costs a few
+/// hundredths of a microsecond.
+const GAP: u32 = 24;
+/// What is known of so many descriptors is handed on to the program that comes next.
+const HANDED_ON: c_int = 16;
+
+/// Descriptors of a program that begins: whoever has started it has opened them, perhaps without this library, or has told
+/// of them before it became this program.
 pub(crate) fn begun() {
     let mut ring = None;
-    for fd in 0..3 {
-        let Ok(flags) = sys::flags_of(fd, libc::F_GETFL) else { continue };
+    let mut gap = 0;
+    for fd in 0..DESCRIPTORS as c_int {
+        let Ok(flags) = sys::flags_of(fd, libc::F_GETFL) else {
+            gap += 1;
+            if gap == GAP {
+                break;
+            }
+            continue;
+        };
+        gap = 0;
+        table::saw(fd);
         let Some(s) = written_by(fd, flags) else {
-            table::set(fd, Known::Harmless);
+            if fd < 3 {
+                table::set(fd, Known::Harmless);
+            }
             continue;
         };
         ring = ring.or_else(shared::ring);
-        let Some(ring) = ring else { return };
+        let Some(ring) = ring else { continue };
         let (epoch, id) = (ring.epoch(), id_in(&s));
         if !ring.may_hold(s.st_dev) {
             table::set(fd, Known::Elsewhere(epoch, id));
@@ -42,20 +59,38 @@ pub(crate) fn becoming_another() {
     if !shared::is_named() {
         return;
     }
-    for fd in 0..=table::highest() {
+    each(0, c_int::MAX, &mut |fd| {
         held_or_asked(fd);
         let (session, id, what) = match table::get(fd) {
             Known::Told(epoch, id) => (epoch.session(), id, Handed::Told),
-            Known::Elsewhere(epoch, id) if fd < 3 => (epoch.session(), id, Handed::Elsewhere),
-            _ => continue,
+            Known::Elsewhere(epoch, id) if fd < HANDED_ON => (epoch.session(), id, Handed::Elsewhere),
+            _ => return,
         };
-        let Some(ring) = shared::ring().filter(|r| r.epoch().session() == session) else { continue };
+        let Some(ring) = shared::ring().filter(|r| r.epoch().session() == session) else { return };
         let goes = || sys::flags_of(fd, libc::F_GETFD).is_ok_and(|f| f & libc::FD_CLOEXEC != 0);
         if what == Handed::Told && goes() {
             put_known(&ring, Kind::Left, id);
-        } else if fd < 3 {
+        } else if fd < HANDED_ON {
             ring.hand_over(shared::process(&ring), id, what);
         }
+    });
+}
+
+/// Each descriptor from one to another that may be open. Those of which nothing can be remembered may be few of a million;
+/// if there are any, `/proc/self/fd` is listed.
+pub(crate) fn each(first: c_int, last: c_int, does: &mut dyn FnMut(c_int)) {
+    const LISTED: c_int = DESCRIPTORS as c_int;
+    let last = last.min(table::highest());
+    (first..=last.min(LISTED - 1)).for_each(&mut *does);
+    let first = first.max(LISTED);
+    if first <= last
+        && !sys::each_descriptor(&mut |fd| {
+            if (first..=last).contains(&fd) {
+                does(fd)
+            }
+        })
+    {
+        (first..=last).for_each(does);
     }
 }
 
@@ -69,7 +104,8 @@ fn held_or_asked(fd: c_int) {
     }
 }
 
-/// This process ends: tells of the files that it has open, and that nobody knows of. The reader sees it go.
+/// This process ends, or a file has got a name, by whichever descriptor it is open: tells of the files that it has open, and that
+/// nobody knows of. The reader sees it go.
 ///
 /// Asking for each number whether it is open costs a microsecond or two; to list `/proc/self/fd` costs a process that
 /// lives for a millisecond a tenth of its life. So what is above all that was seen, and was not opened under this
@@ -77,7 +113,7 @@ fn held_or_asked(fd: c_int) {
 #[inline(never)]
 pub(crate) fn ending() {
     if shared::is_named() {
-        (0..=table::highest()).for_each(held_or_asked);
+        each(0, c_int::MAX, &mut held_or_asked);
     }
 }
 
@@ -86,12 +122,12 @@ pub(crate) fn flushed() {
     if !shared::is_named() {
         return;
     }
-    for fd in 0..=table::highest() {
+    each(0, c_int::MAX, &mut |fd| {
         held_or_asked(fd);
         if let (Known::Told(_, id), Some(ring)) = (table::get(fd), shared::ring()) {
             put_known(&ring, Kind::Changed, id);
         }
-    }
+    });
 }
 
 /// Forks. `is_child` says of the result whether this is the child.

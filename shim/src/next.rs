@@ -1,5 +1,6 @@
 //! The functions that this library stands in for: the next of their name in the order in which libraries are searched.
 
+use crate::loaded;
 use core::ffi::{CStr, c_int, c_void};
 use core::mem::transmute_copy;
 use core::ptr::null_mut;
@@ -66,8 +67,11 @@ impl Next {
     /// Looks it up.
     #[cold]
     pub(crate) fn look_up(&self, name: &CStr) -> *mut c_void {
-        // SAFETY: the name is NUL-ended.
-        let mut at = keeping_errno(|| unsafe { dlsym(libc::RTLD_NEXT, name.as_ptr()) });
+        let asked = || {
+            // SAFETY: the name is NUL-ended.
+            keeping_errno(|| unsafe { dlsym(libc::RTLD_NEXT, name.as_ptr()) })
+        };
+        let mut at = loaded::next(name).unwrap_or_else(asked);
         if at.is_null() {
             at = missing as *mut c_void;
         }

@@ -290,13 +290,16 @@ impl Rest {
 
     /// The path is that of a symlink: goes on with its text, and then with what is left.
     fn begin_anew(&mut self, path: &mut Path) -> Result<(), c_int> {
-        let mut link = [0_u8; MAX_PATH_BYTES];
-        let length = sys::read_link(path.as_c().ok_or(libc::ENAMETOOLONG)?, &mut link)?;
-        let link = link.get(..length).filter(|l| l.len() < MAX_PATH_BYTES).ok_or(libc::ENAMETOOLONG)?;
         self.put_before(b"/")?;
-        self.put_before(link)?;
+        // into the room before what is left, for that is the only one: a handler of a signal may have a small stack
+        let room = self.room.get_mut(..self.begins).unwrap_or_default();
+        let length = sys::read_link(path.as_c().ok_or(libc::ENAMETOOLONG)?, room)?;
+        // what fills it may have been cut
+        let begins = self.begins.checked_sub(length).filter(|b| *b > 0).ok_or(libc::ENAMETOOLONG)?;
+        self.room.copy_within(..length, begins);
+        self.begins = begins;
         path.pop();
-        if link.first() == Some(&b'/') {
+        if self.text().first() == Some(&b'/') {
             path.length = 0;
         }
         Ok(())
@@ -371,14 +374,27 @@ fn link_of(fd: c_int, path: &mut Path) -> Result<(), c_int> {
 
 /// Where something is that has this name now. `follow`: that to which a symlink of this name leads.
 pub(crate) fn of_existing(ring: &Ring<'_>, dir: c_int, name: &CStr, follow: bool, path: &mut Path) -> Where {
-    let how = if follow { 0 } else { libc::O_NOFOLLOW };
-    match resolve(dir, name.to_bytes(), follow, path) {
-        Ok(_) => return path.checked(ring),
+    let at = of_resolved(ring, dir, name.to_bytes(), follow, path);
+    at.unwrap_or_else(|| of_opened_name(ring, dir, name, follow, path))
+}
+
+/// The same, if that can be found out name by name.
+fn of_resolved(ring: &Ring<'_>, dir: c_int, name: &[u8], follow: bool, path: &mut Path) -> Option<Where> {
+    match resolve(dir, name, follow, path) {
+        Ok(Some(_)) => Some(path.checked(ring)),
         // whoever has removed it tells that
-        Err(libc::ENOENT | libc::ENOTDIR) => return Where::Elsewhere,
-        // an ancestor that may not be searched, a text that is too long
-        Err(_) => {}
+        Err(libc::ENOENT | libc::ENOTDIR) => Some(Where::Elsewhere),
+        // a path that is too long, behind which there may be a symlink; an ancestor that may not be searched, a text that is
+        // too long
+        Ok(None) | Err(_) => None,
     }
+}
+
+/// The same by opening it.
+#[cold]
+#[inline(never)]
+fn of_opened_name(ring: &Ring<'_>, dir: c_int, name: &CStr, follow: bool, path: &mut Path) -> Where {
+    let how = if follow { 0 } else { libc::O_NOFOLLOW };
     match sys::open_at(dir, name, libc::O_PATH | libc::O_CLOEXEC | how) {
         Ok(fd) => {
             let at = of_open(ring, fd, path);
@@ -408,8 +424,7 @@ pub(crate) fn of_name(ring: &Ring<'_>, dir: c_int, given: &CStr, path: &mut Path
         parent if parent.first() == Some(&b'/') => of_absolute_parent(ring, parent, path),
         b"" if dir == libc::AT_FDCWD => of_working_directory(ring, path),
         b"" => of_open(ring, dir, path),
-        parent if parent.len() < SHORT_BYTES => of_parent::<SHORT_BYTES>(ring, dir, parent, path),
-        parent => of_long_parent(ring, dir, parent, path),
+        parent => of_parent(ring, dir, parent, path),
     };
     // the mirrored directory itself is a name in a directory that is not mirrored: who takes it away ends the mirror
     if found == Where::Here {
@@ -417,8 +432,6 @@ pub(crate) fn of_name(ring: &Ring<'_>, dir: c_int, given: &CStr, path: &mut Path
     }
     found
 }
-
-const SHORT_BYTES: usize = 512;
 
 /// A directory by its absolute path: programs use the same ones again and again.
 fn of_absolute_parent(ring: &Ring<'_>, parent: &[u8], path: &mut Path) -> Where {
@@ -430,10 +443,7 @@ fn of_absolute_parent(ring: &Ring<'_>, parent: &[u8], path: &mut Path) -> Where 
         None => {}
     }
     let changes = ring.settled_changes();
-    let at = match parent.len() < SHORT_BYTES {
-        true => of_parent::<SHORT_BYTES>(ring, libc::AT_FDCWD, parent, path),
-        false => of_long_parent(ring, libc::AT_FDCWD, parent, path),
-    };
+    let at = of_parent(ring, libc::AT_FDCWD, parent, path);
     match at {
         Where::Elsewhere => parents::remember(changes, used, b""),
         Where::Here if !path.is_cut() => parents::remember(changes, used, path.as_bytes()),
@@ -452,22 +462,28 @@ fn of_working_directory(ring: &Ring<'_>, path: &mut Path) -> Where {
     path.checked(ring)
 }
 
+fn of_parent(ring: &Ring<'_>, dir: c_int, parent: &[u8], path: &mut Path) -> Where {
+    const SHORT_BYTES: usize = 512;
+    match of_resolved(ring, dir, parent, true, path) {
+        Some(at) => at,
+        None if parent.len() < SHORT_BYTES => of_opened_parent::<SHORT_BYTES>(ring, dir, parent, path),
+        None => of_opened_parent::<4096>(ring, dir, parent, path),
+    }
+}
+
+/// The same by opening it, for which it is to end with NUL.
+#[cold]
 #[inline(never)]
-fn of_parent<const N: usize>(ring: &Ring<'_>, dir: c_int, parent: &[u8], path: &mut Path) -> Where {
+fn of_opened_parent<const N: usize>(ring: &Ring<'_>, dir: c_int, parent: &[u8], path: &mut Path) -> Where {
     let mut copy = [0_u8; N];
     match copy.get_mut(..parent.len()) {
         Some(place) => place.copy_from_slice(parent),
         None => return Where::Unknown,
     }
     match CStr::from_bytes_until_nul(&copy) {
-        Ok(name) => of_existing(ring, dir, name, true, path),
+        Ok(name) => of_opened_name(ring, dir, name, true, path),
         Err(_) => Where::Unknown,
     }
-}
-
-#[cold]
-fn of_long_parent(ring: &Ring<'_>, dir: c_int, parent: &[u8], path: &mut Path) -> Where {
-    of_parent::<4096>(ring, dir, parent, path)
 }
 
 /// A short text, NUL-ended.

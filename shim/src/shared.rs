@@ -1,9 +1,11 @@
 //! The ring of this process: mapped when it is first needed, and shared with what is forked from it.
 
+use crate::apart::PAGE_BYTES;
+use crate::tell::id_in;
 use crate::{process, sys};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::*};
-use treeferry_ring::{Ring, bytes_for, slots_in};
+use treeferry_ring::{END_BYTES, End, Ring, bytes_for, slots_in};
 
 /// Longest path of a ring, with its NUL.
 const PATH_BYTES: usize = 256;
@@ -21,9 +23,15 @@ static NAMED: AtomicU8 = AtomicU8::new(0);
 /// 0, or where the ring is mapped (a multiple of 4096) and the logarithm of its slots.
 #[unsafe(link_section = ".data.hot")]
 static MAPPED: AtomicUsize = AtomicUsize::new(0);
-/// Which file that is, by its inode.
+/// Which file that is ([`id_in`]).
 #[unsafe(link_section = ".data.hot")]
-static INODE: AtomicU64 = AtomicU64::new(0);
+static FILE: AtomicU64 = AtomicU64::new(0);
+/// 0, or where the end of the ring is that has the name, while there is no room to map the whole.
+#[unsafe(link_section = ".data.hot")]
+static END: AtomicUsize = AtomicUsize::new(0);
+/// Which file that is ([`id_in`]).
+#[unsafe(link_section = ".data.hot")]
+static END_FILE: AtomicU64 = AtomicU64::new(0);
 /// Until when what was found then is believed, in the unit of [`sys::ticks`]; 0: nobody has looked and come to an end. Until
 /// somebody has, each thread looks by itself: what it does meanwhile is to be told, too.
 #[unsafe(link_section = ".data.hot")]
@@ -119,6 +127,11 @@ pub(crate) fn process(ring: &Ring<'_>) -> u32 {
     if FOREIGN.load(Relaxed) == 1 { process::number() } else { 0 }
 }
 
+/// Whether it is known that the reader does not know this process by its number.
+pub(crate) fn is_foreign() -> bool {
+    FOREIGN.load(Relaxed) == 2
+}
+
 /// The reader knows this process by its number: that has been seen by other means.
 pub(crate) fn is_known() {
     FOREIGN.store(1, Relaxed);
@@ -166,16 +179,16 @@ fn look(mapped: usize) -> Option<Ring<'static>> {
     path.iter_mut().zip(&PATH).for_each(|(to, b)| *to = b.load(Relaxed));
     let path = CStr::from_bytes_until_nul(&path).ok()?;
     let known = ring_at(mapped).filter(|r| !r.is_replaced());
-    if known.is_some() && sys::stat_at(libc::AT_FDCWD, path, 0).is_ok_and(|s| s.st_ino == INODE.load(Relaxed))
-    {
+    let is_file = |s: &libc::stat| id_in(s) == FILE.load(Relaxed);
+    if known.is_some() && sys::stat_at(libc::AT_FDCWD, path, 0).as_ref().is_ok_and(is_file) {
         return known;
     }
-    let Some((now, inode)) = map(path) else {
+    let Some((now, file)) = map(path) else {
         return known;
     };
     match MAPPED.compare_exchange(mapped, now, AcqRel, Acquire) {
         Ok(_) => {
-            INODE.store(inode, Relaxed);
+            FILE.store(file, Relaxed);
             ring_at(now)
         }
         Err(other) => {
@@ -193,6 +206,52 @@ fn map(path: &CStr) -> Option<(usize, u64)> {
     mapped
 }
 
+/// There is no room to map the whole, as under a low RLIMIT_AS; perhaps there is for its end.
+#[cold]
+#[inline(never)]
+fn map_end(fd: core::ffi::c_int, bytes: usize, file: u64) {
+    if END.load(Acquire) != 0 && END_FILE.load(Relaxed) == file {
+        return;
+    }
+    let begins = bytes - END_BYTES;
+    let from = begins & !(PAGE_BYTES - 1);
+    let Ok(at) = sys::map(fd, from, bytes - from) else { return };
+    let end = at + (begins - from);
+    // SAFETY: it has just been mapped up to the end of the file.
+    let words = unsafe { core::slice::from_raw_parts(end as *const AtomicU64, END_BYTES / 8) };
+    if End::open(words).is_some() {
+        END_FILE.store(file, Relaxed);
+        END.store(end, Release);
+    } else {
+        sys::unmap(at, bytes - from);
+    }
+}
+
+/// Something may have been changed. If there is no room to map the ring, that is said in its header: all that this process
+/// changes is looked for.
+#[inline]
+pub(crate) fn changed() {
+    if END.load(Relaxed) != 0 {
+        missed();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn missed() {
+    let at = END.load(Acquire) as *const AtomicU64;
+    if at.is_null() {
+        return;
+    }
+    // SAFETY: it was mapped with this length, and is never unmapped. All access is by atomics.
+    let end = End::again(unsafe { core::slice::from_raw_parts(at, END_BYTES / 8) });
+    if let Some(end) = end.filter(|e| !e.is_replaced())
+        && end.add_unnamed()
+    {
+        sys::wake(end.sleeper());
+    }
+}
+
 fn map_open(fd: core::ffi::c_int) -> Option<(usize, u64)> {
     let s = sys::stat_of(fd).ok()?;
     let regular = s.st_mode & libc::S_IFMT == libc::S_IFREG;
@@ -200,7 +259,10 @@ fn map_open(fd: core::ffi::c_int) -> Option<(usize, u64)> {
         return None;
     }
     let slots = slots_in(s.st_size as usize)?;
-    let at = sys::map(fd, bytes_for(slots)).ok()?;
+    let Ok(at) = sys::map(fd, 0, bytes_for(slots)) else {
+        map_end(fd, bytes_for(slots), id_in(&s));
+        return None;
+    };
     let mapped = at | slots.trailing_zeros() as usize;
     // SAFETY: it has just been mapped with this length.
     let words = unsafe { core::slice::from_raw_parts(at as *const AtomicU64, bytes_for(slots) / 8) };
@@ -208,7 +270,8 @@ fn map_open(fd: core::ffi::c_int) -> Option<(usize, u64)> {
         sys::unmap(at, bytes_for(slots));
         return None;
     }
+    END.store(0, Relaxed);
     TOUCHED.store(true, Relaxed);
     FOREIGN.store(0, Relaxed);
-    Some((mapped, s.st_ino))
+    Some((mapped, id_in(&s)))
 }

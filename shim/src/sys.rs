@@ -1,7 +1,7 @@
 //! System calls that leave `errno` alone, and are no points of cancellation.
 
 use core::arch::asm;
-use core::ffi::{CStr, c_int, c_long};
+use core::ffi::{CStr, c_char, c_int, c_long};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -46,6 +46,46 @@ pub(crate) fn open_at(dir: c_int, path: &CStr, flags: c_int) -> Result<c_int> {
         .map(|fd| fd as c_int)
 }
 
+/// Each descriptor that this process has open, but that by which `/proc/self/fd` is listed; `false`: that cannot be listed.
+#[cold]
+#[inline(never)]
+pub(crate) fn each_descriptor(does: &mut dyn FnMut(c_int)) -> bool {
+    // of an entry: its length, and its name
+    const LENGTH: usize = 16;
+    const NAME: usize = 19;
+    let Ok(list) =
+        open_at(libc::AT_FDCWD, c"/proc/self/fd", libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC)
+    else {
+        return false;
+    };
+    let mut entries = [0_u64; 128];
+    loop {
+        let at = entries.as_mut_ptr();
+        // SAFETY: it is as long as is said, and aligned as entries are.
+        let bytes = unsafe {
+            call(libc::SYS_getdents64, [of(list), at as usize, size_of_val(&entries), 0, 0, 0])
+                .map(|length| core::slice::from_raw_parts(at.cast::<u8>(), length))
+        };
+        let mut rest = match bytes {
+            Ok(bytes) if !bytes.is_empty() => bytes,
+            _ => break,
+        };
+        while let Some([low, high]) = rest.get(LENGTH..NAME - 1) {
+            let length = usize::from(u16::from_le_bytes([*low, *high]));
+            let name = rest.get(NAME..length).unwrap_or_default();
+            let digits = name.iter().take_while(|b| b.is_ascii_digit());
+            let number =
+                digits.fold(0_i32, |n, b| n.saturating_mul(10).saturating_add(c_int::from(*b - b'0')));
+            if number != list && name.first().is_some_and(u8::is_ascii_digit) {
+                does(number);
+            }
+            rest = rest.get(length.max(NAME)..).unwrap_or_default();
+        }
+    }
+    close(list);
+    true
+}
+
 /// close(2), of one of our own.
 pub(crate) fn close(fd: c_int) {
     // SAFETY: only what was opened here is closed here.
@@ -64,10 +104,20 @@ pub(crate) fn stat_of(fd: c_int) -> Result<libc::stat> {
 
 /// newfstatat(2).
 pub(crate) fn stat_at(dir: c_int, path: &CStr, flags: c_int) -> Result<libc::stat> {
+    stat_at_address(dir, path.as_ptr(), flags)
+}
+
+/// Whether the kernel can read a path of the program's at that address.
+#[inline(never)]
+pub(crate) fn is_path(dir: c_int, path: *const c_char) -> bool {
+    !path.is_null() && !matches!(stat_at_address(dir, path, libc::AT_SYMLINK_NOFOLLOW), Err(libc::EFAULT))
+}
+
+fn stat_at_address(dir: c_int, path: *const c_char, flags: c_int) -> Result<libc::stat> {
     let mut out = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: as above, and the path is NUL-ended.
+    // SAFETY: as above; what is no path the kernel refuses.
     unsafe {
-        let at = [of(dir), path.as_ptr() as usize, out.as_mut_ptr() as usize, of(flags), 0, 0];
+        let at = [of(dir), path as usize, out.as_mut_ptr() as usize, of(flags), 0, 0];
         call(libc::SYS_newfstatat, at)?;
         Ok(out.assume_init())
     }
@@ -178,11 +228,11 @@ pub(crate) fn user() -> u32 {
     unsafe { call(libc::SYS_geteuid, [0; 6]) }.map_or(u32::MAX, |uid| uid as u32)
 }
 
-/// mmap(2) of a file, for all who map it.
-pub(crate) fn map(fd: c_int, bytes: usize) -> Result<usize> {
+/// mmap(2) of a file from an offset, which is that of a page, for all who map it.
+pub(crate) fn map(fd: c_int, from: usize, bytes: usize) -> Result<usize> {
     let protection = of(libc::PROT_READ | libc::PROT_WRITE);
     // SAFETY: the kernel chooses a place where nothing is.
-    unsafe { call(libc::SYS_mmap, [0, bytes, protection, of(libc::MAP_SHARED), of(fd), 0]) }
+    unsafe { call(libc::SYS_mmap, [0, bytes, protection, of(libc::MAP_SHARED), of(fd), from]) }
 }
 
 /// mmap(2) of memory, zeroed, of this process alone.

@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::
 use treeferry_ring::Epoch;
 
 /// Of more than that many descriptors nothing is remembered.
-const DESCRIPTORS: usize = 4096;
+pub(crate) const DESCRIPTORS: usize = 4096;
 const FEW: usize = 32;
 
 const UNKNOWN: u64 = 0;
@@ -63,13 +63,15 @@ static FIRST: [Slot; FEW] = unknown();
 /// The others.
 pub(crate) struct Others([Slot; DESCRIPTORS - FEW]);
 
-/// The highest descriptor that is asked for when a program ends. A program gets descriptors of whoever starts it; more
-/// than a few does nobody hand on who does not know what they are for.
+/// The highest descriptor that is asked for when a program ends; at least that.
 #[unsafe(link_section = ".data.hot")]
 static HIGHEST: AtomicI32 = AtomicI32::new(15);
 /// Whether this process has told of a file that it has open; so what is forked from it may have that open too.
 #[unsafe(link_section = ".data.hot")]
 static HAS_OPEN: AtomicBool = AtomicBool::new(false);
+/// How often a descriptor was told.
+#[unsafe(link_section = ".data.hot")]
+static TELLS: AtomicU32 = AtomicU32::new(0);
 /// The process whose descriptors these are, while a child may be using this memory with descriptors of its own.
 #[unsafe(link_section = ".data.hot")]
 static OWNER: AtomicU32 = AtomicU32::new(0);
@@ -112,14 +114,26 @@ fn read(slot: &Slot, known: u64) -> Known {
     }
 }
 
-/// Remembers what is known of a descriptor.
+/// A descriptor was given out: nothing is known of it.
+#[inline]
+pub(crate) fn begin(fd: c_int) {
+    if is_owned() {
+        saw(fd);
+        take(fd);
+    }
+}
+
+/// Remembers what is known of a descriptor. Whether it was asked not to follow a symlink stays.
 #[inline]
 pub(crate) fn set(fd: c_int, what: Known) {
-    if !(0..DESCRIPTORS as c_int).contains(&fd) || !is_owned() {
+    if fd < 0 || !is_owned() {
         return;
     }
     // also if there is no room to remember what is known of it
     saw(fd);
+    if fd >= DESCRIPTORS as c_int {
+        return;
+    }
     if matches!(what, Known::Told(..)) && !HAS_OPEN.load(Relaxed) {
         HAS_OPEN.store(true, Relaxed);
     }
@@ -137,7 +151,7 @@ pub(crate) fn set(fd: c_int, what: Known) {
             epoch.number() << LOW_BITS | TOLD
         }
     };
-    slot.known.store(known, Release);
+    slot.known.store(known | slot.known.load(Relaxed) & ASKED_FOR, Release);
 }
 
 /// Remembers that a descriptor was opened with `O_NOFOLLOW`, and that the program has asked for that.
@@ -154,6 +168,7 @@ pub(crate) fn is_asked_for(fd: c_int) -> bool {
 
 /// A descriptor has become a copy of another.
 pub(crate) fn copy(old: c_int, new: c_int) {
+    begin(new);
     set(new, get(old));
     if is_asked_for(old) {
         ask_for(new);
@@ -185,16 +200,27 @@ fn seen() -> impl Iterator<Item = &'static Slot> {
         .take(usize::try_from(highest()).map_or(0, |n| n + 1))
 }
 
-/// Whether another descriptor has the same file, as far as is known.
-pub(crate) fn has_another(id: u64) -> bool {
-    seen().any(|s| matches!(read(s, s.known.load(Acquire)), Known::Told(_, other) if other == id))
+/// A descriptor is remembered, and is about to be told.
+pub(crate) fn tells() {
+    TELLS.fetch_add(1, SeqCst);
+}
+
+/// How often that was so.
+pub(crate) fn told() -> u32 {
+    TELLS.load(SeqCst)
+}
+
+/// Another descriptor that has the same file, as far as is known.
+pub(crate) fn another(id: u64) -> Option<c_int> {
+    let has = |s: &Slot| matches!(read(s, s.known.load(Acquire)), Known::Told(_, other) if other == id);
+    seen().position(has).map(|at| at as c_int)
 }
 
 /// Forgets all that the reader was told: it does not know this process.
 pub(crate) fn forget_told() {
     for slot in seen() {
         if matches!(read(slot, slot.known.load(Acquire)), Known::Told(..)) {
-            slot.known.store(UNKNOWN, Release);
+            slot.known.fetch_and(ASKED_FOR, AcqRel);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is told of a call: the cheapest test comes first, and most calls end there.
 
+use crate::life::ending;
 use crate::path::{self, Path, Where};
 use crate::table::{self, Known};
 use crate::{shared, sys};
@@ -79,8 +80,17 @@ pub(crate) fn unnamed(ring: &Ring<'_>) {
 /// Says that the reader has to hear of a file that is open for writing, and remembers what it knows then.
 pub(crate) fn remember(ring: &Ring<'_>, fd: c_int, epoch: Epoch, id: u64, at: Where, path: &Path) {
     let known = match at {
-        Where::Here if say(ring, Kind::Open, id, at, path) => Known::Told(epoch, id),
-        Where::Here => Known::Unknown,
+        Where::Here => {
+            // before it is told: another thread that closes the same file then sees that this one is open
+            if !shared::is_foreign() {
+                table::set(fd, Known::Told(epoch, id));
+                table::tells();
+            }
+            if say(ring, Kind::Open, id, at, path) {
+                return;
+            }
+            Known::Unknown
+        }
         Where::Elsewhere => Known::Elsewhere(epoch, id),
         Where::Unknown => {
             unnamed(ring);
@@ -134,12 +144,12 @@ pub(crate) fn open(kind: Kind, fd: c_int) {
 /// Takes a name away. Where it is has to be known before: the path may lead through what goes.
 #[inline(never)]
 pub(crate) fn removing(kind: Kind, dir: c_int, path: *const c_char, real: &dyn Fn() -> c_int) -> c_int {
-    if path.is_null() {
+    let Some(ring) = shared::ring() else { return real() };
+    if !sys::is_path(dir, path) {
         return real();
     }
-    let Some(ring) = shared::ring() else { return real() };
     let mut at = Path::new();
-    // SAFETY: the program hands it to a call that reads it too.
+    // SAFETY: the kernel has just read it.
     let found = path::of_name(&ring, dir, unsafe { given(path) }, &mut at);
     let result = real();
     if result == 0 {
@@ -157,6 +167,7 @@ pub(crate) fn under_way<R>(what: impl FnOnce() -> R) -> R {
     if let Some((ring, mark)) = mark {
         ring.ends(mark);
     }
+    shared::changed();
     result
 }
 
@@ -187,11 +198,11 @@ pub(crate) struct Name(pub(crate) c_int, pub(crate) *const c_char);
 /// the small one of a signal handler.
 #[inline(never)]
 pub(crate) fn renaming(old: Name, new: Name, exchange: bool, real: &dyn Fn() -> c_int) -> c_int {
-    if old.1.is_null() || new.1.is_null() {
+    let Some(ring) = shared::ring() else { return real() };
+    if !sys::is_path(old.0, old.1) || !sys::is_path(new.0, new.1) {
         return real();
     }
-    let Some(ring) = shared::ring() else { return real() };
-    // SAFETY: the program hands them to a call that reads them too.
+    // SAFETY: the kernel has just read them.
     let (old_path, new_path) = unsafe { (given(old.1), given(new.1)) };
     let (mut from, mut to) = (Path::new(), Path::new());
     let was = path::of_name(&ring, old.0, old_path, &mut from);
@@ -229,15 +240,20 @@ pub(crate) fn renaming(old: Name, new: Name, exchange: bool, real: &dyn Fn() -> 
     result
 }
 
-/// A file got another name. `follow`: the first is that to which a symlink leads.
+/// A file got another name. `follow`: the first is that to which a symlink leads, as one in /proc to an open file that has no
+/// name.
 pub(crate) fn linked(old: Name, new: Name, follow: bool) {
+    // SAFETY: a call has just succeeded with it.
+    let may_be_open = follow || unsafe { given(old.1) }.is_empty();
     if follow {
         existing(Kind::Changed, old.0, old.1, true);
-    // SAFETY: a call has just succeeded with it.
-    } else if !unsafe { given(old.1) }.is_empty() {
+    } else if !may_be_open {
         name(Kind::Changed, old.0, old.1);
     } else {
         open(Kind::Changed, old.0);
     }
     name(Kind::Changed, new.0, new.1);
+    if may_be_open {
+        ending();
+    }
 }

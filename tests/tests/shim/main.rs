@@ -7,6 +7,7 @@ mod again;
 mod descriptors;
 mod ends;
 mod programs;
+mod rare;
 mod ring;
 mod unnoticed;
 
