@@ -307,11 +307,6 @@ impl<'a> Ring<'a> {
         now
     }
 
-    /// Whether there is no room for another record, whatever its length.
-    pub fn is_full(&self) -> bool {
-        self.head().wrapping_sub(self.tail()) + crate::write::MOST as u64 > self.slots as u64
-    }
-
     /// Counts a record for which there was no room. Returns whether the reader is to be woken.
     pub fn add_untold(&self) -> bool {
         self.add_lost();

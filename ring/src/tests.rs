@@ -210,6 +210,20 @@ fn many_writers_and_one_reader() {
 }
 
 #[test]
+fn a_writer_that_is_interrupted_while_it_looks_for_room_looks_again() {
+    let memory = memory(64);
+    let ring = Ring::format(&memory, 0, 0).unwrap();
+    for n in 0..40 {
+        ring.push(&Record { kind: Kind::Closed, cut: false, pid: 1, id: n, path: b"/a", other: b"" });
+    }
+    ring.set_tail(40);
+    // it has seen the head before, and now the reader is ahead of that
+    assert_eq!(ring.reserve_from(3, 1), Some(40));
+    assert_eq!(ring.reserve_from(3, 64), None, "there is room for 63");
+    assert!(!ring.is_full());
+}
+
+#[test]
 fn nonsense_stops_nobody() {
     // a small generator, so that a failure can be repeated
     let mut state = 0x1234_5678_9abc_def1_u64;

@@ -87,18 +87,43 @@ impl Ring<'_> {
 
     /// Takes positions for a writer.
     pub(crate) fn reserve(&self, slots: u64) -> Option<u64> {
-        let mut head = self.word(HEAD).load(Relaxed);
+        self.reserve_from(self.word(HEAD).load(Relaxed), slots)
+    }
+
+    /// The same for one that has seen the head there.
+    pub(crate) fn reserve_from(&self, mut head: u64, slots: u64) -> Option<u64> {
         loop {
-            let used = head.wrapping_sub(self.word(TAIL).load(Acquire));
-            // a tail that is ahead of the head is nonsense, and makes this large
-            if used.checked_add(slots).is_none_or(|n| n > self.slots() as u64) {
-                return None;
+            if !self.has_room(head, slots) {
+                // others may have gone on meanwhile, and the reader past where this one has seen the head
+                match self.word(HEAD).load(Relaxed) {
+                    now if now == head => return None,
+                    now => head = now,
+                }
+                continue;
             }
             match self.word(HEAD).compare_exchange_weak(head, head.wrapping_add(slots), AcqRel, Relaxed) {
                 Ok(_) => return Some(head),
                 Err(now) => head = now,
             }
         }
+    }
+
+    /// Whether so many slots are free after a position that was the head. A tail that is ahead of it leaves none.
+    fn has_room(&self, head: u64, slots: u64) -> bool {
+        let used = head.wrapping_sub(self.word(TAIL).load(Acquire));
+        used.checked_add(slots).is_some_and(|n| n <= self.slots() as u64)
+    }
+
+    /// Whether there is no room for another record, whatever its length.
+    pub fn is_full(&self) -> bool {
+        let mut head = self.head();
+        while !self.has_room(head, MOST as u64) {
+            match self.head() {
+                now if now == head => return true,
+                now => head = now,
+            }
+        }
+        false
     }
 
     fn fill(&self, position: u64, slots: usize, record: &Record<'_>) {
