@@ -234,9 +234,26 @@ fn a_file_that_is_none_of_ours_is_left_alone_and_its_name_is_refused() {
         let inside = format!("--detect {detect} {option} {}", s.at("src/own").display());
         let r = Run::of(&mut watch_command(&s, &inside)).expect(1);
         assert!(r.stderr.contains("neither in SRC nor in DST") && !s.src().has("own"), "{r}");
+        // what is written beside it
+        for ending in ["tmp", "new"].iter().filter(|_| detect == "poll") {
+            let beside = s.at(&format!("other.{ending}"));
+            fs::write(&beside, "x").unwrap();
+            let options = format!("--detect poll --index {}", s.at("other").display());
+            let r = Run::of(&mut watch_command(&s, &options)).expect(3);
+            assert!(r.stderr.contains(&format!("other.{ending} is none")), "{r}");
+            assert_eq!(fs::read_to_string(&beside).unwrap(), "x");
+            // as a process leaves it that was killed
+            fs::write(&beside, if *ending == "tmp" { "TFP" } else { "" }).unwrap();
+        }
         // an empty file, and one in which there is nothing to lose
         let good = format!("--detect {detect} {option} {}", s.at("empty").display());
         fs::write(s.at("empty"), "").unwrap();
+        if detect == "poll" {
+            let after_kill = format!("--detect poll --index {}", s.at("other").display());
+            let m = Mirror::start(&s, &after_kill);
+            m.until("the first walk is done", || s.dst().has("f"));
+            m.stop().expect(0);
+        }
         let m = Mirror::start(&s, &good);
         m.until("the first walk is done", || s.dst().has("f"));
         m.stop();
@@ -244,6 +261,22 @@ fn a_file_that_is_none_of_ours_is_left_alone_and_its_name_is_refused() {
         m.until("it answers", || m.status().is_some());
         m.stop();
     }
+}
+
+#[test]
+fn nobody_else_can_reach_what_a_mirror_keeps_for_itself() {
+    let s = Scratch::disk();
+    s.src().file("f", "f");
+    let mut c = watch_command(&s, "--detect poll --poll-every 20ms");
+    let m = Mirror { s: &s, live: Live::of(c.env("TREEFERRY_LOG_DIR", s.at("a/b/log"))) };
+    m.catch_up();
+    for dir in ["a", "a/b", "a/b/log", "a/b/log/mirrors"] {
+        let mode = fs::metadata(s.at(dir)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode & 0o022, 0, "{dir} is {mode:o}");
+    }
+    let mode = |p: std::path::PathBuf| fs::metadata(p).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(s.at("a/b/log/mirrors")), 0o700);
+    m.stop().expect(0);
 }
 
 #[test]
