@@ -8,6 +8,7 @@
 use crate::chunk::split;
 use crate::compare::kind;
 use crate::dir::{Other, refuse_root};
+use crate::roots::numbered;
 use crate::trouble::{On, Res, Trouble};
 use crate::worker::{Sink, Worker};
 use crate::xattrs;
@@ -230,19 +231,11 @@ impl Worker {
         }
         let Some(trash) = &self.job.trash else { return entry::remove(d, name) };
         let to = trash.dir(dir)?;
-        // a name that is in the trash already, from an earlier run, keeps its place: rsync's `~` and a number
-        let mut n = 0u32;
-        let mut new = name.to_owned();
+        // what is in the trash already, from an earlier run, keeps its name
+        let mut n = 0;
         loop {
-            match entry::move_to(d, name, to.as_fd(), &new) {
-                Err(e) if e.is_exists() => {
-                    n += 1;
-                    let tail = format!(".~{n}~");
-                    let keep = name.to_bytes().len().min(255 - tail.len());
-                    let mut v = name.to_bytes()[..keep].to_vec();
-                    v.extend_from_slice(tail.as_bytes());
-                    new = CString::new(v).unwrap_or_default();
-                }
+            match entry::move_to(d, name, to.as_fd(), &numbered(name, n)) {
+                Err(e) if e.is_exists() => n += 1,
                 r => return r,
             }
         }
