@@ -280,6 +280,27 @@ fn nobody_else_can_reach_what_a_mirror_keeps_for_itself() {
 }
 
 #[test]
+fn a_tree_that_several_remove_at_once_has_not_failed() {
+    let s = Scratch::disk();
+    let chain = "o/".to_owned() + &"d/".repeat(400);
+    let m = Mirror::start(&s, "--detect inotify");
+    for _ in 0..3 {
+        let mut dir = s.at("src");
+        for name in chain.split_terminator('/') {
+            dir.push(name);
+            fs::create_dir(&dir).unwrap();
+        }
+        m.assert_same();
+        fs::remove_dir_all(s.at("src/o")).unwrap();
+        let mut c = command(["post", "--wait"]);
+        Run::of(c.env("TREEFERRY_RUNTIME_DIR", s.at("run")).arg(s.at("src"))).expect(0);
+        m.assert_same();
+    }
+    let r = m.stop().expect(0);
+    assert!(!r.stderr.contains("No such file"), "{r}");
+}
+
+#[test]
 fn two_mirrors_that_delete_do_not_share_a_target() {
     let s = Scratch::disk();
     s.src().file("one", "1");
