@@ -280,6 +280,38 @@ fn nobody_else_can_reach_what_a_mirror_keeps_for_itself() {
 }
 
 #[test]
+fn a_damaged_page_is_named_and_takes_no_other_mirror_with_it() {
+    let s = Scratch::disk();
+    s.src().file("f", "f");
+    let start = || {
+        let mut c = watch_command(&s, "--detect inotify");
+        Mirror { s: &s, live: Live::of(c.env("TREEFERRY_LOG_DIR", s.at("log"))) }
+    };
+    let report = || {
+        let mut c = command(["mirror", "report", "--json"]);
+        Run::of(c.env("TREEFERRY_LOG_DIR", s.at("log"))).expect(0)
+    };
+    let m = start();
+    m.catch_up();
+    m.stop().expect(0);
+    let began = report().json["mirrors"][0]["began_ms"].clone();
+    let damaged = s.at("log/mirrors/00000000000000aa.json");
+    for bytes in [&b"\xff\xfe"[..], b"{\"format\": 1, \"src\":", b"[]"] {
+        fs::write(&damaged, bytes).unwrap();
+        let r = report();
+        assert!(r.stderr.contains("00000000000000aa.json"), "{r}");
+        assert_eq!(r.json["mirrors"].as_array().unwrap().len(), 1, "{r}");
+        let m = start();
+        m.catch_up();
+        m.stop().expect(0);
+        assert_eq!(report().json["mirrors"][0]["began_ms"], began, "it goes on with its page");
+    }
+    // of a version to come
+    fs::write(&damaged, "{\"format\": 2}").unwrap();
+    assert_eq!(report().stderr, "");
+}
+
+#[test]
 fn a_tree_that_several_remove_at_once_has_not_failed() {
     let s = Scratch::disk();
     let chain = "o/".to_owned() + &"d/".repeat(400);
