@@ -333,6 +333,25 @@ fn a_tree_that_several_remove_at_once_has_not_failed() {
 }
 
 #[test]
+fn sockets_of_a_mirror_that_was_killed_are_removed() {
+    let s = Scratch::disk();
+    s.src().file("f", "f");
+    let sockets =
+        || entries(&s.at("run/treeferry/jobs")).into_keys().filter(|p| p.extension().is_some()).count();
+    for by_post in [false, true] {
+        let m = Mirror::start(&s, "--detect inotify");
+        m.catch_up();
+        assert_eq!(sockets(), 2);
+        m.live.signal(Signal::KILL);
+        drop(m);
+        let mut c = if by_post { command(["post", "f"]) } else { command(["status"]) };
+        Run::of(c.env("TREEFERRY_RUNTIME_DIR", s.at("run")).current_dir(s.at("src")));
+        // who posts has no business with the other
+        assert_eq!(sockets(), usize::from(by_post));
+    }
+}
+
+#[test]
 fn two_mirrors_that_delete_do_not_share_a_target() {
     let s = Scratch::disk();
     s.src().file("one", "1");
