@@ -101,7 +101,14 @@ pub fn post(paths: &[Vec<u8>]) -> io::Result<Posted> {
     let mut asked = BTreeSet::new();
     for (job, socket) in nearby::named("post")? {
         let (message, answers) = (Arc::clone(&message), answers.clone());
-        let send = move || drop(answers.send((job, send(&socket, &message))));
+        let send = move || {
+            let answer = send(&socket, &message);
+            if answer.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
+                // of a process that was killed
+                let _ = std::fs::remove_file(&socket);
+            }
+            let _ = answers.send((job, answer));
+        };
         // it is not waited for, since connecting to one that is stopped may take for ever
         std::thread::Builder::new().name("tf-post".to_owned()).spawn(send)?;
         asked.insert(job);
@@ -113,7 +120,7 @@ pub fn post(paths: &[Vec<u8>]) -> io::Result<Posted> {
         asked.remove(&job);
         match answer {
             Ok(numbers) => posted.taken.push((job, numbers)),
-            // of a process that was killed
+            // it has ended
             Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {}
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 asked.insert(job);

@@ -212,6 +212,7 @@ fn look_in(dir: &Path) -> io::Result<Neighbours> {
             Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
                 // of a process that was killed
                 let _ = fs::remove_file(&path);
+                remove_dead(&path.with_extension("post"));
             }
             // it has ended since
             Err(e) if e.kind() == ErrorKind::NotFound => {}
@@ -220,6 +221,13 @@ fn look_in(dir: &Path) -> io::Result<Neighbours> {
     }
     all.found.sort_by_key(|f| (std::cmp::Reverse(f.job.created_ms), f.job.id));
     Ok(all)
+}
+
+/// Removes the socket at which a mirror took what is posted, unless somebody listens there again.
+fn remove_dead(path: &Path) {
+    if UnixStream::connect(path).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused) {
+        let _ = fs::remove_file(path);
+    }
 }
 
 fn job_of_name(name: &OsStr) -> Option<JobId> {

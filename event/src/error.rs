@@ -33,6 +33,14 @@ pub enum Error {
         /// The limit, as text.
         limit: String,
     },
+    /// There may be no more fanotify queues.
+    #[error(
+        "no fanotify queue can be made (fs.fanotify.max_user_groups is {limit}, or too many files are open): raise it with sysctl, or use inotify or poll"
+    )]
+    Groups {
+        /// The limit, as text.
+        limit: String,
+    },
     /// Only root may use fanotify as it is used here.
     #[error("fanotify needs root (CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH): use inotify or poll")]
     Privilege,

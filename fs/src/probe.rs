@@ -107,10 +107,11 @@ impl Limits {
 
     /// What a time becomes when the target holds it.
     pub fn held(&self, t: Time) -> Time {
-        if t.sec > self.time_max_sec {
+        // the kernel leaves no fraction in the first and the last second either
+        if t.sec >= self.time_max_sec {
             return Time { sec: self.time_max_sec, nsec: 0 };
         }
-        if t.sec < self.time_min_sec {
+        if t.sec <= self.time_min_sec {
             return Time { sec: self.time_min_sec, nsec: 0 };
         }
         match self.time_step_nsec {
@@ -131,6 +132,8 @@ mod tests {
         let l = Limits { time_step_nsec: 100, time_max_sec: 10, time_min_sec: -5, ..Limits::default() };
         assert_eq!(l.held(t(3, 123_456_789)), t(3, 123_456_700));
         assert_eq!((l.held(t(11, 5)), l.held(t(-6, 5))), (t(10, 0), t(-5, 0)));
+        assert_eq!((l.held(t(10, 500)), l.held(t(-5, 500))), (t(10, 0), t(-5, 0)));
+        assert_eq!((l.held(t(9, 500)), l.held(t(-4, 500))), (t(9, 500), t(-4, 500)));
         assert_eq!(Limits::from_text(&l.to_text()), Some(l));
         assert_eq!(Limits::from_text("0 0 0 true true"), None);
         let fat = Limits { time_step_nsec: 2_000_000_000, ..Limits::default() };

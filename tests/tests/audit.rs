@@ -149,3 +149,43 @@ fn what_makes_no_sense_is_refused() {
     }
     assert!(!s.at("missing").exists());
 }
+
+#[test]
+fn what_a_job_leaves_alone_is_no_difference() {
+    let s = Scratch::disk();
+    s.src().file("same", "x").file("missing", "x").file("other", "long").file("kind", "x").fifo("fifo");
+    s.src().symlink("way", "same");
+    s.dst().file("same", "x").file("other", "short").dir("kind").file("kind/below", "x").file("fifo", "x");
+    for (options, names) in [
+        ("--min-age 1h", vec!["kind", "kind/below", "other", "missing", "way", "fifo", "same"]),
+        ("--no-specials", vec!["fifo"]),
+    ] {
+        let r = audit(&s, options);
+        let lines = r.items().join("\n") + "\n";
+        assert!(names.iter().all(|n| !lines.contains(&format!(" {n}\n"))), "{r}");
+    }
+    audit(&s, "--min-age 1h").expect(0);
+    audit(&s, "").expect(23);
+    // by access time
+    for name in ["missing", "other", "kind"] {
+        let f = std::fs::File::open(s.at("src").join(name)).unwrap();
+        f.set_times(std::fs::FileTimes::new().set_accessed(std::time::SystemTime::UNIX_EPOCH)).unwrap();
+    }
+    let r = audit(&s, "--max-age 1d").expect(23);
+    let lines = r.items().join("\n") + "\n";
+    assert!(
+        ["kind", "kind/below", "other", "missing"].iter().all(|n| !lines.contains(&format!(" {n}\n"))),
+        "{r}"
+    );
+    assert!(lines.contains(" way"), "{r}");
+}
+
+#[test]
+fn a_seed_is_a_number_that_every_reader_of_json_can_hold() {
+    let s = Scratch::memory();
+    s.src().file("f", "x");
+    for _ in 0..8 {
+        let seed = audit(&s, "").json["seed"].as_u64().unwrap();
+        assert!(seed < 1 << 53, "{seed}");
+    }
+}

@@ -234,15 +234,120 @@ fn a_file_that_is_none_of_ours_is_left_alone_and_its_name_is_refused() {
         let inside = format!("--detect {detect} {option} {}", s.at("src/own").display());
         let r = Run::of(&mut watch_command(&s, &inside)).expect(1);
         assert!(r.stderr.contains("neither in SRC nor in DST") && !s.src().has("own"), "{r}");
+        // what is written beside it
+        for ending in ["tmp", "new"].iter().filter(|_| detect == "poll") {
+            let beside = s.at(&format!("other.{ending}"));
+            fs::write(&beside, "x").unwrap();
+            let options = format!("--detect poll --index {}", s.at("other").display());
+            let r = Run::of(&mut watch_command(&s, &options)).expect(3);
+            assert!(r.stderr.contains(&format!("other.{ending} is none")), "{r}");
+            assert_eq!(fs::read_to_string(&beside).unwrap(), "x");
+            // as a process leaves it that was killed
+            fs::write(&beside, if *ending == "tmp" { "TFP" } else { "" }).unwrap();
+        }
         // an empty file, and one in which there is nothing to lose
         let good = format!("--detect {detect} {option} {}", s.at("empty").display());
         fs::write(s.at("empty"), "").unwrap();
+        if detect == "poll" {
+            let after_kill = format!("--detect poll --index {}", s.at("other").display());
+            let m = Mirror::start(&s, &after_kill);
+            m.until("the first walk is done", || s.dst().has("f"));
+            m.stop().expect(0);
+        }
         let m = Mirror::start(&s, &good);
         m.until("the first walk is done", || s.dst().has("f"));
         m.stop();
         let m = Mirror::start(&s, &good);
         m.until("it answers", || m.status().is_some());
         m.stop();
+    }
+}
+
+#[test]
+fn nobody_else_can_reach_what_a_mirror_keeps_for_itself() {
+    let s = Scratch::disk();
+    s.src().file("f", "f");
+    let mut c = watch_command(&s, "--detect poll --poll-every 20ms");
+    let m = Mirror { s: &s, live: Live::of(c.env("TREEFERRY_LOG_DIR", s.at("a/b/log"))) };
+    m.catch_up();
+    for dir in ["a", "a/b", "a/b/log", "a/b/log/mirrors"] {
+        let mode = fs::metadata(s.at(dir)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode & 0o022, 0, "{dir} is {mode:o}");
+    }
+    let mode = |p: std::path::PathBuf| fs::metadata(p).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(s.at("a/b/log/mirrors")), 0o700);
+    m.stop().expect(0);
+}
+
+#[test]
+fn a_damaged_page_is_named_and_takes_no_other_mirror_with_it() {
+    let s = Scratch::disk();
+    s.src().file("f", "f");
+    let start = || {
+        let mut c = watch_command(&s, "--detect inotify");
+        Mirror { s: &s, live: Live::of(c.env("TREEFERRY_LOG_DIR", s.at("log"))) }
+    };
+    let report = || {
+        let mut c = command(["mirror", "report", "--json"]);
+        Run::of(c.env("TREEFERRY_LOG_DIR", s.at("log"))).expect(0)
+    };
+    let m = start();
+    m.catch_up();
+    m.stop().expect(0);
+    let began = report().json["mirrors"][0]["began_ms"].clone();
+    let damaged = s.at("log/mirrors/00000000000000aa.json");
+    for bytes in [&b"\xff\xfe"[..], b"{\"format\": 1, \"src\":", b"[]"] {
+        fs::write(&damaged, bytes).unwrap();
+        let r = report();
+        assert!(r.stderr.contains("00000000000000aa.json"), "{r}");
+        assert_eq!(r.json["mirrors"].as_array().unwrap().len(), 1, "{r}");
+        let m = start();
+        m.catch_up();
+        m.stop().expect(0);
+        assert_eq!(report().json["mirrors"][0]["began_ms"], began, "it goes on with its page");
+    }
+    // of a version to come
+    fs::write(&damaged, "{\"format\": 2}").unwrap();
+    assert_eq!(report().stderr, "");
+}
+
+#[test]
+fn a_tree_that_several_remove_at_once_has_not_failed() {
+    let s = Scratch::disk();
+    let chain = "o/".to_owned() + &"d/".repeat(400);
+    let m = Mirror::start(&s, "--detect inotify");
+    for _ in 0..3 {
+        let mut dir = s.at("src");
+        for name in chain.split_terminator('/') {
+            dir.push(name);
+            fs::create_dir(&dir).unwrap();
+        }
+        m.assert_same();
+        fs::remove_dir_all(s.at("src/o")).unwrap();
+        let mut c = command(["post", "--wait"]);
+        Run::of(c.env("TREEFERRY_RUNTIME_DIR", s.at("run")).arg(s.at("src"))).expect(0);
+        m.assert_same();
+    }
+    let r = m.stop().expect(0);
+    assert!(!r.stderr.contains("No such file"), "{r}");
+}
+
+#[test]
+fn sockets_of_a_mirror_that_was_killed_are_removed() {
+    let s = Scratch::disk();
+    s.src().file("f", "f");
+    let sockets =
+        || entries(&s.at("run/treeferry/jobs")).into_keys().filter(|p| p.extension().is_some()).count();
+    for by_post in [false, true] {
+        let m = Mirror::start(&s, "--detect inotify");
+        m.catch_up();
+        assert_eq!(sockets(), 2);
+        m.live.signal(Signal::KILL);
+        drop(m);
+        let mut c = if by_post { command(["post", "f"]) } else { command(["status"]) };
+        Run::of(c.env("TREEFERRY_RUNTIME_DIR", s.at("run")).current_dir(s.at("src")));
+        // who posts has no business with the other
+        assert_eq!(sockets(), usize::from(by_post));
     }
 }
 

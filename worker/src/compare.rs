@@ -121,6 +121,15 @@ pub(crate) fn is_out_of_age(job: &Job, src: &Meta) -> bool {
         || (src.kind == Kind::File && job.old_before.is_some_and(|t| src.atime < t))
 }
 
+/// Whether a job leaves an entry of the source alone, whatever the target has in its place: for its age, or for what it is.
+pub fn is_left_alone(job: &Job, src: &Meta) -> bool {
+    let special = !matches!(src.kind, Kind::File | Kind::Symlink);
+    src.kind != Kind::Dir
+        && (comes_of_age_in(job, src).is_some()
+            || is_out_of_age(job, src)
+            || (special && !job.spec().specials))
+}
+
 /// How long until an entry of a mirror is old enough; `None`: it is, or need not be.
 pub(crate) fn comes_of_age_in(job: &Job, src: &Meta) -> Option<Duration> {
     let least = job.spec.min_age.filter(|_| job.is_mirror())?;

@@ -8,6 +8,7 @@
 use crate::chunk::split;
 use crate::compare::kind;
 use crate::dir::{Other, refuse_root};
+use crate::roots::numbered;
 use crate::trouble::{On, Res, Trouble};
 use crate::worker::{Sink, Worker};
 use crate::xattrs;
@@ -74,12 +75,11 @@ impl Worker {
         if !self.job.source_is_there() {
             return Err(source_lost());
         }
-        let fd = match self.open_for_removal(path) {
-            Err(Trouble::Call(_, e)) if e.is_gone() => return Ok(Emptied::Gone),
-            r => r?,
-        };
+        let Some(fd) = unless_gone(self.open_for_removal(path))? else { return Ok(Emptied::Gone) };
         refuse_root(&self.job, &fstat(fd.as_fd()).dst()?, Other::Source)?;
-        self.refuse_mount(path, fd.as_fd())?;
+        if unless_gone(self.refuse_mount(path, fd.as_fd()))?.is_none() {
+            return Ok(Emptied::Gone);
+        }
         let mut lister = std::mem::take(&mut self.dst_lister);
         let (mut names, mut join, mut only) = (Names::default(), None, None);
         let job = Arc::clone(&self.job);
@@ -119,7 +119,8 @@ impl Worker {
             !self.job.stop.is_set()
         });
         self.dst_lister = lister;
-        let complete = r.dst();
+        // a directory that somebody else has removed since it was opened cannot be listed
+        let complete = unless_gone(r.dst());
         if let (Some(_), Some(first)) = (join, only.take_if(|_| join.is_some())) {
             give(Work::Remove { path: path.child(&first) }, &mut join, out);
         }
@@ -134,10 +135,10 @@ impl Worker {
                 }
                 Ok(Emptied::Later(join))
             }
-            (None, only) => {
-                complete?;
-                Ok(only.map_or(Emptied::All, Emptied::But))
-            }
+            (None, only) => Ok(match complete? {
+                Some(_) => only.map_or(Emptied::All, Emptied::But),
+                None => Emptied::Gone,
+            }),
         }
     }
 
@@ -173,8 +174,9 @@ impl Worker {
         if !self.job.source_is_there() {
             return Err(source_lost());
         }
-        let fd = self.target_dir(dir)?;
-        self.remove_in(dir, fd.as_fd(), names, out);
+        if let Some(fd) = unless_gone(self.target_dir(dir))? {
+            self.remove_in(dir, fd.as_fd(), names, out);
+        }
         Ok(())
     }
 
@@ -230,19 +232,11 @@ impl Worker {
         }
         let Some(trash) = &self.job.trash else { return entry::remove(d, name) };
         let to = trash.dir(dir)?;
-        // a name that is in the trash already, from an earlier run, keeps its place: rsync's `~` and a number
-        let mut n = 0u32;
-        let mut new = name.to_owned();
+        // what is in the trash already, from an earlier run, keeps its name
+        let mut n = 0;
         loop {
-            match entry::move_to(d, name, to.as_fd(), &new) {
-                Err(e) if e.is_exists() => {
-                    n += 1;
-                    let tail = format!(".~{n}~");
-                    let keep = name.to_bytes().len().min(255 - tail.len());
-                    let mut v = name.to_bytes()[..keep].to_vec();
-                    v.extend_from_slice(tail.as_bytes());
-                    new = CString::new(v).unwrap_or_default();
-                }
+            match entry::move_to(d, name, to.as_fd(), &numbered(name, n)) {
+                Err(e) if e.is_exists() => n += 1,
                 r => return r,
             }
         }
@@ -279,7 +273,7 @@ impl Worker {
 
     fn remove_dir(&mut self, path: &RelPath, out: &mut Outcome) -> Res<()> {
         let (up, name) = split(path)?;
-        let d = self.target_dir(&up)?;
+        let Some(d) = unless_gone(self.target_dir(&up))? else { return Ok(()) };
         if self.job.spec.dry_run {
             if !self.holds_protected(path)? && self.may_delete(out) {
                 out.counters.deleted += 1;
@@ -364,7 +358,7 @@ impl Worker {
         }
         let mut dirs = vec![path.clone()];
         while let Some(dir) = dirs.pop() {
-            let fd = self.target_dir(&dir)?;
+            let Some(fd) = unless_gone(self.target_dir(&dir))? else { return Ok(false) };
             let (mut empty, mut more) = (true, false);
             let job = Arc::clone(&self.job);
             let listed = self.dst_lister.list(fd.as_fd(), |name, _, k| {
@@ -377,8 +371,7 @@ impl Worker {
                 }
                 !more
             });
-            listed.dst()?;
-            if empty || more {
+            if unless_gone(listed.dst())?.is_none() || empty || more {
                 return Ok(false);
             }
         }
@@ -388,7 +381,7 @@ impl Worker {
     /// Gives the trash a directory like the one that is about to be removed.
     fn keep_dir(&mut self, path: &RelPath, out: &mut Outcome) -> Res<()> {
         let Some(trash) = &self.job.trash else { return Ok(()) };
-        let old = self.target_dir(path)?;
+        let Some(old) = unless_gone(self.target_dir(path))? else { return Ok(()) };
         let meta = fstat(old.as_fd()).dst()?;
         let new = trash.dir(path).dst()?;
         let (from, to) = (At::Fd(old.as_fd()), At::Fd(new.as_fd()));
@@ -409,6 +402,14 @@ impl Worker {
 /// Makes a directory of ours writable for us. Its final mode it gets when it is finished, if it stays.
 fn unlock(d: BorrowedFd<'_>) -> bool {
     fstat(d).is_ok_and(|m| m.mode & 0o700 != 0o700 && attr::set_mode(d, m.mode | 0o700).is_ok())
+}
+
+/// `None`: what is to be removed is not there any more, since another task or somebody else was faster. That is no failure.
+fn unless_gone<T>(r: Res<T>) -> Res<Option<T>> {
+    match r {
+        Err(Trouble::Call(Side::Target, e)) if e.is_gone() => Ok(None),
+        r => r.map(Some),
+    }
 }
 
 /// How far a directory of the target was emptied.

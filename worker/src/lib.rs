@@ -29,7 +29,7 @@ mod walk;
 mod worker;
 mod xattrs;
 
-pub use compare::kind as kind_of;
+pub use compare::{is_left_alone, kind as kind_of};
 pub use job::{Job, Member, OpenError};
 pub use mirror::{Families, KeptNames, Mirrored, NameBook, Search};
 pub use node_pool::{Jobs, NodePool};

@@ -2,6 +2,7 @@
 //! each other.
 
 use crate::job::{Member, OpenError};
+use std::ffi::{CStr, CString};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use treeferry_core::filter::Filter;
@@ -201,20 +202,40 @@ fn refuse_in_source(path: &Path, dir: &Root, src: &Root) -> Result<(), OpenError
 }
 
 impl Trash {
-    /// Makes a directory of the trash that corresponds to one of the target, and opens it.
+    /// Makes a directory of the trash that corresponds to one of the target, and opens it. Where the trash has something
+    /// else of that name, from an earlier run, it gets another, see [`numbered`].
     pub(crate) fn dir(&self, rel: &RelPath) -> treeferry_fs::Result<treeferry_fs::OwnedFd> {
+        use treeferry_fs::AsFd;
         match self.root.open_dir(rel.as_bytes()) {
-            Err(e) if e.is_gone() => {}
+            Err(e) if e.is_gone() || e.is_other_kind() => {}
             r => return r,
         }
-        if let Some((up, name)) = rel.split() {
-            use treeferry_fs::AsFd;
-            let parent = self.dir(&up)?;
-            match entry::make_dir(parent.as_fd(), &name, 0o700) {
+        let Some((up, name)) = rel.split() else { return self.root.open_dir(rel.as_bytes()) };
+        let parent = self.dir(&up)?;
+        let mut n = 0;
+        loop {
+            let new = numbered(&name, n);
+            match entry::make_dir(parent.as_fd(), &new, 0o700) {
                 Err(e) if !e.is_exists() => return Err(e),
                 _ => {}
             }
+            match entry::open_subdir(parent.as_fd(), &new) {
+                Err(e) if e.is_other_kind() => n += 1,
+                r => return r,
+            }
         }
-        self.root.open_dir(rel.as_bytes())
     }
+}
+
+/// A name in the trash when so many of it are there already: rsync's `~` and a number at its end.
+pub(crate) fn numbered(name: &CStr, n: u32) -> CString {
+    if n == 0 {
+        return name.to_owned();
+    }
+    let tail = format!(".~{n}~");
+    let name = name.to_bytes();
+    let mut v = name[..name.len().min(255 - tail.len())].to_vec();
+    v.extend_from_slice(tail.as_bytes());
+    // it has no NUL in it
+    CString::new(v).unwrap_or_default()
 }

@@ -69,7 +69,8 @@ struct Given {
     min_age: Option<Duration>,
     /// Leave out files that were not accessed for DUR
     ///
-    /// By access time; only regular files are left out. DUR as for --min-age. Default: no limit.
+    /// By access time; only regular files are left out. Not for mirrors: `treeferry watch` refuses it. DUR as for --min-age.
+    /// Default: no limit.
     #[arg(long, value_name = "DUR", value_parser = parse_duration)]
     max_age: Option<Duration>,
 }

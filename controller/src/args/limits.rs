@@ -9,14 +9,17 @@ use treeferry_core::units::parse_size;
 use treeferry_service::configuration;
 use treeferry_worker::PoolSize;
 
+/// Threads of one process, at most: each has a stack, and maps memory of which a process may have so many pieces.
+const MOST_THREADS: usize = 4096;
+
 // not a doc comment: clap would take it for the manual of the command that includes these options
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Tuning")]
 pub struct Limits {
-    /// Use N threads, at least 1
+    /// Use N threads, 1 to 4096
     ///
     /// Default: the configuration's `pool`, else as many as the load asks for.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MOST_THREADS as i64))]
     pool: Option<u16>,
     /// Copy no more than RATE bytes a second, over all threads of a process
     ///
@@ -46,6 +49,11 @@ impl Limits {
         let zero = |key| UsageError::ConfigValue { key, value: 0, why: "too small: at least 1".into() };
         match &config.sync {
             s if s.pool == Some(0) => Err(zero("pool")),
+            s if s.pool.is_some_and(|n| n > MOST_THREADS) => Err(UsageError::ConfigValue {
+                key: "pool",
+                value: s.pool.unwrap_or_default() as u64,
+                why: format!("too large: at most {MOST_THREADS}"),
+            }),
             s if s.iops == Some(0) => Err(zero("iops")),
             _ => Ok(config),
         }

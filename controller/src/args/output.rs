@@ -11,7 +11,7 @@ pub struct Output {
     /// Itemised lines then go to standard error. Default: the summary is text.
     #[arg(long)]
     pub json: bool,
-    /// Print neither summary nor notices nor progress
+    /// Print neither summary nor notices nor progress nor warnings
     ///
     /// Failures are always printed, to standard error, and so are lines that --itemize asks for; with --json the
     /// object is printed too.

@@ -34,6 +34,9 @@ pub fn differences<'a>(
             }
             // gone meanwhile, from both
             Ok((None, None)) => None,
+            // so is whatever the target has there, and below it
+            Ok((Some(kind), _)) if kind != Kind::Dir && leaves_alone(job, path) => None,
+            Ok((None, Some(_))) if path.split().is_some_and(|(dir, _)| leaves_alone(job, &dir)) => None,
             // others may have been left out, since the target cannot hold them: whoever looks knows
             Ok((Some(kind), None)) if matches!(kind, Kind::File | Kind::Dir) || !has_parent(job, path) => {
                 Some(Item::Made(kind))
@@ -80,6 +83,20 @@ pub fn differences<'a>(
 fn kinds(job: &Job, path: &RelPath) -> Result<(Option<Kind>, Option<Kind>), Failure> {
     let of = |side| find(job, side, path).map(|m| m.map(|m| treeferry_worker::kind_of(m.kind)));
     Ok((of(Side::Source)?, of(Side::Target)?))
+}
+
+/// Whether the job leaves alone what the source has at a path, or at the nearest one above it at which it has something.
+fn leaves_alone(job: &Job, path: &RelPath) -> bool {
+    let mut path = path.clone();
+    loop {
+        match find(job, Side::Source, &path) {
+            Ok(Some(m)) => return treeferry_worker::is_left_alone(job, &m),
+            Ok(None) => {}
+            Err(_) => return false,
+        }
+        let Some((dir, _)) = path.split() else { return false };
+        path = dir;
+    }
 }
 
 /// Whether the target has the directory in which an entry would be.

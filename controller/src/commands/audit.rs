@@ -13,6 +13,9 @@ use treeferry_core::{JobSpec, PassSet, Stop};
 use treeferry_service::{Exit, logging, signals};
 use treeferry_worker::{Job, OpenError, Reporter};
 
+/// Seeds that nobody chose are below this: what reads JSON as floating-point numbers (jq, JavaScript) holds them exactly.
+const MOST_SEED: u64 = 1 << 53;
+
 /// Compares a random sample of the entries of SRC and DST and touches neither
 ///
 /// Entries are drawn evenly from all that are in SRC or in DST, without walking the trees: about as many directories are
@@ -93,7 +96,7 @@ impl Args {
         self.limits.apply(&mut spec, &config);
         // that takes all names of a file, and only a walk knows them
         spec.hardlinks = false;
-        let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
+        let seed = self.seed.unwrap_or_else(|| fastrand::u64(..MOST_SEED));
         let wish = Wish {
             sample: self.sample,
             confidence: self.confidence / 100.0,

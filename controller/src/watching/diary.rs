@@ -60,14 +60,35 @@ pub fn documents(dir: &Path) -> Documents {
     Documents::new(dir.join("mirrors"))
 }
 
-/// All pages that can be read, the one that was written last first.
+/// All pages that can be read, the one that was written last first. One that is damaged is named in the log, and left out.
 pub fn pages(documents: &Documents) -> std::io::Result<Vec<(JobId, Page)>> {
     let mut all = Vec::new();
     for id in documents.jobs()? {
-        let page = documents.read(id)?.and_then(|text| serde_json::from_str::<Page>(&text).ok());
-        all.extend(page.filter(|p| p.format == FORMAT).map(|p| (id, p)));
+        let page = documents.read(id).map_err(|e| e.to_string()).and_then(|text| match text {
+            Some(text) => page_of(&text).map_err(|e| e.to_string()),
+            None => Ok(None),
+        });
+        match page {
+            Ok(page) => all.extend(page.map(|p| (id, p))),
+            Err(e) => {
+                let path = documents.dir().join(format!("{id}.json"));
+                let path = escape::bytes(path.as_os_str().as_encoded_bytes());
+                tracing::warn!(
+                    "{path}: {e}: what is known of a mirror cannot be read, and is left out; remove the file if it is damaged"
+                );
+            }
+        }
     }
     Ok(all)
+}
+
+/// `None`: it is of another version.
+fn page_of(text: &str) -> serde_json::Result<Option<Page>> {
+    let value: serde_json::Value = serde_json::from_str(text)?;
+    if value["format"].as_u64().is_some_and(|f| f != u64::from(FORMAT)) {
+        return Ok(None);
+    }
+    serde_json::from_value(value).map(Some)
 }
 
 /// A path as it is in a page, written in the one way: an older version had several.

@@ -7,8 +7,10 @@ use super::diary::Diary;
 use crate::job::Request;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use std::fs::DirBuilder;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use treeferry_core::escape;
@@ -28,7 +30,8 @@ pub fn polling(wish: &Wish, request: &Request, job: &Job, diary: &Diary) -> Resu
     let Some(index) = &polling.index else { return Ok(polling) };
     let dir = dir_of(index);
     if wish.index.is_none() {
-        std::fs::create_dir_all(dir).map_err(|e| unusable(dir, &e))?;
+        // names of users are in it, and nothing else limits the mode once the job has cleared the umask
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| unusable(dir, &e))?;
     }
     is_elsewhere("index", index, request)?;
     // what an earlier process knew, of another DST perhaps

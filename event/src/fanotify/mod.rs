@@ -91,6 +91,10 @@ pub fn fanotify(root: &Path, excluded: Excluded) -> Result<Fanotify, Error> {
     let group = group.map_err(|errno| match errno {
         Errno::PERM => Error::Privilege,
         Errno::INVAL | Errno::NOSYS => Error::Kernel,
+        Errno::MFILE | Errno::NFILE => {
+            let limit = std::fs::read_to_string("/proc/sys/fs/fanotify/max_user_groups");
+            Error::Groups { limit: limit.map_or_else(|_| "unknown".to_owned(), |t| t.trim().to_owned()) }
+        }
         errno => Error::Call { call: "fanotify_init", errno },
     })?;
     let mut fanotify = Fanotify {

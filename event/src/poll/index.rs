@@ -8,9 +8,10 @@
 //! before, how many follow, and these. An entry is a byte of flags, its name and two digests: of what makes it what it
 //! is, and of its other attributes; and if it is fresh since when.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufRead, BufReader, BufWriter, Error, ErrorKind, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
 use xxhash_rust::xxh3::Xxh3Default;
 
 const MAGIC: &[u8; 8] = b"TFPOLL01";
@@ -309,20 +310,34 @@ impl Reader {
     }
 }
 
-/// Whether a file is there that has something in it and is no index of any version.
-pub fn is_somebody_elses(path: &std::path::Path) -> io::Result<bool> {
-    let file = match File::open(path) {
-        Ok(f) => f,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
-        Err(e) => return Err(e),
+/// Opens a file to read it, also if it is a FIFO to which nobody writes.
+pub fn open(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path)
+}
+
+/// Whether something is there that is neither an index of any version nor the beginning of one: a process that was killed,
+/// or found no room, leaves its file empty or torn.
+pub fn is_somebody_elses(path: &Path) -> io::Result<bool> {
+    let is_file = |m: io::Result<Metadata>| match m {
+        Ok(m) => Ok(Some(m.is_file())),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
     };
-    if !file.metadata()?.is_file() {
+    // looked at first: to open a device may do something
+    match is_file(std::fs::metadata(path))? {
+        // a symlink that leads nowhere is none of ours either
+        None => return Ok(std::fs::symlink_metadata(path).is_ok()),
+        Some(is_file) if !is_file => return Ok(true),
+        Some(_) => {}
+    }
+    let file = open(path)?;
+    if is_file(file.metadata())? != Some(true) {
         return Ok(true);
     }
     let mut magic = Vec::new();
     file.take(MAGIC.len() as u64).read_to_end(&mut magic)?;
     let family = &MAGIC[..MAGIC.len() - 2];
-    Ok(!magic.is_empty() && !magic.starts_with(family))
+    Ok(!magic.starts_with(family) && !family.starts_with(&magic))
 }
 
 /// Looks at the digest at the end.
@@ -455,5 +470,37 @@ mod tests {
         all.reverse();
         all.sort_by(|a, b| order(a, b));
         assert_eq!(all, sorted);
+    }
+
+    #[test]
+    fn a_file_is_ours_if_it_is_an_index_or_was_to_become_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let is = || is_somebody_elses(&path).unwrap();
+        assert!(!is(), "nothing is there");
+        for (text, is_theirs) in [
+            ("", false),
+            ("TF", false),
+            ("TFPOLL01 and more", false),
+            ("TFPOLL99", false),
+            ("notes", true),
+            ("TFP, notes", true),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(is(), is_theirs, "{text}");
+        }
+        let instead = |make: &dyn Fn()| {
+            std::fs::remove_file(&path).unwrap();
+            make();
+        };
+        instead(&|| std::os::unix::fs::symlink("nowhere", &path).unwrap());
+        assert!(is(), "a symlink");
+        // it would be waited for a writer
+        let (mode, fifo) = (rustix::fs::Mode::from_raw_mode(0o600), rustix::fs::FileType::Fifo);
+        instead(&|| rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, mode, 0).unwrap());
+        assert!(is(), "a FIFO");
+        drop(open(&path).unwrap());
+        instead(&|| std::fs::create_dir(&path).unwrap());
+        assert!(is(), "a directory");
     }
 }

@@ -117,12 +117,18 @@ pub fn poll(root: &Path, excluded: Excluded, how: Polling) -> Result<Poll, Error
     let root = Root::open(root)?;
     if let Some(path) = &how.index {
         let refused = |why: String| Error::Index { path: path.clone(), why };
-        match index::is_somebody_elses(path) {
-            Ok(true) if !how.is_ours => {
-                return Err(refused("it is none: remove it, or name another with --index".to_owned()));
+        // what is written first, and what is not kept yet, may be left of an earlier process
+        for file in [path.clone(), beside(path, "tmp"), beside(path, "new")] {
+            let what = if file == *path { "it".to_owned() } else { file.display().to_string() };
+            match index::is_somebody_elses(&file) {
+                Ok(true) if !how.is_ours => {
+                    return Err(refused(format!(
+                        "{what} is none, and would be replaced: remove it, or name another with --index"
+                    )));
+                }
+                Ok(_) => {}
+                Err(e) => return Err(refused(format!("{what} cannot be read: {e}"))),
             }
-            Ok(_) => {}
-            Err(e) => return Err(refused(e.to_string())),
         }
         create(&beside(path, "tmp")).map_err(|e| refused(e.to_string()))?;
         if how.anew
@@ -160,7 +166,7 @@ pub fn poll(root: &Path, excluded: Excluded, how: Polling) -> Result<Poll, Error
 
 /// An index that an earlier process has kept, and when its walk began.
 fn load(path: &Path, root: &Root, tag: u64) -> Option<(File, u64)> {
-    let file = match File::open(path) {
+    let file = match index::open(path) {
         Ok(f) => f,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
         Err(e) => {
@@ -311,8 +317,14 @@ impl Poller {
     }
 }
 
+/// A new file, instead of what may be there. That is not written to: it may be a link, or have other names.
 fn create(path: &Path) -> io::Result<File> {
-    File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    // O_EXCL follows no symlink
+    File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
 fn unnamed(path: &Path) -> io::Result<File> {
@@ -376,5 +388,26 @@ impl Drop for Poll {
         drop(lock(&self.shared.gate));
         self.shared.bell.notify_all();
         self.thread.take().into_iter().for_each(|t| drop(t.join()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    #[test]
+    fn what_has_the_name_of_a_new_file_is_not_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("precious"), "x").unwrap();
+        symlink(at("precious"), at("tmp")).unwrap();
+        create(&at("tmp")).unwrap();
+        std::fs::remove_file(at("tmp")).unwrap();
+        std::fs::hard_link(at("precious"), at("tmp")).unwrap();
+        create(&at("tmp")).unwrap();
+        assert_eq!(std::fs::read(at("precious")).unwrap(), b"x");
+        let m = std::fs::symlink_metadata(at("tmp")).unwrap();
+        assert!(m.is_file() && m.len() == 0 && m.mode() & 0o077 == 0);
     }
 }

@@ -129,6 +129,28 @@ fn what_is_in_the_trash_already_is_not_overwritten() {
 }
 
 #[test]
+fn a_directory_of_which_the_trash_has_the_name_as_something_else_gets_a_number() {
+    let s = Scratch::disk();
+    s.dst().file("a", "file").symlink("l", "/").dir("e");
+    std::fs::create_dir(s.at("trash")).unwrap();
+    Plant::new(s.at("trash")).file("e", "in the way");
+    sync_to_trash(&s, "trash").expect(0);
+    for _ in 0..2 {
+        s.dst().file("a/b", "below").file("a/c/d", "further below").file("l/b", "below");
+        sync_to_trash(&s, "trash").expect(0);
+        s.assert_same();
+    }
+    let trash = Plant::new(s.at("trash"));
+    assert_eq!(trash.list(""), ["a", "a.~1~", "e", "e.~1~", "l", "l.~1~"]);
+    assert_eq!((trash.read("a"), trash.read("e")), ("file".to_owned(), "in the way".to_owned()));
+    assert_eq!(
+        (trash.list("a.~1~"), trash.list("a.~1~/c")),
+        (vec!["b", "b.~1~", "c"].into_iter().map(Into::into).collect(), vec!["d".into(), "d.~1~".into()])
+    );
+    assert_eq!(trash.list("l.~1~"), ["b", "b.~1~"]);
+}
+
+#[test]
 fn a_trash_inside_the_target_is_neither_walked_nor_deleted() {
     let s = Scratch::disk();
     s.src().file("x", "1").file("keep/.trash/mine", "never over the trash");

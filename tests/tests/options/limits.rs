@@ -28,6 +28,16 @@ fn pool_is_the_number_of_threads_that_work() {
 }
 
 #[test]
+fn more_threads_than_a_process_may_have_are_refused() {
+    let s = Scratch::memory();
+    let r = s.sync("--pool 65535").expect(1);
+    assert!(r.stderr.contains("4096"), "{r}");
+    fs::write(s.at("config"), "[sync]\npool = 5000\n").unwrap();
+    let r = s.sync(&format!("--config {}", s.at("config").display())).expect(1);
+    assert!(r.stderr.contains("sync.pool = 5000") && r.stderr.contains("4096"), "{r}");
+}
+
+#[test]
 fn a_run_takes_as_long_as_bwlimit_says() {
     let s = Scratch::memory();
     s.src().file("a", vec![1; 1 << 20]).file("d/b", vec![2; 1 << 20]).file("d/c", vec![3; 1 << 20]);
