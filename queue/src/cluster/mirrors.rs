@@ -16,6 +16,7 @@ use crate::rabbitmq::lines;
 pub use crate::rabbitmq::lines::Taker;
 use crate::redis::{LedgerError, prefix};
 pub use names::Names;
+use redis::aio::ConnectionManager;
 use redis::{AsyncCommands, Script};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -296,14 +297,13 @@ impl Node {
 
     /// What daemons that are alive say of themselves.
     pub fn reports(&self) -> Res<Vec<NodeReport>> {
-        let raw = self.rt.block_on(self.shared.ledger.stubborn(|mut c| async move {
-            let names: Vec<String> = c.smembers("treeferry:workers").await?;
-            let keys: Vec<String> = names.iter().map(|n| format!("treeferry:node:{n}")).collect();
-            match keys.is_empty() {
-                true => Ok(Vec::new()),
-                false => c.mget::<_, Vec<Option<String>>>(keys).await,
-            }
-        }))?;
+        let raw = self.rt.block_on(self.shared.ledger.stubborn(said_by_daemons))?;
+        Ok(readable(raw).collect())
+    }
+
+    /// The same, unless the ledger does not answer at once.
+    pub fn reports_now(&self) -> Res<Vec<NodeReport>> {
+        let raw = self.rt.block_on(within(said_by_daemons(self.shared.ledger.conn())))?;
         Ok(readable(raw).collect())
     }
 
@@ -368,6 +368,15 @@ impl Control {
             }
             Ok(rows)
         }))
+    }
+}
+
+async fn said_by_daemons(mut c: ConnectionManager) -> Result<Vec<Option<String>>, redis::RedisError> {
+    let names: Vec<String> = c.smembers("treeferry:workers").await?;
+    let keys: Vec<String> = names.iter().map(|n| format!("treeferry:node:{n}")).collect();
+    match keys.is_empty() {
+        true => Ok(Vec::new()),
+        false => c.mget(keys).await,
     }
 }
 
