@@ -32,6 +32,8 @@ pub const LOOKS: &str = "treeferry.looks";
 pub const KEEPER_MS: u64 = 10_000;
 /// Whoever waits for the broker looks so often whether that is still wanted.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// Within this agents hear that a mirror is gone, and have stopped to send.
+const HEARD_WITHIN: Duration = Duration::from_millis(1500);
 /// A question that need not be answered waits no longer.
 const WITHIN: Duration = Duration::from_secs(2);
 
@@ -326,9 +328,16 @@ impl Node {
                 Ok(())
             }
         }))?;
-        let removed = self.rt.block_on(lines::remove(&self.shared.url, &line(id)));
-        if let Err(e) = removed {
-            tracing::warn!("the broker still has {}: {e}", line(id));
+        let remove = || {
+            if let Err(e) = self.rt.block_on(lines::remove(&self.shared.url, &line(id))) {
+                tracing::warn!("the broker still has {}: {e}", line(id));
+            }
+        };
+        remove();
+        // who has not heard yet that the mirror is gone has sent meanwhile, which makes the queue anew
+        std::thread::sleep(HEARD_WITHIN);
+        if !self.mirrors_now()?.contains(&id) {
+            remove();
         }
         Ok(())
     }
