@@ -57,12 +57,30 @@ pub struct Letter {
 impl Letter {
     /// The broker forgets it.
     pub fn done(self) {
-        self.rt.spawn(async move { self.slip.ack().await });
+        self.heard().done();
+    }
+
+    /// What settles it later, without what it says.
+    pub fn heard(self) -> Heard {
+        Heard { slip: self.slip, rt: self.rt }
     }
 
     /// The broker gives it to somebody again, at once.
     pub fn give_back(self) {
         self.rt.spawn(async move { self.slip.give_back().await });
+    }
+}
+
+/// What settles a message that was read.
+pub struct Heard {
+    slip: crate::rabbitmq::Slip,
+    rt: tokio::runtime::Handle,
+}
+
+impl Heard {
+    /// The broker forgets it.
+    pub fn done(self) {
+        self.rt.spawn(async move { self.slip.ack().await });
     }
 }
 

@@ -372,7 +372,7 @@ impl Keeper<'_> {
             }
         };
         match lasts {
-            true => self.book.keep(birth, Undone::Letter(letter)),
+            true => self.book.keep(birth, Undone::Letter(letter.heard())),
             false => letter.done(),
         }
     }
