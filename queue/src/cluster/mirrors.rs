@@ -180,6 +180,11 @@ impl Node {
         Some(self.rt.block_on(asked).ok()?.ok()?.map_or(0, |(n, _)| n))
     }
 
+    /// Whether the broker has a line.
+    pub fn has_line(&self, line: &str) -> Result<bool, String> {
+        self.rt.block_on(lines::exists(&self.shared.url, line)).map_err(|e| e.to_string())
+    }
+
     /// All mirrors of the cluster.
     pub fn mirrors(&self) -> Res<Vec<JobId>> {
         let all = self.rt.block_on(self.shared.ledger.stubborn(|mut c| async move {

@@ -293,6 +293,19 @@ pub async fn depth(url: &str, line: &str) -> lapin::Result<Option<(u32, u32)>> {
     Ok(answer)
 }
 
+/// Whether there is such a line.
+pub async fn exists(url: &str, line: &str) -> lapin::Result<bool> {
+    let (conn, ch) = super::open(url, "look").await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+    let answer = match within(ch.queue_declare(line.into(), passive, FieldTable::default())).await {
+        Ok(_) => Ok(true),
+        Err(e) if matches!(soft(&e), Some((lapin::protocol::AMQPSoftError::NOTFOUND, _))) => Ok(false),
+        Err(e) => Err(e),
+    };
+    let _ = within(conn.close(200, "done".into())).await;
+    answer
+}
+
 /// Removes a line with all that is in it.
 pub async fn remove(url: &str, line: &str) -> lapin::Result<()> {
     let (conn, ch) = super::open(url, "remove").await?;

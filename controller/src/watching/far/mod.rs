@@ -120,6 +120,12 @@ pub fn run(
     let desk = Desk::new(pending);
     desk.walked_once.store(again, Relaxed);
     let book = Arc::new(Book::new(life, wish.agents.clone(), &kept, again));
+    // agents number what they say; of what others have posted nobody would know
+    let missed = match node.has_line(&mirrors::line(id)) {
+        Ok(true) => None,
+        Ok(false) => Some(format!("the broker has lost {}", mirrors::line(id))),
+        Err(e) => Some(format!("the broker does not say whether it has {}: {e}", mirrors::line(id))),
+    };
     let inbox = node.inbox(&mirrors::line(id), Taker::Alone);
     let errands = Arc::new(Errands {
         mirror: id,
@@ -135,6 +141,11 @@ pub fn run(
     if again {
         let mut pending = desk.pending();
         kept.take_up(&book, &mut pending);
+        if let Some(why) = &missed {
+            tracing::warn!("changes may have been missed ({why}): everything is looked at");
+            book.lost(pending.told_up_to());
+            pending.lost();
+        }
     }
     tracing::info!(mirror = %id, resumed = again, "mirror begun");
     let mut diary = Diary::open(wish.diary.as_ref(), id, &spec);
