@@ -110,6 +110,7 @@ pub fn run(what: &'static str, plan: &Plan, lanes: &[Lane], args: &Daemon) -> Ex
         if wanted.shutdown == Some(Shutdown::Now) {
             // others do again what was begun: nothing is lost by leaving like this
             complain("told to end at once");
+            node.forget_orders();
             return Exit::Done;
         }
         if stop.is_set() || wanted.shutdown.is_some() {
@@ -143,6 +144,7 @@ pub fn run(what: &'static str, plan: &Plan, lanes: &[Lane], args: &Daemon) -> Ex
     events::put(node.outbox(), Event::new(EventKind::WorkerEnded).text(what));
     meter.into_iter().for_each(Meter::stop);
     node.close();
+    node.forget_orders();
     exit
 }
 

@@ -349,7 +349,8 @@ impl Service {
     /// Closes mirrors that are not kept any more, or for which something else is asked now: if all that is here is of the old
     /// wish, no errand comes that would tell of the new one.
     fn forget(&mut self) {
-        let Ok(all) = self.node.mirrors() else { return };
+        // while the ledger is away they stay
+        let Ok(all) = self.node.mirrors_now() else { return };
         let is_old = |open: &Open, id: JobId| {
             self.node.mirror_wish(id).is_ok_and(|w| w.is_some_and(|w| w > open.wish))
         };

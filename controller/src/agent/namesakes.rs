@@ -53,7 +53,7 @@ impl Namesakes {
     fn look(&mut self, node: &Node) -> Option<String> {
         self.asked = Instant::now();
         // while the ledger cannot be asked nobody can be followed either
-        let all = node.reports().unwrap_or_default();
+        let all = node.reports_now().unwrap_or_default();
         let ours = (self.started_ms, node.worker());
         let is_older = |r: &&NodeReport| (r.started_ms, r.worker.as_str()) < ours;
         let namesakes = all.iter().filter(|r| r.kind == "agent" && r.node == self.name);

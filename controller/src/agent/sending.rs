@@ -37,7 +37,7 @@ impl Sending {
         loop {
             let over = self.shared.all_said.load(Acquire);
             let mut basket = lock(&self.shared.basket);
-            let news = basket.told_by_all().is_some_and(|r| r.number > self.told);
+            let news = self.is_news(basket.told_by_all());
             if basket.said.is_empty() && !news && !over {
                 basket =
                     self.shared.news.wait_timeout(basket, PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
@@ -61,16 +61,20 @@ impl Sending {
         }
     }
 
+    /// Whether a moment is worth a message. While the broker takes nothing, or not enough, it is not.
+    fn is_news(&self, told: Option<Read>) -> bool {
+        let busy =
+            self.missed.is_some() || !self.spool.is_empty() || self.agent.outgoing.unsent() > SOME_UNSENT;
+        !busy && told.is_some_and(|r| r.number > self.told)
+    }
+
     fn send(&mut self, mut said: Vec<Said>, told: Option<Read>) {
         while said.len() > MOST_SAID {
             let rest = said.split_off(MOST_SAID);
             self.send_one(said, None);
             said = rest;
         }
-        let busy =
-            self.missed.is_some() || !self.spool.is_empty() || self.agent.outgoing.unsent() > SOME_UNSENT;
-        let new = told.is_some_and(|r| r.number > self.told) && !busy;
-        if !said.is_empty() || new {
+        if !said.is_empty() || self.is_news(told) {
             self.told = told.map_or(self.told, |r| r.number);
             self.send_one(said, told.map(|r| r.tick));
         }

@@ -47,7 +47,8 @@ fn is_fit(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')
 }
 
-fn node_name(text: &str) -> Result<String, &'static str> {
+/// A name that a daemon may go by.
+pub fn node_name(text: &str) -> Result<String, &'static str> {
     match !text.is_empty() && text.chars().all(is_fit) {
         true => Ok(text.to_owned()),
         false => Err("a name has letters, digits, '.', '-' and '_'"),

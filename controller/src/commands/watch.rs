@@ -82,6 +82,7 @@ pub struct Args {
     ///
     /// The mirror is complete only as far as all of them say. Default: every agent that is heard.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Detection")]
+    #[arg(value_parser = crate::args::daemon::node_name)]
     agents: Vec<String>,
     /// Compare entries drawn at random with SRC meanwhile, RATE of them: entries an hour, or N/s, N/m, N/h or N/d
     ///

@@ -4,7 +4,7 @@
 use super::bundle::{Bundle, LocalJoin};
 use super::node::SHELVED_MS;
 use super::record::{JobRecord, Site, SiteError};
-use super::report::{NodeReport, QUEUES, field, readable};
+use super::report::{CONTROL, NodeReport, QUEUES, field, readable};
 use crate::rabbitmq;
 use crate::redis::{Ledger, LedgerError, now_ms, prefix};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -214,17 +214,17 @@ impl Control {
                 // what was said of some is overruled by what is said of all
                 let fields = self.fields()?;
                 for f in fields.keys().filter(|f| f.starts_with(&field::of(field::PAUSE, ""))) {
-                    pipe.hdel("treeferry:control", f).ignore();
+                    pipe.hdel(CONTROL, f).ignore();
                 }
                 match pause {
-                    true => pipe.hset("treeferry:control", field::PAUSE, "1").ignore(),
-                    false => pipe.hdel("treeferry:control", field::PAUSE).ignore(),
+                    true => pipe.hset(CONTROL, field::PAUSE, "1").ignore(),
+                    false => pipe.hdel(CONTROL, field::PAUSE).ignore(),
                 };
             }
             Which::Workers(names) => {
                 for n in names {
                     let value = if pause { "1" } else { "0" };
-                    pipe.hset("treeferry:control", field::of(field::PAUSE, n), value).ignore();
+                    pipe.hset(CONTROL, field::of(field::PAUSE, n), value).ignore();
                 }
             }
             Which::Job(id) => {
@@ -259,7 +259,7 @@ impl Control {
 
     fn fields(&self) -> Res<BTreeMap<String, String>> {
         let mut pipe = redis::pipe();
-        pipe.hgetall("treeferry:control");
+        pipe.hgetall(CONTROL);
         Ok(self.ask::<(BTreeMap<String, String>,)>(&pipe)?.0)
     }
 
@@ -274,12 +274,12 @@ impl Control {
         pipe.atomic();
         if names.is_empty() {
             for f in self.fields()?.keys().filter(|f| f.starts_with(&field::of(field::POOL, ""))) {
-                pipe.hdel("treeferry:control", f).ignore();
+                pipe.hdel(CONTROL, f).ignore();
             }
-            pipe.hset("treeferry:control", field::POOL, threads).ignore();
+            pipe.hset(CONTROL, field::POOL, threads).ignore();
         }
         for n in names {
-            pipe.hset("treeferry:control", field::of(field::POOL, n), threads).ignore();
+            pipe.hset(CONTROL, field::of(field::POOL, n), threads).ignore();
         }
         self.ask(&pipe)
     }
@@ -290,7 +290,7 @@ impl Control {
         pipe.atomic();
         for w in workers {
             let how = if now { "now" } else { "graceful" };
-            pipe.hset("treeferry:control", field::of(field::STOP, w), how).ignore();
+            pipe.hset(CONTROL, field::of(field::STOP, w), how).ignore();
         }
         self.ask(&pipe)
     }

@@ -16,6 +16,7 @@ use crate::rabbitmq::lines;
 pub use crate::rabbitmq::lines::Taker;
 use crate::redis::{LedgerError, prefix};
 pub use names::Names;
+use redis::aio::ConnectionManager;
 use redis::{AsyncCommands, Script};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub const LOOKS: &str = "treeferry.looks";
 pub const KEEPER_MS: u64 = 10_000;
 /// Whoever waits for the broker looks so often whether that is still wanted.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// Within this agents hear that a mirror is gone, and have stopped to send.
+const HEARD_WITHIN: Duration = Duration::from_millis(1500);
 /// A question that need not be answered waits no longer.
 const WITHIN: Duration = Duration::from_secs(2);
 
@@ -54,12 +57,30 @@ pub struct Letter {
 impl Letter {
     /// The broker forgets it.
     pub fn done(self) {
-        self.rt.spawn(async move { self.slip.ack().await });
+        self.heard().done();
+    }
+
+    /// What settles it later, without what it says.
+    pub fn heard(self) -> Heard {
+        Heard { slip: self.slip, rt: self.rt }
     }
 
     /// The broker gives it to somebody again, at once.
     pub fn give_back(self) {
         self.rt.spawn(async move { self.slip.give_back().await });
+    }
+}
+
+/// What settles a message that was read.
+pub struct Heard {
+    slip: crate::rabbitmq::Slip,
+    rt: tokio::runtime::Handle,
+}
+
+impl Heard {
+    /// The broker forgets it.
+    pub fn done(self) {
+        self.rt.spawn(async move { self.slip.ack().await });
     }
 }
 
@@ -157,6 +178,11 @@ impl Node {
     pub fn waiting_in(&self, line: &str) -> Option<u32> {
         let asked = async { tokio::time::timeout(WITHIN, lines::depth(&self.shared.url, line)).await };
         Some(self.rt.block_on(asked).ok()?.ok()?.map_or(0, |(n, _)| n))
+    }
+
+    /// Whether the broker has a line.
+    pub fn has_line(&self, line: &str) -> Result<bool, String> {
+        self.rt.block_on(lines::exists(&self.shared.url, line)).map_err(|e| e.to_string())
     }
 
     /// All mirrors of the cluster.
@@ -296,14 +322,13 @@ impl Node {
 
     /// What daemons that are alive say of themselves.
     pub fn reports(&self) -> Res<Vec<NodeReport>> {
-        let raw = self.rt.block_on(self.shared.ledger.stubborn(|mut c| async move {
-            let names: Vec<String> = c.smembers("treeferry:workers").await?;
-            let keys: Vec<String> = names.iter().map(|n| format!("treeferry:node:{n}")).collect();
-            match keys.is_empty() {
-                true => Ok(Vec::new()),
-                false => c.mget::<_, Vec<Option<String>>>(keys).await,
-            }
-        }))?;
+        let raw = self.rt.block_on(self.shared.ledger.stubborn(said_by_daemons))?;
+        Ok(readable(raw).collect())
+    }
+
+    /// The same, unless the ledger does not answer at once.
+    pub fn reports_now(&self) -> Res<Vec<NodeReport>> {
+        let raw = self.rt.block_on(within(said_by_daemons(self.shared.ledger.conn())))?;
         Ok(readable(raw).collect())
     }
 
@@ -326,9 +351,16 @@ impl Node {
                 Ok(())
             }
         }))?;
-        let removed = self.rt.block_on(lines::remove(&self.shared.url, &line(id)));
-        if let Err(e) = removed {
-            tracing::warn!("the broker still has {}: {e}", line(id));
+        let remove = || {
+            if let Err(e) = self.rt.block_on(lines::remove(&self.shared.url, &line(id))) {
+                tracing::warn!("the broker still has {}: {e}", line(id));
+            }
+        };
+        remove();
+        // who has not heard yet that the mirror is gone has sent meanwhile, which makes the queue anew
+        std::thread::sleep(HEARD_WITHIN);
+        if !self.mirrors_now()?.contains(&id) {
+            remove();
         }
         Ok(())
     }
@@ -368,6 +400,15 @@ impl Control {
             }
             Ok(rows)
         }))
+    }
+}
+
+async fn said_by_daemons(mut c: ConnectionManager) -> Result<Vec<Option<String>>, redis::RedisError> {
+    let names: Vec<String> = c.smembers("treeferry:workers").await?;
+    let keys: Vec<String> = names.iter().map(|n| format!("treeferry:node:{n}")).collect();
+    match keys.is_empty() {
+        true => Ok(Vec::new()),
+        false => c.mget(keys).await,
     }
 }
 

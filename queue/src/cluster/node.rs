@@ -6,7 +6,7 @@ use super::events::{self, Telling};
 use super::pulse::pulse;
 use super::reaper::reap;
 use super::record::{JobRecord, Site, SiteError};
-use super::report::{JobNow, NodeReport, Wanted, has_too_much};
+use super::report::{CONTROL, JobNow, NodeReport, Wanted, field, has_too_much};
 use super::states::States;
 use crate::engine::Status;
 use crate::rabbitmq::{Arrival, Broker, Depth, Door, Errand, Slip};
@@ -28,6 +28,9 @@ use treeferry_core::{Change, Counters, Failure, JobId, NewTask, Notice, TaskId};
 const DECLINED_MS: u64 = 3000;
 /// In the outbox, a time that never comes: the task waits until its job is resumed.
 pub(super) const SHELVED_MS: u64 = 1_000_000_000_000_000;
+
+/// Whoever ends waits no longer for the ledger to forget what it was told.
+const FORGET_WITHIN: Duration = Duration::from_secs(2);
 
 /// Says what a daemon is doing.
 pub type Reporting = Box<dyn Fn() -> NodeReport + Send + Sync>;
@@ -112,6 +115,13 @@ pub(super) struct HeldMessage {
 
 pub(super) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// Fields of control that name this process and no other.
+    pub fn own_orders(&self) -> Vec<String> {
+        field::all_of(&self.name)
+    }
 }
 
 impl Node {
@@ -267,6 +277,14 @@ impl Node {
     /// Messages that this process has and has not settled.
     pub fn unacked(&self) -> BTreeMap<String, u64> {
         self.shared.broker.unacked()
+    }
+
+    /// This process ends: what it alone was told is not for the next of its name. If the ledger does not answer at once it
+    /// is forgotten at the start of that.
+    pub fn forget_orders(&self) {
+        let (mut c, orders) = (self.shared.ledger.conn(), self.shared.own_orders());
+        let forget = async { c.hdel::<_, _, ()>(CONTROL, orders).await };
+        let _ = self.rt.block_on(async { tokio::time::timeout(FORGET_WITHIN, forget).await });
     }
 
     /// Whether a job is paused, as of the last pulse.

@@ -1,7 +1,7 @@
 //! The pulse of a process: it says what it has and what it lacks, and hears what is wanted of it.
 
 use super::node::{Shared, lock};
-use super::report::{JobNow, Wanted};
+use super::report::{CONTROL, JobNow, Wanted};
 use crate::redis::prefix;
 use redis::AsyncCommands;
 use std::collections::HashMap;
@@ -25,6 +25,15 @@ const REPORT: Duration = Duration::from_secs(1);
 pub(super) async fn pulse(s: Arc<Shared>) {
     let script = redis::Script::new(include_str!("../redis/pulse.lua"));
     let mut reported: Option<Instant> = None;
+    // what a process of our name was told that is no more: in a container each has the same number
+    let orders = s.own_orders();
+    let forgotten = s.ledger.stubborn(|mut c| {
+        let orders = orders.clone();
+        async move { c.hdel::<_, _, ()>(CONTROL, orders).await }
+    });
+    if let Err(e) = forgotten.await {
+        tracing::error!("{e}");
+    }
     while !s.gone.load(Relaxed) {
         let idle = match s.shares.load(Relaxed) && !lock(&s.wanted).paused {
             true => s.idle.load(Relaxed).to_string(),

@@ -3,7 +3,7 @@
 use super::bundle::Lane;
 use super::node::{Shared, lock, post_all};
 use super::record::SiteError;
-use super::report::field;
+use super::report::{CONTROL, field};
 use crate::rabbitmq::{DEAD, Slip};
 use crate::redis::{now_ms, prefix};
 use redis::AsyncCommands;
@@ -126,9 +126,7 @@ async fn reap_once(s: &Arc<Shared>, missing: &mut HashMap<(JobId, u64), u32>) ->
 async fn bury(c: &mut redis::aio::ConnectionManager, worker: &str) -> Result<(), redis::RedisError> {
     let mut pipe = redis::pipe();
     pipe.srem("treeferry:workers", worker).ignore();
-    for what in [field::PAUSE, field::POOL, field::STOP] {
-        pipe.hdel("treeferry:control", field::of(what, worker)).ignore();
-    }
+    pipe.hdel(CONTROL, field::all_of(worker)).ignore();
     pipe.query_async(c).await
 }
 

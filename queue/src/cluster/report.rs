@@ -89,11 +89,18 @@ pub struct Wanted {
     pub shutdown: Option<Shutdown>,
 }
 
+/// The hash with what is asked of workers.
+pub(super) const CONTROL: &str = "treeferry:control";
+
 /// Names of control fields.
 pub(super) mod field {
     pub const PAUSE: &str = "pause";
     pub const POOL: &str = "pool";
     pub const STOP: &str = "stop";
+    /// Those that name one process alone.
+    pub fn all_of(worker: &str) -> Vec<String> {
+        [PAUSE, POOL, STOP].iter().map(|what| of(what, worker)).collect()
+    }
     /// That of one worker or node.
     pub fn of(what: &str, name: &str) -> String {
         format!("{what}:{name}")

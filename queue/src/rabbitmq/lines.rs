@@ -2,7 +2,7 @@
 //! that order, at least once for as long as the process lives, and everything that was not confirmed is sent again when
 //! the broker is back.
 
-use super::{FIRST_PATIENCE, LOOK_AFTER, OUTSTANDING, Slip, dead, open_at_last, within};
+use super::{FIRST_PATIENCE, LOOK_AFTER, OUTSTANDING, Slip, dead, open_at_last, within, within_unblocked};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use lapin::options::{
@@ -14,10 +14,11 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
-/// How long a confirm may take before the connection is taken for dead.
+/// How long a confirm may take before the connection is taken for dead, not counting the time for which the broker is short of
+/// memory or disk.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
 /// Who takes a line alone says so often that it is there, or the broker does, in seconds.
 const HEARTBEAT_S: u16 = 10;
@@ -83,9 +84,38 @@ async fn declare(ch: &Channel, line: &str) -> lapin::Result<()> {
     Ok(())
 }
 
+/// A line that cannot be used is said once.
+#[derive(Default)]
+struct Refused(bool);
+
+impl Refused {
+    /// What breaks with the connection is not the line's fault, and is said by whoever makes the next.
+    fn say(&mut self, line: &str, e: &lapin::Error) {
+        if soft(e).is_some() && !std::mem::replace(&mut self.0, true) {
+            tracing::warn!(
+                "the broker refuses the queue {line}, which is tried again and again: {e}; may the user of --broker configure, \
+                 write and read it, and does a policy or another version of Treeferry give it other arguments?"
+            );
+        }
+    }
+}
+
+/// What the broker says that refuses one request, and not the connection.
+fn soft(e: &lapin::Error) -> Option<(&lapin::protocol::AMQPSoftError, &str)> {
+    use lapin::protocol::AMQPErrorKind;
+    match e.kind() {
+        lapin::ErrorKind::ProtocolError(e) => match e.kind() {
+            AMQPErrorKind::Soft(kind) => Some((kind, e.get_message().as_str())),
+            AMQPErrorKind::Hard(_) => None,
+        },
+        _ => None,
+    }
+}
+
 async fn send(url: String, mut letters: mpsc::UnboundedReceiver<Letter>, unsent: Arc<AtomicUsize>) {
     // what the broker has not confirmed, in order; the first `published` of them are on their way
     let mut waiting: VecDeque<Letter> = VecDeque::new();
+    let mut refused = Refused::default();
     loop {
         let (conn, ch) = open_at_last(&url, "lines").await;
         if within(ch.confirm_select(ConfirmSelectOptions::default())).await.is_err() {
@@ -94,30 +124,43 @@ async fn send(url: String, mut letters: mpsc::UnboundedReceiver<Letter>, unsent:
         }
         let (mut published, mut known) = (0, HashSet::new());
         let mut confirms = FuturesOrdered::new();
+        // when the broker last confirmed something, or could not
+        let mut confirmed = Instant::now();
+        let mut looks = tokio::time::interval(LOOK_AFTER);
         loop {
             if published < waiting.len() && confirms.len() < OUTSTANDING {
                 let l = &waiting[published];
                 if !known.contains(&l.line) {
-                    match within(declare(&ch, &l.line)).await {
+                    match within_unblocked(&conn, declare(&ch, &l.line)).await {
                         Ok(()) => drop(known.insert(l.line.clone())),
-                        _ => break,
+                        Err(e) => {
+                            refused.say(&l.line, &e);
+                            break;
+                        }
                     }
                 }
                 let mode = if l.lasts { 2 } else { 1 };
                 let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
                 let properties = BasicProperties::default().with_delivery_mode(mode);
                 let sent = ch.basic_publish("".into(), l.line.as_str().into(), options, &l.body, properties);
-                match within(sent).await {
-                    Ok(confirm) => confirms.push_back(tokio::time::timeout(CONFIRM_WITHIN, confirm)),
-                    Err(_) => break,
+                if confirms.is_empty() {
+                    confirmed = Instant::now();
+                }
+                match within_unblocked(&conn, sent).await {
+                    Ok(confirm) => confirms.push_back(confirm),
+                    Err(e) => {
+                        refused.say(&l.line, &e);
+                        break;
+                    }
                 }
                 published += 1;
                 continue;
             }
             tokio::select! {
                 Some(r) = confirms.next(), if !confirms.is_empty() => match r {
-                    Ok(Ok(Confirmation::Ack(None))) => {
-                        published -= 1;
+                    Ok(Confirmation::Ack(None)) => {
+                        (published, confirmed) = (published - 1, Instant::now());
+                        refused = Refused::default();
                         if let Some(mut l) = waiting.pop_front() {
                             unsent.fetch_sub(l.body.len(), Relaxed);
                             l.confirmed.take().map(|c| c.send(()));
@@ -130,8 +173,11 @@ async fn send(url: String, mut letters: mpsc::UnboundedReceiver<Letter>, unsent:
                     Some(l) => waiting.push_back(l),
                     None => return,
                 },
-                () = tokio::time::sleep(LOOK_AFTER) => {
-                    if !conn.status().connected() {
+                _ = looks.tick() => {
+                    if conn.status().blocked() {
+                        confirmed = Instant::now();
+                    }
+                    if !conn.status().connected() || !confirms.is_empty() && confirmed.elapsed() > CONFIRM_WITHIN {
                         break;
                     }
                 }
@@ -169,10 +215,10 @@ fn with_heartbeat(url: &str) -> String {
     format!("{url}{}heartbeat={HEARTBEAT_S}", if query.is_some() { '&' } else { '?' })
 }
 
+/// Who may not use a line at all is told the same with another text.
 fn is_taken(e: &lapin::Error) -> bool {
-    use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
-    matches!(e.kind(), lapin::ErrorKind::ProtocolError(e)
-        if *e.kind() == AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED))
+    use lapin::protocol::AMQPSoftError::ACCESSREFUSED;
+    matches!(soft(e), Some((ACCESSREFUSED, text)) if text.contains("exclusive"))
 }
 
 async fn consume(url: String, line: String, taker: Taker, to: mpsc::UnboundedSender<Delivery>) {
@@ -180,7 +226,7 @@ async fn consume(url: String, line: String, taker: Taker, to: mpsc::UnboundedSen
         Taker::OneOf(n) => n,
         Taker::Alone => 0,
     };
-    let mut said = false;
+    let (mut said, mut refused) = (false, Refused::default());
     while !to.is_closed() {
         let (conn, ch) = open_at_last(&url, &line).await;
         let began = async {
@@ -201,8 +247,11 @@ async fn consume(url: String, line: String, taker: Taker, to: mpsc::UnboundedSen
             tokio::time::sleep(TAKEN_PATIENCE).await;
             continue;
         }
+        if let Err(e) = &began {
+            refused.say(&line, e);
+        }
         if let Ok(mut consumer) = began {
-            said = false;
+            (said, refused) = (false, Refused::default());
             let dead = dead(&conn);
             tokio::pin!(dead);
             loop {
@@ -242,6 +291,19 @@ pub async fn depth(url: &str, line: &str) -> lapin::Result<Option<(u32, u32)>> {
     };
     let _ = within(conn.close(200, "done".into())).await;
     Ok(answer)
+}
+
+/// Whether there is such a line.
+pub async fn exists(url: &str, line: &str) -> lapin::Result<bool> {
+    let (conn, ch) = super::open(url, "look").await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+    let answer = match within(ch.queue_declare(line.into(), passive, FieldTable::default())).await {
+        Ok(_) => Ok(true),
+        Err(e) if matches!(soft(&e), Some((lapin::protocol::AMQPSoftError::NOTFOUND, _))) => Ok(false),
+        Err(e) => Err(e),
+    };
+    let _ = within(conn.close(200, "done".into())).await;
+    answer
 }
 
 /// Removes a line with all that is in it.

@@ -19,7 +19,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProper
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use treeferry_core::wire::{self, MessageKind};
 use treeferry_core::{JobId, TaskId};
@@ -95,6 +95,24 @@ async fn within<T>(call: impl Future<Output = lapin::Result<T>>) -> lapin::Resul
     match tokio::time::timeout(ANSWER_WITHIN, call).await {
         Ok(r) => r,
         Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+    }
+}
+
+/// The same for what is published: the time does not count for which the broker is short of memory or disk. It answers
+/// nothing then over a connection that has published, not even its end: who made another would keep both.
+async fn within_unblocked<T>(
+    conn: &Connection,
+    call: impl Future<Output = lapin::Result<T>>,
+) -> lapin::Result<T> {
+    let mut since = Instant::now();
+    tokio::pin!(call);
+    loop {
+        match tokio::time::timeout(LOOK_AFTER, &mut call).await {
+            Ok(r) => return r,
+            Err(_) if conn.status().blocked() && conn.status().connected() => since = Instant::now(),
+            Err(_) if since.elapsed() < ANSWER_WITHIN && conn.status().connected() => {}
+            Err(_) => return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+        }
     }
 }
 
@@ -348,7 +366,7 @@ async fn publish(
                 Some(why) => dead_letter(why),
             };
             let sent = ch.basic_publish("".into(), post.queue.into(), options, &payload, persistent);
-            match within(sent).await {
+            match within_unblocked(&conn, sent).await {
                 Ok(confirm) => {
                     tokio::spawn(async move {
                         let r = tokio::time::timeout(CONFIRM_WITHIN, confirm).await;

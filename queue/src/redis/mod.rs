@@ -34,6 +34,12 @@ pub enum LedgerError {
     /// It cannot be reached, or refuses us.
     #[error("the ledger: {0}")]
     Redis(#[from] RedisError),
+    /// It does not take our name or password.
+    #[error(
+        "the ledger refuses us: {0}: the password belongs in its address, as in redis://:PASSWORD@HOST:6379 or \
+         redis://USER:PASSWORD@HOST:6379"
+    )]
+    Refused(RedisError),
     /// It says what this program does not understand.
     #[error("the ledger holds what is not ours: {0}")]
     Wire(#[from] WireError),
@@ -177,7 +183,12 @@ impl Ledger {
             .set_connection_timeout(Some(Duration::from_secs(5)))
             .set_number_of_retries(1);
         let client = Client::open(url)?;
-        let conn = ConnectionManager::new_with_config(client.clone(), config).await?;
+        let mut conn = ConnectionManager::new_with_config(client.clone(), config).await.map_err(refused)?;
+        // Redis lets anybody connect, and says at the first command who may not
+        let answer = redis::cmd("PING").query_async::<()>(&mut conn).await;
+        // it answers later, or we may not ask for this, but are known
+        let is_known = |e: &RedisError| e.code().is_some_and(|c| c == "NOPERM" || PASSING.contains(&c));
+        answer.or_else(|e| if is_known(&e) { Ok(()) } else { Err(refused(e)) })?;
         let scripts = Scripts {
             create: script!("create.lua"),
             begin: script!("begin.lua"),
@@ -539,6 +550,13 @@ fn may_pass(e: &RedisError) -> bool {
         || e.is_connection_dropped()
         || e.is_connection_refusal()
         || e.code().is_some_and(|c| PASSING.contains(&c))
+}
+
+/// What a failed attempt to connect means.
+fn refused(e: RedisError) -> LedgerError {
+    let is_password = e.kind() == redis::ErrorKind::AuthenticationFailed
+        || e.code().is_some_and(|c| ["NOAUTH", "WRONGPASS"].contains(&c));
+    if is_password { LedgerError::Refused(e) } else { LedgerError::Redis(e) }
 }
 
 /// What a job's keys begin with.

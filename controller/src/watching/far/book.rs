@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use treeferry_core::{Counters, JobId, RelPath, Work};
 use treeferry_mirror::{Continuity, Pending, Sign};
-use treeferry_queue::mirrors::Letter;
+use treeferry_queue::mirrors::Heard;
 use treeferry_queue::{JobRecord, LedgerError, Node};
 use treeferry_worker::Job;
 
@@ -168,8 +168,8 @@ pub enum Undone {
     Heard(String, (u64, u64)),
     /// This was posted.
     Posted(Vec<RelPath>),
-    /// The broker keeps this.
-    Letter(Letter),
+    /// The broker keeps this. What it says was heard.
+    Letter(Heard),
 }
 
 struct Agent {

@@ -41,6 +41,7 @@ use treeferry_queue::{Control, JobRecord, LedgerError, Node, Site, Status};
 use treeferry_service::metrics::{Meter, Metrics};
 use treeferry_worker::{Job, OpenError, Reporter};
 use turning::{Expected, Turning};
+use xxhash_rust::xxh3::Xxh3;
 
 /// The field of a mirror that says whether all of the source has been walked once.
 pub const WALKED: &str = "walked";
@@ -120,6 +121,12 @@ pub fn run(
     let desk = Desk::new(pending);
     desk.walked_once.store(again, Relaxed);
     let book = Arc::new(Book::new(life, wish.agents.clone(), &kept, again));
+    // agents number what they say; of what others have posted nobody would know
+    let missed = match node.has_line(&mirrors::line(id)) {
+        Ok(true) => None,
+        Ok(false) => Some(format!("the broker has lost {}", mirrors::line(id))),
+        Err(e) => Some(format!("the broker does not say whether it has {}: {e}", mirrors::line(id))),
+    };
     let inbox = node.inbox(&mirrors::line(id), Taker::Alone);
     let errands = Arc::new(Errands {
         mirror: id,
@@ -135,6 +142,11 @@ pub fn run(
     if again {
         let mut pending = desk.pending();
         kept.take_up(&book, &mut pending);
+        if let Some(why) = &missed {
+            tracing::warn!("changes may have been missed ({why}): everything is looked at");
+            book.lost(pending.told_up_to());
+            pending.lost();
+        }
     }
     tracing::info!(mirror = %id, resumed = again, "mirror begun");
     let mut diary = Diary::open(wish.diary.as_ref(), id, &spec);
@@ -230,13 +242,32 @@ pub fn run(
 
 /// The mirror of these two directories, if there is one; else a new name for it.
 fn find(node: &Node, spec: &JobSpec) -> Result<JobId, LedgerError> {
+    let is = |r: &JobSpec| (whole(&r.src), whole(&r.dst)) == (whole(&spec.src), whole(&spec.dst));
     for id in node.mirrors()? {
-        let is = |r: &JobSpec| (whole(&r.src), whole(&r.dst)) == (whole(&spec.src), whole(&spec.dst));
         if node.mirror(id)?.is_some_and(|r| is(&r.spec)) {
             return Ok(id);
         }
     }
-    Ok(JobId(RandomState::new().hash_one(0)))
+    let mut attempt = 0;
+    loop {
+        let id = name_of(spec, attempt);
+        // another's by chance: the next
+        match node.mirror(id)? {
+            Some(r) if !is(&r.spec) => attempt += 1,
+            _ => return Ok(id),
+        }
+    }
+}
+
+/// What a new mirror of these two directories is called: the same by whoever begins it, so that of two who begin at once one
+/// waits for the other. It must stay as it is, for versions work together.
+fn name_of(spec: &JobSpec, attempt: u64) -> JobId {
+    let mut hash = Xxh3::with_seed(attempt);
+    for path in [&spec.src, &spec.dst] {
+        hash.update(whole(path).as_os_str().as_encoded_bytes());
+        hash.update(&[0]);
+    }
+    JobId(hash.digest())
 }
 
 /// Waits until nobody else keeps the mirror. `false`: we are to stop.
@@ -372,7 +403,7 @@ impl Keeper<'_> {
             }
         };
         match lasts {
-            true => self.book.keep(birth, Undone::Letter(letter)),
+            true => self.book.keep(birth, Undone::Letter(letter.heard())),
             false => letter.done(),
         }
     }
@@ -488,5 +519,20 @@ impl Keeper<'_> {
             _ => JobState::Failed,
         };
         End { state, counters, failures, aborted }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_has_one_name_whoever_begins_it() {
+        let name = |src: &str, dst: &str, attempt| name_of(&JobSpec::new(src, dst), attempt).to_string();
+        assert_eq!(name("/a/b", "/c", 0), "37fb32f732882598", "the same in every version");
+        assert_eq!(name("/a//b/", "/c/.", 0), name("/a/b", "/c", 0));
+        let others =
+            [name("/a/b", "/c", 1), name("/c", "/a/b", 0), name("/a", "/b/c", 0), name("/a/b/c", "", 0)];
+        others.iter().for_each(|o| assert_ne!(*o, name("/a/b", "/c", 0)));
     }
 }
