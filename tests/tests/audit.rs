@@ -184,6 +184,7 @@ fn what_a_job_leaves_alone_is_no_difference() {
 fn a_seed_is_a_number_that_every_reader_of_json_can_hold() {
     let s = Scratch::memory();
     s.src().file("f", "x");
+    s.dst().file("f", "x");
     for _ in 0..8 {
         let seed = audit(&s, "").json["seed"].as_u64().unwrap();
         assert!(seed < 1 << 53, "{seed}");

@@ -10,7 +10,7 @@ use treeferry_service::configuration;
 use treeferry_worker::PoolSize;
 
 /// Threads of one process, at most: each has a stack, and maps memory of which a process may have so many pieces.
-const MOST_THREADS: usize = 4096;
+pub const MOST_THREADS: usize = 4096;
 
 // not a doc comment: clap would take it for the manual of the command that includes these options
 #[derive(Debug, clap::Args)]

@@ -3,6 +3,7 @@
 
 use super::status::{explain, told};
 use crate::args::control::{Ask, AskError, job_id};
+use crate::args::limits::MOST_THREADS;
 use crate::args::{Output, UsageError, log};
 use crate::job::{self, Purpose, Request, Start};
 use crate::output::put;
@@ -61,8 +62,8 @@ pub struct PoolArgs {
     /// What to do
     #[arg(value_enum)]
     how: How,
-    /// Threads
-    #[arg(value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    /// Threads, 1 to 4096
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MOST_THREADS as i64))]
     n: u16,
     /// Which workers: full names, or names that several go by. Default: all
     #[arg(value_name = "WORKER")]

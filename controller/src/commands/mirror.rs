@@ -128,7 +128,8 @@ fn report(args: &ReportArgs) -> Result<(), AskError> {
         return Err(AskError::Usage(UsageError::NoLogDir));
     };
     let shown_dir = escape::bytes(dir.as_os_str().as_encoded_bytes()).to_string();
-    let mut all = pages(&documents(&dir)).map_err(|e| AskError::Unknown(format!("{shown_dir}: {e}")))?;
+    let mut all =
+        pages(&documents(&dir), complain).map_err(|e| AskError::Unknown(format!("{shown_dir}: {e}")))?;
     let is = |given: &Option<PathBuf>, have: &str| {
         given.as_deref().is_none_or(|p| whole(p) == diary::path_of(have))
     };

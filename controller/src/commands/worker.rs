@@ -1,5 +1,6 @@
 //! `treeferry worker` and `treeferry hardlinker`: the daemons of a cluster.
 
+use crate::args::limits::MOST_THREADS;
 use crate::args::log;
 use crate::args::{Cluster, Daemon, UsageError};
 use crate::cli;
@@ -16,10 +17,10 @@ use treeferry_service::metrics::Settings;
 /// another ends. SIGTERM hands back what is under way, a second signal ends at once, and neither loses anything.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Use N threads, at least 1
+    /// Use N threads, 1 to 4096
     ///
     /// Default: the configuration's `pool`, else twice as many as there are cores.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Tuning")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MOST_THREADS as i64), help_heading = "Tuning")]
     pool: Option<u16>,
     #[command(flatten)]
     cluster: Cluster,

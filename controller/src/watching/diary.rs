@@ -60,8 +60,9 @@ pub fn documents(dir: &Path) -> Documents {
     Documents::new(dir.join("mirrors"))
 }
 
-/// All pages that can be read, the one that was written last first. One that is damaged is named in the log, and left out.
-pub fn pages(documents: &Documents) -> std::io::Result<Vec<(JobId, Page)>> {
+/// All pages that can be read, the one that was written last first. One that is damaged is left out, and `warn`
+/// is told which file that is, and why.
+pub fn pages(documents: &Documents, warn: impl Fn(&str)) -> std::io::Result<Vec<(JobId, Page)>> {
     let mut all = Vec::new();
     for id in documents.jobs()? {
         let page = documents.read(id).map_err(|e| e.to_string()).and_then(|text| match text {
@@ -73,9 +74,9 @@ pub fn pages(documents: &Documents) -> std::io::Result<Vec<(JobId, Page)>> {
             Err(e) => {
                 let path = documents.dir().join(format!("{id}.json"));
                 let path = escape::bytes(path.as_os_str().as_encoded_bytes());
-                tracing::warn!(
+                warn(&format!(
                     "{path}: {e}: what is known of a mirror cannot be read, and is left out; remove the file if it is damaged"
-                );
+                ));
             }
         }
     }
@@ -103,7 +104,10 @@ impl Diary {
         let (src, dst) = (whole(&spec.src), whole(&spec.dst));
         let shown = |p: &Path| escape::bytes(p.as_os_str().as_encoded_bytes()).to_string();
         let now = Control::now_ms();
-        let known = documents.as_ref().and_then(|d| pages(d).ok()).unwrap_or_default();
+        let known = documents
+            .as_ref()
+            .and_then(|d| pages(d, |text| tracing::warn!("{text}")).ok())
+            .unwrap_or_default();
         let is = |p: &Page| path_of(&p.src) == src && path_of(&p.dst) == dst;
         let (id, page) = known.into_iter().find(|(_, p)| is(p)).unwrap_or_else(|| {
             let (host, arrivals) = (host(), Arrivals::default());
