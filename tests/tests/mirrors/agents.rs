@@ -215,3 +215,48 @@ fn it_is_complete_only_as_far_as_every_agent_says_and_one_keeper_at_a_time_keeps
     assert_eq!(second.number("resyncs"), 0);
     second.stop().expect(0);
 }
+
+/// What a process has used of a core so far, in hundredths of a second.
+fn used(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace();
+    fields.skip(11).take(2).map(|n| n.parse::<u64>().expect("a number")).sum()
+}
+
+#[test]
+fn an_agent_waits_while_the_broker_takes_nothing() {
+    let c = cluster(&[("a0", &["--detect", "inotify"])]);
+    let s = Scratch::memory();
+    s.src().file("f", "f");
+    let m = Mirror::start(&s, &c, "");
+    m.assert_same();
+    let call = |level: &str| c.borrow().services.rabbitmqctl(&["set_vm_memory_high_watermark", level]);
+    call("0.00001");
+    // so much that it sends nothing any more that says only that nothing happens
+    for i in 0..3000 {
+        fs::write(s.at(&format!("src/file-with-a-long-name-{i:060}")), "x").unwrap();
+    }
+    thread::sleep(Duration::from_secs(1));
+    let pid = c.borrow().pid("a0");
+    let before = used(pid);
+    thread::sleep(Duration::from_secs(3));
+    let used = used(pid) - before;
+    call("0.6");
+    assert!(used < 40, "{used} hundredths of a second in three seconds in which nothing happens");
+    m.assert_same();
+    m.stop().expect(0);
+}
+
+#[test]
+fn of_two_keepers_that_are_started_at_once_one_waits() {
+    let c = cluster(&[("a0", &["--detect", "inotify"])]);
+    let s = Scratch::memory();
+    s.src().file("f", "f");
+    let (first, second) = (Mirror::start(&s, &c, ""), Mirror::start(&s, &c, ""));
+    first.assert_same();
+    let all = c.borrow().services.redis_cli(["smembers", "treeferry:mirrors"]);
+    assert_eq!(all.lines().count(), 1, "{all}");
+    let r = Run::of(c.borrow().command(["watch", "--agents", ""]).args(s.words(""))).expect(1);
+    assert!(r.stderr.contains("--agents") && r.stderr.contains("a name has"), "{r}");
+    [&first, &second].iter().for_each(|m| m.kill_keeper());
+}

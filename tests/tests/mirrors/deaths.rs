@@ -79,3 +79,44 @@ fn whatever_dies_while_files_change_the_mirror_is_the_same_in_the_end() {
         assert_eq!(leftovers(&s.at("dst")), [""; 0].map(PathBuf::from));
     }
 }
+
+#[test]
+fn what_was_posted_to_a_mirror_that_nobody_keeps_is_found_when_the_broker_loses_it() {
+    let s = Scratch::disk();
+    let ring = s.at("ring");
+    // no program tells it anything
+    let c = cluster(&[("a0", &["--detect", "shim", "--ring", ring.to_str().unwrap()])]);
+    s.src().file("d/f", "f");
+    let m = Mirror::start(&s, &c, "");
+    m.assert_same();
+    m.stop().expect(0);
+    // nothing is lost: nothing is walked
+    m.keep();
+    m.assert_same();
+    assert_eq!(m.number("resyncs"), 0);
+    m.stop().expect(0);
+    s.src().file("d/new", "new");
+    c.borrow().call(&format!("post {}", s.at("src/d/new").display()));
+    lose_queues(&c);
+    m.keep();
+    m.until("it is found", || s.dst().has("d/new"));
+    m.stop();
+}
+
+#[test]
+fn daemons_end_when_they_are_told_to_though_the_ledger_is_away() {
+    let c = cluster(&[("a0", &["--detect", "inotify"])]);
+    let s = Scratch::memory();
+    s.src().file("f", "f");
+    let m = Mirror::start(&s, &c, "");
+    m.assert_same();
+    c.borrow().kill_server("redis");
+    // it was asked for something meanwhile
+    thread::sleep(Duration::from_secs(3));
+    let began = Instant::now();
+    for name in ["a0", "w0"] {
+        c.borrow_mut().stop(name);
+        assert!(began.elapsed() < Duration::from_secs(25), "{name} took {:?}", began.elapsed());
+    }
+    m.kill_keeper();
+}
