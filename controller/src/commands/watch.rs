@@ -30,8 +30,9 @@ const SETTLE: Duration = Duration::from_secs(60);
 /// since the mirror was stopped), and from then on only what changes is looked at. What was missed is known to be
 /// missed, and walked again. Entries that SRC does not have are deleted from DST: it is a mirror.
 ///
-/// It runs until it is told to stop (SIGINT, SIGTERM, or SIGHUP if that is not ignored). `treeferry status` says meanwhile up to what moment DST is
-/// complete, and how long changes take to arrive. What fails is named, and tried again until it succeeds.
+/// It runs until it is told to stop (SIGINT, SIGTERM, or SIGHUP if that is not ignored). `treeferry status` says meanwhile
+/// up to what moment DST is complete, and how long changes take to arrive. What fails is named, and tried again until it
+/// succeeds.
 ///
 /// Without a cluster one process does it all, and sees what is done on this machine. What writers on other nodes do it
 /// finds with `--detect poll`, or hears of with `--detect list` and from `treeferry post`. With a cluster `treeferry

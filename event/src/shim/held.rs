@@ -69,7 +69,7 @@ struct Open {
 }
 
 /// Something was renamed, perhaps with open files below it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Rename {
     /// Its path before,
     pub(crate) from: Vec<u8>,
@@ -261,39 +261,37 @@ impl Held {
     }
 
     /// Something was renamed.
-    pub(crate) fn moved(&mut self, rename: &Rename) {
-        // those that were told before: this one may have been made before them
+    pub(crate) fn moved(&mut self, rename: Rename) {
         self.forget_late();
-        let before: Vec<Rename> = self.renamed.iter().map(|(_, r)| r.clone()).collect();
-        keep(&mut self.renamed, (Instant::now(), rename.clone()));
-        let is_sure = !rename.cut && !before.iter().any(|r| rename.reverses(r));
+        let Held { processes, files, recent, departed, renamed, .. } = self;
+        // those that were told before: this one may have been made before them
+        let before = || renamed.iter().map(|(_, r)| r);
+        let is_sure = !rename.cut && !before().any(|r| rename.reverses(r));
         let follow = |id: u64, names: &mut Vec<Name>| {
-            if !rename.is_of(id) || !names.iter().any(|n| rename.after(n).is_some()) {
+            let mut new: Vec<Name> = names.iter().filter_map(|n| rename.after(n)).collect();
+            if !rename.is_of(id) || new.is_empty() {
                 return;
             }
-            let mut new: Vec<Name> = names.iter().filter_map(|n| rename.after(n)).collect();
-            before.iter().filter(|r| r.is_of(id)).for_each(|r| r.apply(&mut new));
+            before().filter(|r| r.is_of(id)).for_each(|r| r.apply(&mut new));
             if is_sure {
                 rename.end(names);
             }
             new.into_iter().for_each(|n| add(names, n));
         };
-        for (id, names) in &mut self.recent {
+        for (id, names) in recent {
             follow(*id, names);
         }
-        for (_, files) in &mut self.departed {
-            files.iter_mut().for_each(|(id, open)| follow(*id, &mut open.names));
-        }
-        if self.files == 0 {
-            return;
-        }
-        for process in self.processes.values_mut() {
-            match process.files.get_mut(&rename.id) {
-                Some(open) if !rename.is_dir => follow(rename.id, &mut open.names),
-                None if !rename.is_dir && rename.id != 0 => {}
-                _ => process.files.iter_mut().for_each(|(id, open)| follow(*id, &mut open.names)),
+        let departed = departed.iter_mut().flat_map(|(_, files)| files.iter_mut());
+        departed.for_each(|(id, open)| follow(*id, &mut open.names));
+        let is_known = !rename.is_dir && rename.id != 0;
+        for process in processes.values_mut().filter(|_| *files > 0) {
+            match process.files.get_mut(&rename.id).filter(|_| is_known) {
+                Some(open) => follow(rename.id, &mut open.names),
+                None if is_known => {}
+                None => process.files.iter_mut().for_each(|(id, open)| follow(*id, &mut open.names)),
             }
         }
+        keep(&mut self.renamed, (Instant::now(), rename));
     }
 
     /// Names all files, also those that processes had open which are gone: one that was forked from them may have them.

@@ -320,7 +320,7 @@ impl Shim {
     fn renamed(&mut self, record: &Record<'_>) {
         let (from, to) = (relative(record.other, &self.top), relative(record.path, &self.top));
         let dir = record.kind == Kind::MovedDir;
-        self.held.moved(&Rename {
+        self.held.moved(Rename {
             from: record.other.to_owned(),
             to: record.path.to_owned(),
             cut: record.cut,
