@@ -27,6 +27,8 @@ struct Path {
     since: Instant,
     /// When it failed last.
     failed: Instant,
+    /// Which ticket was drawn next.
+    before: u64,
     /// When it is to be tried again; `None`: it is being tried, and has not failed since.
     next: Option<Instant>,
     why: String,
@@ -46,11 +48,13 @@ impl Failing {
     }
 
     /// It failed, once more perhaps.
-    pub fn add(&mut self, now: Instant, path: RelPath, why: String) {
+    /// `before`: the next ticket that is drawn.
+    pub fn add(&mut self, now: Instant, before: u64, path: RelPath, why: String) {
         let f = self.paths.entry(path.clone()).or_insert(Path {
             attempts: 0,
             since: now,
             failed: now,
+            before,
             next: None,
             why: String::new(),
         });
@@ -59,7 +63,7 @@ impl Failing {
         }
         let at = now + (FIRST * 2u32.saturating_pow(f.attempts.min(16))).min(LAST);
         f.attempts = f.attempts.saturating_add(1);
-        (f.why, f.failed) = (why, now);
+        (f.why, f.failed, f.before) = (why, now, before);
         f.next = Some(at);
         self.next.insert((at, path));
     }
@@ -91,9 +95,9 @@ impl Failing {
         }
     }
 
-    /// Whoever had it is done: it is right now, unless it failed meanwhile.
-    pub fn tried(&mut self, path: &RelPath, birth: u64) {
-        if self.paths.get(path).is_some_and(|f| f.next.is_none()) {
+    /// Whoever had it by this ticket is done: it is right now, unless it failed meanwhile. (It may wait again by now.)
+    pub fn tried(&mut self, path: &RelPath, ticket: u64, birth: u64) {
+        if self.paths.get(path).is_some_and(|f| f.next.is_none() && f.before <= ticket) {
             self.paths.remove(path);
             self.owed.insert(path.clone(), birth);
         }

@@ -83,7 +83,9 @@ pub enum Said {
 pub enum Finding {
     /// A path is to be looked at again; with all that is below; what was said of the last one is not done before.
     Again(RelPath, bool, RelPath),
-    /// The same for a path alone, after so long.
+    /// A path was brought as it was since the errand began, and has changed since.
+    Changed(RelPath),
+    /// A path alone is to be looked at again after so long.
     Later(RelPath, Duration, RelPath),
     /// An entry was renamed at the target.
     Moved,

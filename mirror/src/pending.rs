@@ -37,6 +37,8 @@ struct Waiting {
 struct Walking {
     path: RelPath,
     birth: u64,
+    /// Up to when changes had been told as it began.
+    begun: u64,
     since: Instant,
 }
 
@@ -186,6 +188,13 @@ impl Pending {
         self.owe(&path);
     }
 
+    /// Whoever looked at a path has brought it as it was since that began, and found that it has changed since: what was said
+    /// of it before is done with that.
+    pub fn changed(&mut self, now: Instant, path: RelPath) {
+        let birth = self.earliest_of(&path, |t| t.begun, |w| w.begun);
+        self.add(now, path, Sign::Attributes, birth, None);
+    }
+
     /// What is under way for a path does not bring what was said of it: whoever has it next does.
     fn owe(&mut self, path: &RelPath) {
         let ticket = self.busy.get(path).and_then(|t| self.tickets.get(t));
@@ -198,7 +207,17 @@ impl Pending {
     /// The earliest birth of what is under way for a path, for one above it, or for one below, under the name that it has
     /// or, if it is being renamed, that before.
     fn birth_of(&self, path: &RelPath) -> u64 {
-        let ticket = |t: &u64| self.tickets.get(t).map(|t| t.birth);
+        self.earliest_of(path, |t| t.birth, |w| w.birth)
+    }
+
+    /// The earliest moment that these have of what is under way for a path, and so on.
+    fn earliest_of(
+        &self,
+        path: &RelPath,
+        of_ticket: impl Fn(&Ticket) -> u64,
+        of_walk: impl Fn(&Walking) -> u64,
+    ) -> u64 {
+        let ticket = |t: &u64| self.tickets.get(t).map(&of_ticket);
         let mut birth = self.births.told_up_to();
         let mut above = Some(path.clone());
         while let Some(p) = above {
@@ -209,14 +228,14 @@ impl Pending {
             self.busy.range(path.clone()..).take_while(|(p, _)| p.as_bytes().starts_with(path.as_bytes()));
         let below = below.filter(|(p, _)| path.covers(p)).filter_map(|(_, t)| ticket(t));
         let is_met = |p: &RelPath| p.covers(path) || path.covers(p);
-        let walks = self.walking.values().filter(|w| is_met(&w.path)).map(|w| w.birth);
-        let moves = self.tickets.values().filter(|t| t.from.as_ref().is_some_and(is_met)).map(|t| t.birth);
+        let walks = self.walking.values().filter(|w| is_met(&w.path)).map(&of_walk);
+        let moves = self.tickets.values().filter(|t| t.from.as_ref().is_some_and(is_met)).map(&of_ticket);
         below.chain(walks).chain(moves).fold(birth, u64::min)
     }
 
     /// A path failed; it is tried again later.
     pub fn failed(&mut self, now: Instant, path: RelPath, why: String) {
-        self.failing.add(now, path, why);
+        self.failing.add(now, self.next_ticket, path, why);
     }
 
     /// All that a batch led to is done, at this moment.
@@ -224,7 +243,11 @@ impl Pending {
         let Some(t) = self.tickets.remove(&ticket) else { return };
         for Path { path, since, .. } in t.paths {
             self.busy.remove(&path);
-            self.failing.tried(&path, t.birth);
+            self.failing.tried(&path, ticket, t.birth);
+            if !self.waiting.contains_key(&path) {
+                // it failed, and what was heard of it since then has another name now
+                self.let_go(now, &path);
+            }
             if self.failing.contains(&path) {
                 self.failing.was_for(&path, since);
             } else if !self.waiting.get(&path).is_some_and(|w| w.owed) {
@@ -284,13 +307,14 @@ impl Pending {
         let path = self.below.iter().min_by_key(|(_, birth)| **birth).map(|(path, _)| path.clone())?;
         let birth = self.below.remove(&path)?;
         let ticket = self.draw();
-        self.walking.insert(ticket, Walking { path: path.clone(), birth, since: now });
+        let begun = self.births.told_up_to();
+        self.walking.insert(ticket, Walking { path: path.clone(), birth, begun, since: now });
         Some(Below { ticket, path })
     }
 
     /// A walk has ended, at this moment. If it did not come to its end it is to be done again.
     pub fn walked(&mut self, moment: u64, ticket: u64, complete: bool) {
-        let Some(Walking { path, birth, since }) = self.walking.remove(&ticket) else { return };
+        let Some(Walking { path, birth, since, .. }) = self.walking.remove(&ticket) else { return };
         if complete {
             self.failing.walked(&path, since, birth);
         } else {

@@ -170,8 +170,21 @@ fn a_file_rewritten_all_the_time_and_copied_in_chunks_is_named_once() {
 }
 
 #[test]
-fn a_file_that_grows_all_the_time_is_named_once_and_its_target_stays_as_it_was() {
-    assert_given_up("", grow);
+fn a_file_that_grows_all_the_time_is_copied_as_it_was_at_one_moment() {
+    for old in OLD {
+        let s = scene(old);
+        let file = OpenOptions::new().write(true).open(s.at("src/big")).unwrap();
+        let run = while_changing(vec![Box::new(|n| grow(&file, n).unwrap())], || sync(&s, SLOW)).expect(0);
+        let (there, all) = (target(&s).unwrap(), fs::read(s.at("src/big")).unwrap());
+        assert!(there.len() >= BIG && all.starts_with(&there) && all.len() > there.len(), "{old:?} {run}");
+        assert_eq!((run.count("copied_files"), run.count("retried")), (1, 0), "{run}");
+        assert_ne!(
+            fs::metadata(s.at("dst/big")).unwrap().mtime_nsec(),
+            file.metadata().unwrap().mtime_nsec()
+        );
+        assert_no_leftovers(&s);
+        assert_settles(&s);
+    }
 }
 
 #[test]

@@ -8,8 +8,14 @@ mod checks;
 use checks::churn::{Churn, now_us, while_churning};
 use checks::is_root;
 use checks::mirror::Mirror;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant};
 use treeferry_kit::mounts::FsKind;
 use treeferry_kit::run::wait_until;
@@ -232,6 +238,58 @@ fn a_file_that_is_rewritten_all_the_time_is_copied_a_handful_of_times() {
     // four times a second, the first and the last
     let most = 4 * took.as_secs() + 6;
     assert!((1..=most).contains(&r.count("copied_files")), "{most}: {r}");
+}
+
+/// Changes a file of some size until a mirror has said something of it, and then no more.
+#[track_caller]
+fn while_it_changes(m: &Mirror<'_>, change: impl Fn(&fs::File, u64) + Sync, seen: impl Fn() -> bool) {
+    let (path, over) = (m.s.at("src/large"), AtomicBool::new(false));
+    fs::write(&path, vec![b'0'; 32 << 20]).unwrap();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    thread::scope(|scope| {
+        let (over, change, file) = (&over, &change, &file);
+        scope.spawn(move || (0..).take_while(|_| !over.load(Relaxed)).for_each(|n| change(file, n)));
+        let all = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            m.until("it is known", &seen);
+            // something else arrives, and that is known
+            fs::write(m.s.at("src/beside"), "beside").unwrap();
+            m.catch_up();
+            assert_eq!(fs::read_to_string(m.s.at("dst/beside")).unwrap(), "beside");
+        }));
+        over.store(true, Relaxed);
+        all.unwrap_or_else(|e| std::panic::resume_unwind(e));
+    });
+    drop(file);
+    m.assert_same();
+}
+
+#[test]
+fn a_file_that_grows_all_the_time_arrives_as_it_was() {
+    let s = Scratch::memory();
+    let m = Mirror::start(&s, "");
+    m.catch_up();
+    let lengths = RefCell::new(BTreeSet::new());
+    let grow = |mut file: &fs::File, _| {
+        file.seek(SeekFrom::End(0)).unwrap();
+        file.write_all(b"more\n").unwrap();
+    };
+    while_it_changes(&m, grow, || {
+        lengths.borrow_mut().extend(fs::metadata(s.at("dst/large")).ok().map(|m| m.len()));
+        lengths.borrow().len() > 3
+    });
+    assert_eq!(m.stop().expect(0).count("failures"), 0);
+}
+
+#[test]
+fn a_file_that_is_never_the_same_is_named_and_does_not_hold_up_the_rest() {
+    let s = Scratch::memory();
+    let m = Mirror::start(&s, "");
+    m.catch_up();
+    let write = |file: &fs::File, n: u64| {
+        file.write_all_at(&n.to_le_bytes(), n * 40_009 % (32 << 20)).unwrap();
+    };
+    while_it_changes(&m, write, || m.status().is_some_and(|m| m["failing_paths"][0]["path"] == "large"));
+    m.stop().expect(0);
 }
 
 #[test]

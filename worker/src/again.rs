@@ -7,18 +7,27 @@ use crate::worker::Worker;
 use std::ffi::CStr;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Instant;
 use treeferry_core::{RelPath, Side};
 use treeferry_fs::meta::{fstat, stat_if_there};
 use treeferry_fs::{AsFd, BorrowedFd, Root};
 
 impl Worker {
-    /// After an entry was made like that of the source: if that has changed meanwhile it is looked at again.
-    pub(crate) fn check_again(&self, dir: &Dir, name: &CStr) {
-        if !self.job.is_mirror() {
-            return;
+    /// After an entry was made like that of the source: if that has changed meanwhile it is looked at again. `is_there`: it
+    /// is made, and is not just about to be.
+    pub(crate) fn check_again(&self, dir: &Dir, name: &CStr, is_there: bool) {
+        let Some(m) = self.job.mirror() else { return };
+        if is_there {
+            m.restless.rests(|| dir.child(name));
         }
         let now = stat_if_there(dir.s(), name).ok().flatten().map(|m| seen(&m));
-        if now.is_none() || now != self.looked {
+        if now.is_some() && now == self.looked {
+            return;
+        }
+        // a file with several names may have been brought under another, and before this was begun
+        if is_there && self.looked.is_some() && !self.several {
+            m.listener.changed(dir.child(name));
+        } else {
             self.again_later(dir.child(name), false);
         }
     }
@@ -65,19 +74,24 @@ impl Worker {
     }
 
     /// Whether a trouble only tells that things changed while they were looked at: then a mirror looks again, for as
-    /// long as that takes.
+    /// long as that takes; but a file that is never at rest as it is copied is named in the end.
     pub(crate) fn is_deferred(&self, t: &Trouble, path: impl FnOnce() -> RelPath) -> bool {
+        let Some(m) = self.job.mirror() else { return false };
         let passing = match t {
             Trouble::Changed => true,
             Trouble::Call(_, e) => e.is_gone() || e.is_exists() || e.is_other_kind(),
             _ => false,
         };
-        let deferred = passing && self.job.mirror().is_some();
-        if deferred {
-            // what the source has no more is found out by looking at the name alone
-            self.again_later(path(), matches!(t, Trouble::Call(Side::Target, _)));
+        if !passing {
+            return false;
         }
-        deferred
+        let path = path();
+        if matches!(t, Trouble::Changed) && m.restless.again(path.clone(), Instant::now()) {
+            return false;
+        }
+        // what the source has no more is found out by looking at the name alone
+        self.again_later(path, matches!(t, Trouble::Call(Side::Target, _)));
+        true
     }
 }
 

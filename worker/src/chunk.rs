@@ -173,7 +173,7 @@ impl Worker {
         let full = task.tally == chunks;
         let r = self.once(file.attempt, out, |w, out| w.publish_in(&dir, &name, file, full, out));
         let Err(t) = r else {
-            self.check_again(&dir, &name);
+            self.check_again(&dir, &name, true);
             return Ok(());
         };
         if !matches!(t, Trouble::Stopped) {
@@ -218,7 +218,7 @@ impl Worker {
         let made = fstat(staged.as_fd()).dst()?;
         self.may_appear(|| file.path.clone(), file.group.map(|g| (g, self.job.target_id(&made))))?;
         dir.change(|d| entry::rename(d, &temp, name))?;
-        self.looked = Some(seen(&meta));
+        (self.looked, self.several) = (Some(seen(&meta)), meta.nlink > 1);
         if meta.nlink > 1 {
             self.gather_kin(&file.path, &meta);
         }

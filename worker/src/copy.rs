@@ -10,7 +10,7 @@ use std::ffi::{CStr, CString};
 use std::time::Instant;
 use treeferry_core::records::Best;
 use treeferry_core::{Item, Notice, Outcome};
-use treeferry_fs::copy::{Copied, How, copy_file};
+use treeferry_fs::copy::{Copied, How, copy_file, same_content};
 use treeferry_fs::meta::{fstat, stat};
 use treeferry_fs::verify::{self, Digests};
 use treeferry_fs::xattr::At;
@@ -97,7 +97,10 @@ impl Worker {
         let job = &self.job;
         attrs::dress_new(job, spot, at, &meta, &want, birth, &mut self.bufs, &path, out)?;
         // of an empty file nothing was read that could be half old and half new
-        if meta.size > 0 && !is_unchanged(&meta, &fstat(fd).src()?) {
+        if meta.size > 0
+            && !is_unchanged(&meta, &fstat(fd).src()?)
+            && !self.is_of_one_moment(fd, &staged, &meta)?
+        {
             return Err(Trouble::Changed);
         }
         let target = match src.group {
@@ -133,6 +136,23 @@ impl Worker {
         src.meta = now;
         src.open = Some(fd);
         self.copy_file(dir, src, dst, out)
+    }
+
+    /// Whether what was copied from a file that has changed meanwhile is what it was at one moment after all: it is, if all
+    /// of it is there still as it was read, as in a log that only grows. (What is read twice and is the same was all there
+    /// between the two: Afek et al., Atomic Snapshots of Shared Memory, 1993. Who writes something and takes it back
+    /// meanwhile is not noticed.)
+    ///
+    /// Its time tells it from the file as that is now.
+    fn is_of_one_moment(&mut self, src: BorrowedFd<'_>, staged: &Staged<'_>, was: &Meta) -> Res<bool> {
+        let now = fstat(src).src()?;
+        let is_like = (now.uid, now.gid, now.mode) == (was.uid, was.gid, was.mode) && now.size >= was.size;
+        if !is_like || now.mtime == was.mtime {
+            return Ok(false);
+        }
+        let (holes, flow) = (now.may_have_holes(), &mut Flow(&self.job));
+        let same = same_content(src, staged.fd.as_fd(), was.size, holes, &mut self.buf, flow).either()?;
+        same.ok_or(Trouble::Stopped)
     }
 
     fn copy_content(&mut self, src: BorrowedFd<'_>, dst: &OwnedFd, meta: &Meta) -> Res<()> {

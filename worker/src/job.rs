@@ -5,6 +5,7 @@ use crate::bars::Bars;
 use crate::devices::Devices;
 use crate::limit::Limit;
 use crate::mirror::{KeptNames, Mirror, Mirrored, NameBook};
+use crate::restless::Restless;
 use crate::roots::{
     Trash, check_missing_target, check_nesting, check_roots, join_target, open_target, open_trash, unusable,
 };
@@ -201,7 +202,7 @@ impl Job {
 
     /// From now on this job is a mirror's: what has to be looked at again is told this listener. Once only.
     pub fn mirror_for(&self, listener: Box<dyn Mirrored>, families: Box<dyn NameBook>) {
-        let _ = self.mirror.set(Mirror { listener, families });
+        let _ = self.mirror.set(Mirror { listener, families, restless: Restless::default() });
     }
 
     /// For a mirror: what is known of names, for whoever goes on with it.
@@ -464,6 +465,7 @@ mod tests {
 
     impl Mirrored for Deaf {
         fn again(&self, _: RelPath, _: bool, _: &RelPath) {}
+        fn changed(&self, _: RelPath) {}
         fn later(&self, _: RelPath, _: Duration, _: &RelPath) {}
         fn settled(&self, _: u64) {}
         fn moved(&self, _: &RelPath) {}

@@ -22,6 +22,7 @@ mod mirror;
 mod node_pool;
 mod pool;
 mod reconcile;
+mod restless;
 mod roots;
 mod tidy;
 mod trouble;

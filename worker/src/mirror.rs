@@ -6,6 +6,7 @@
 //! was, the path is to be looked at again. So the last who changes an entry of the target has seen a source that did
 //! not change until then, and a later change is a later event.
 
+use crate::restless::Restless;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,7 +24,9 @@ pub trait Mirrored: Send + Sync {
         self.again(path, below, owed);
         true
     }
-    /// The same for a path alone, and after so long: it is too young.
+    /// A path was brought as it was since the task began, and has changed since: it is to be looked at again.
+    fn changed(&self, path: RelPath);
+    /// A path alone is to be looked at again, after so long: it is too young. `owed` as with [`Mirrored::again`].
     fn later(&self, path: RelPath, wait: Duration, owed: &RelPath);
     /// All that a task with this ticket has led to is done.
     fn settled(&self, ticket: u64);
@@ -38,7 +41,7 @@ pub trait Mirrored: Send + Sync {
     }
 }
 
-/// Knows the names of files of the source that have several, as far as they were seen. KeptNames that are wrong by now do no
+/// Knows the names of files of the source that have several, as far as they were seen. Names that are wrong by now do no
 /// harm: each is looked at before it is believed. Called from worker threads.
 pub trait NameBook: Send + Sync {
     /// Notes a name.
@@ -58,7 +61,7 @@ pub trait NameBook: Send + Sync {
     fn forget(&self, key: GroupKey, path: &RelPath);
     /// The file with several names that a name was last known to be one of. `likely`: it is worth asking somebody else.
     fn noted_for(&self, path: &RelPath, likely: bool) -> Option<GroupKey>;
-    /// KeptNames below a directory of files with several names, as far as that is known here.
+    /// Names below a directory of files with several names, as far as that is known here.
     fn noted_below(&self, dir: &RelPath) -> Vec<RelPath>;
     /// A directory has another name, and so have all that are below it.
     fn renamed(&self, from: &RelPath, to: &RelPath);
@@ -84,6 +87,7 @@ pub struct KeptNames {
 pub(crate) struct Mirror {
     pub listener: Box<dyn Mirrored>,
     pub families: Box<dyn NameBook>,
+    pub restless: Restless,
 }
 
 impl std::fmt::Debug for Mirror {
@@ -96,7 +100,7 @@ impl std::fmt::Debug for Mirror {
 #[derive(Default)]
 pub struct Families {
     names: Mutex<HashMap<GroupKey, Family>>,
-    /// KeptNames of files that had one when they were last looked at, in two generations: of a file that was made lately the
+    /// Names of files that had one when they were last looked at, in two generations: of a file that was made lately the
     /// first name is known when it gets a second.
     recent: Mutex<[HashMap<GroupKey, RelPath>; 2]>,
     index: Mutex<Index>,
@@ -107,7 +111,7 @@ pub struct Families {
 #[derive(Default)]
 struct Index {
     now: BTreeMap<RelPath, GroupKey>,
-    /// KeptNames that were forgotten, in two generations: what is done through a descriptor that is still open is told under
+    /// Names that were forgotten, in two generations: what is done through a descriptor that is still open is told under
     /// a name that the file had.
     former: [HashMap<RelPath, GroupKey>; 2],
     /// Directories that were renamed lately: old and new name, the latest last.

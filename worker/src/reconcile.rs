@@ -57,7 +57,7 @@ impl Worker {
         (self.looked, self.several) = (None, false);
         match self.entry(dir, name, hint, attempt, alone, &mut group, out) {
             Ok(there) => {
-                self.check_again(dir, name);
+                self.check_again(dir, name, there);
                 self.check_kin(dir, name);
                 there
             }

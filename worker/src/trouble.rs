@@ -85,7 +85,7 @@ impl Trouble {
                 path,
                 Side::Source,
                 "copy",
-                format!("changed each of the {MAX_ATTEMPTS} times it was copied: run again when it is quiet"),
+                format!("changed each of the {MAX_ATTEMPTS} times it was copied: it can be when it is quiet"),
             ),
             Trouble::Mismatch => Failure::finding(
                 path,

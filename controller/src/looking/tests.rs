@@ -17,6 +17,9 @@ impl Mirrored for Broker {
         self.again(path, below, owed);
         !self.away.load(Relaxed)
     }
+    fn changed(&self, path: RelPath) {
+        lock(&self.said).push(path);
+    }
     fn later(&self, _: RelPath, _: Duration, _: &RelPath) {}
     fn settled(&self, _: u64) {}
     fn moved(&self, _: &RelPath) {}

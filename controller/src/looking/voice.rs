@@ -53,6 +53,10 @@ impl Mirrored for Walker {
         self.voice.say(vec![Finding::Again(path, below, owed.clone())], true).wait_for_ever();
     }
 
+    fn changed(&self, path: RelPath) {
+        self.voice.say(vec![Finding::Changed(path)], true).wait_for_ever();
+    }
+
     fn later(&self, path: RelPath, wait: Duration, owed: &RelPath) {
         self.voice.say(vec![Finding::Later(path, wait, owed.clone())], true).wait_for_ever();
     }
@@ -122,6 +126,10 @@ impl Mirrored for Ear {
     fn again_surely(&self, path: RelPath, below: bool, owed: &RelPath) -> bool {
         let sent = self.0.voice.say(vec![Finding::Again(path, below, owed.clone())], true);
         sent.wait_unless(|| self.0.stop.is_set())
+    }
+
+    fn changed(&self, path: RelPath) {
+        drop(self.0.voice.say(vec![Finding::Changed(path)], true));
     }
 
     fn later(&self, path: RelPath, wait: Duration, owed: &RelPath) {

@@ -176,6 +176,11 @@ impl Mirrored for Listener {
         self.0.ring();
     }
 
+    fn changed(&self, path: RelPath) {
+        self.0.pending().changed(Instant::now(), path);
+        self.0.ring();
+    }
+
     fn later(&self, path: RelPath, wait: Duration, owed: &RelPath) {
         self.0.pending().later(Instant::now(), path, wait, owed);
         self.0.ring();

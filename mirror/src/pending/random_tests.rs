@@ -5,6 +5,15 @@ use super::*;
 use std::collections::VecDeque;
 use treeferry_kit::rng::Rng;
 
+/// A path was brought as it was, and has changed since: that is said, or only that it is to be looked at again.
+fn changed(p: &mut Pending, rng: &mut Rng, now: Instant, path: RelPath) {
+    if rng.below(2) == 0 {
+        p.changed(now, path);
+    } else {
+        p.again(now, path.clone(), false, &path);
+    }
+}
+
 /// A source that changes, a detector that tells of it late, and workers that take their time: at no moment is something
 /// promised that is not on the target, and in the end everything is.
 #[test]
@@ -77,7 +86,7 @@ fn nothing_is_promised_too_early_in_random_schedules() {
                         target.insert(n, v);
                         // whoever changes the target looks at the source once more
                         if source.get(&n).map_or(0, |s| s.0) != v {
-                            p.again(now, name(n), false, &name(n));
+                            changed(&mut p, &mut rng, now, name(n));
                         }
                     }
                     p.settled(now, us, t);
@@ -88,7 +97,7 @@ fn nothing_is_promised_too_early_in_random_schedules() {
                         for (n, v) in seen.into_iter().filter(|_| whole) {
                             target.insert(n, v);
                             if source.get(&n).map_or(0, |s| s.0) != v {
-                                p.again(now, name(n), false, &name(n));
+                                changed(&mut p, &mut rng, now, name(n));
                             }
                         }
                         p.walked(us, t, whole);
@@ -124,7 +133,7 @@ fn nothing_is_promised_too_early_in_random_schedules() {
                 for (n, v) in seen {
                     target.insert(n, v);
                     if source.get(&n).map_or(0, |s| s.0) != v {
-                        p.again(now, name(n), false, &name(n));
+                        changed(&mut p, &mut rng, now, name(n));
                     }
                 }
                 p.settled(now, us, t);
@@ -137,7 +146,7 @@ fn nothing_is_promised_too_early_in_random_schedules() {
                 for (n, v) in seen {
                     target.insert(n, v);
                     if source.get(&n).map_or(0, |s| s.0) != v {
-                        p.again(now, name(n), false, &name(n));
+                        changed(&mut p, &mut rng, now, name(n));
                     }
                 }
                 p.walked(us, t, true);

@@ -243,6 +243,20 @@ fn what_fails_is_named_and_tried_again_and_does_not_hold_up_the_rest() {
 }
 
 #[test]
+fn what_fails_and_is_heard_of_again_at_once_fails_until_that_is_done() {
+    let (mut p, now) = walked(Timing { damp: Duration::ZERO, ..Timing::default() });
+    p.sign(now, path("bad"), Sign::Now);
+    let b = p.take(now, 10);
+    p.failed(now, path("bad"), "x".to_owned());
+    p.sign(now, path("bad"), Sign::Now);
+    p.settled(now, 0, ticket(&b[0]));
+    assert_eq!((p.figures().failing, p.latency().total()), (1, 0));
+    let b = p.take(now, 10);
+    p.settled(now, 0, ticket(&b[0]));
+    assert_eq!((p.figures().failing, p.latency().total(), p.next_due()), (0, 1, None));
+}
+
+#[test]
 fn what_a_walk_has_put_right_fails_no_more() {
     let (mut p, now) = walked(Timing::default());
     for bad in ["d/a", "d/b", "e"] {
@@ -384,6 +398,35 @@ fn what_is_owed_under_the_name_before_is_not_promised_either() {
     p.settled(now, 0, ticket(&second[0]));
     p.told(400);
     assert_eq!(p.figures().complete_up_to, Some(400));
+}
+
+#[test]
+fn what_was_brought_is_done_also_if_it_has_changed_since() {
+    let (mut p, now) = walked(Timing { damp: Duration::ZERO, ..Timing::default() });
+    p.sign(now, path("log"), Sign::Now);
+    p.told(200);
+    let mut at = now;
+    for round in 0..3 {
+        let look = p.take(at, 10);
+        p.changed(at, path("log"));
+        p.settled(at, 0, ticket(&look[0]));
+        p.told(300 + 100 * round);
+        // as it was when the look began
+        assert_eq!(p.figures().complete_up_to, Some(200 + 100 * round), "{round}");
+        assert_eq!(p.latency().total(), 1 + round);
+        at += ms(1000);
+    }
+    // a walk has seen it later than it began
+    p.sign(at, RelPath::root(), Sign::Tree);
+    p.told(1000);
+    let walk = p.take_below(at).unwrap();
+    p.told(1100);
+    let looks = p.take(at, 10);
+    p.changed(at, path("d/f"));
+    looks.iter().for_each(|l| p.settled(at, 0, ticket(l)));
+    p.walked(0, walk.ticket, true);
+    p.told(1200);
+    assert_eq!(p.figures().complete_up_to, Some(1000));
 }
 
 #[test]

@@ -10,6 +10,8 @@ pub(super) struct Ticket {
     /// The name before, which is looked at too.
     pub from: Option<RelPath>,
     pub birth: u64,
+    /// Up to when changes had been told as it began.
+    pub begun: u64,
 }
 
 /// One of its paths.
@@ -83,6 +85,7 @@ impl Pending {
             let sign = w.sign();
             paths.push(Path { path, since: w.since, sign });
         }
-        self.tickets.insert(ticket, Ticket { paths, from, birth });
+        let begun = self.births.told_up_to();
+        self.tickets.insert(ticket, Ticket { paths, from, birth, begun });
     }
 }

@@ -412,6 +412,7 @@ impl Keeper<'_> {
     fn found(&self, worker: &str, now: Instant, f: Finding) -> bool {
         match f {
             Finding::Again(path, below, owed) => self.desk.pending().again(now, path, below, &owed),
+            Finding::Changed(path) => self.desk.pending().changed(now, path),
             Finding::Later(path, wait, owed) => self.desk.pending().later(now, path, wait, &owed),
             Finding::Failed(f) => self.reporter.failure(&f, None),
             Finding::Moved => {
