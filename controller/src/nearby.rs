@@ -16,7 +16,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use treeferry_core::{Failure, JobId, RelPath, Side, escape};
-use treeferry_queue::{JobRow, NodeReport};
+use treeferry_queue::{Control, JobRow, LedgerError, NodeReport};
 
 /// Names the directory below which sockets are.
 pub const VARIABLE: &str = "TREEFERRY_RUNTIME_DIR";
@@ -244,6 +244,20 @@ fn ask(path: &Path) -> io::Result<Option<Found>> {
     let mut text = Vec::new();
     stream.take(MOST_BYTES).read_to_end(&mut text)?;
     Ok(serde_json::from_slice(&text).ok().and_then(|v: Value| found_of_json(&v)))
+}
+
+/// The mirrors of a cluster, which whoever keeps them tells of in the same form; who that is now is added.
+pub fn mirrors(control: &Control) -> Result<Vec<Found>, LedgerError> {
+    let mut all = Vec::new();
+    for m in control.mirrors()? {
+        let report = serde_json::from_slice::<Value>(&m.report).ok();
+        let Some(mut found) = report.as_ref().and_then(found_of_json) else { continue };
+        if let Some(mirror) = &mut found.mirror {
+            mirror["kept_by"] = json!(m.kept_by);
+        }
+        all.push(found);
+    }
+    Ok(all)
 }
 
 /// Reads what [`report`] has made; `None`: it is of another version.

@@ -1,5 +1,6 @@
 //! What is seen of jobs and workers at one moment, and what follows from two of them. `status` and `top` show it.
 
+use crate::output::grouped;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -8,6 +9,9 @@ use std::path::PathBuf;
 use treeferry_core::job::JobState;
 use treeferry_core::{Counters, JobId, JobSpec, escape};
 use treeferry_queue::{JobRow, NodeReport};
+
+/// An agent that says nothing for so long is named (ms).
+const SILENT_MS: u64 = 5000;
 
 /// What was read at one moment.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +56,55 @@ impl View {
         };
         View { jobs, totals, nodes, at_ms, mirrors: HashMap::new() }
     }
+}
+
+/// Up to what moment a mirror is complete, what there is to do, and how long changes take.
+pub fn mirror_figures(m: &Value, now_ms: u64) -> [String; 3] {
+    let n = |name: &str| m[name].as_u64().unwrap_or(0);
+    let complete = match m["complete_up_to_us"].as_u64() {
+        None if m["detect"] == json!(["list"]) => {
+            "it is not known up to when it is complete: a list tells what is in it".to_owned()
+        }
+        None if n("walks") == 0 => {
+            "not complete yet: the next walk tells what changed during the first".to_owned()
+        }
+        None => "not complete yet: the first walk is under way".to_owned(),
+        Some(us) => {
+            let behind = (now_ms * 1000).saturating_sub(us) as f64 / 1e6;
+            format!("complete up to {behind:.1} s ago")
+        }
+    };
+    let a = &m["arrivals"];
+    let ms = |name: &str| a[name].as_f64().unwrap_or(0.0);
+    let kept = match &m["kept_by"] {
+        Value::Null if m.get("kept_by").is_some() => ", and nobody keeps it".to_owned(),
+        _ => String::new(),
+    };
+    let silent: Vec<&str> = m["agents"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|a| a["heard_ms_ago"].as_u64().is_none_or(|ms| ms > SILENT_MS))
+        .filter_map(|a| a["name"].as_str())
+        .collect();
+    let silent = match silent.is_empty() {
+        true => String::new(),
+        false => format!(", not heard of: {}", silent.join(", ")),
+    };
+    let failing = match n("failing") {
+        0 => String::new(),
+        some => format!(", but for {some} that fail"),
+    };
+    [
+        format!("{complete}{kept}{silent}{failing}"),
+        format!("{} wait, {} looked at", grouped(n("waiting")), grouped(n("busy"))),
+        format!(
+            "{} arrived within {:.1} ms (half), {:.1} ms (99 %)",
+            grouped(a["count"].as_u64().unwrap_or(0)),
+            ms("p50_ms"),
+            ms("p99_ms"),
+        ),
+    ]
 }
 
 /// What a job had counted at some moment.

@@ -8,7 +8,7 @@ use treeferry_kit::run::wait_until;
 use treeferry_kit::tree::{Kind, Spec};
 use treeferry_tests::cluster::Cluster;
 use treeferry_tests::terminal::Terminal;
-use treeferry_tests::{PATIENCE, Run, Scratch, command};
+use treeferry_tests::{Live, PATIENCE, Run, Scratch, command};
 
 /// A cluster at which nobody listens.
 const NOBODY: [&str; 5] = ["top", "--broker", "amqp://127.0.0.1:1", "--ledger", "redis://127.0.0.1:1"];
@@ -93,6 +93,41 @@ fn the_view_shows_a_cluster_and_its_keys_steer_it() {
     let (status, said) = t.end();
     assert_eq!((status.code(), said.as_str()), (Some(0), ""));
     t.assert_restored();
+}
+
+#[test]
+fn mirrors_of_a_cluster_are_shown_and_are_not_cancelled_like_jobs() {
+    let mut c = Cluster::start(1, 0);
+    c.agent("a0", &["--detect", "inotify"]);
+    let s = Scratch::disk();
+    s.src().file("in the way", "new");
+    s.dst().file("in the way/x", "old");
+    let mut watch = c.command(["watch", "--no-delete"]);
+    let _keeper = Live::of(watch.arg(s.at("src")).arg(s.at("dst")));
+    let mut t = in_terminal(c.command(["top"]), 120, 30);
+    t.until("the mirror, and how it stands", |text| {
+        [
+            "1 running",
+            "-> ",
+            "complete up to ",
+            "ago, but for 1 that fail",
+            "0 wait",
+            "the latest of 1",
+            "in the way",
+        ]
+        .iter()
+        .all(|part| text.contains(part))
+    });
+    let id = c.status()["jobs"][0]["id"].as_str().unwrap().to_owned();
+    t.type_in("cy");
+    t.until("that it cannot be", |text| text.contains(&format!("cancel job {id}: {id} is a mirror")));
+    for words in ["cancel", "pause"] {
+        let r = Run::of(&mut c.command([words, &id])).expect(2);
+        assert!(r.stderr.contains("is a mirror") && r.stderr.contains("SIGTERM"), "{r}");
+    }
+    t.type_in("q");
+    t.end();
+    assert_eq!(c.status()["jobs"][0]["state"], "running");
 }
 
 #[test]

@@ -159,6 +159,10 @@ fn pause(args: &PauseArgs, pause: bool) -> Result<(Value, String), AskError> {
 /// Refuses a job that is not running.
 pub fn must_run(control: &Control, id: JobId) -> Result<(), AskError> {
     match told(control.job(id))? {
+        None if told(control.mirrors())?.iter().any(|m| m.id == id) => Err(AskError::Unknown(format!(
+            "{id} is a mirror, which is ended by SIGTERM to whoever keeps it, as 'treeferry status' says, and for good by \
+             'treeferry mirror forget'; to pause it pause all workers"
+        ))),
         None => Err(AskError::Unknown(format!("there is no job {id}"))),
         Some(j) if j.state != JobState::Running => {
             Err(AskError::Unknown(format!("job {id} has ended: {}", j.state.name())))

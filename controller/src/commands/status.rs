@@ -5,8 +5,11 @@ use crate::args::control::{Ask, AskError, connect, job_id};
 use crate::cli;
 use crate::nearby;
 use crate::output::{complain, grouped, harmless, put, share, took};
-use crate::view::{Past, View, Which, entries, eta_s, job_json, rates, shown, state_of, state_of_node};
+use crate::view::{
+    Past, View, Which, entries, eta_s, job_json, mirror_figures, rates, shown, state_of, state_of_node,
+};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -20,8 +23,6 @@ use treeferry_service::Exit;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Jobs that have ended, and are shown all the same.
 const RECENT: usize = 5;
-/// An agent that says nothing for so long is named (ms).
-const SILENT_MS: u64 = 5000;
 /// Running tasks that are shown of each worker.
 const TASKS: usize = 4;
 
@@ -137,20 +138,12 @@ fn watch(args: &Args) -> Result<(), AskError> {
 
 fn look(control: &Control, only: Option<JobId>) -> Result<Seen, AskError> {
     let (mut all, nodes) = (told(control.jobs())?, told(control.nodes())?);
-    let mut mirrors = Vec::new();
-    for m in told(control.mirrors())? {
-        let report = serde_json::from_slice::<Value>(&m.report).ok();
-        let Some(mut found) = report.as_ref().and_then(nearby::found_of_json) else { continue };
-        if let Some(mut mirror) = found.mirror.take() {
-            mirror["kept_by"] = json!(m.kept_by);
-            mirrors.push((m.id, mirror));
-        }
+    let mut mirrors = HashMap::new();
+    for found in told(nearby::mirrors(control))? {
+        mirrors.extend(found.mirror.map(|m| (found.job.id, m)));
         all.insert(0, found.job);
     }
-    let view = View {
-        mirrors: mirrors.into_iter().collect(),
-        ..View::new(all, nodes, Control::now_ms(), which(only))
-    };
+    let view = View { mirrors, ..View::new(all, nodes, Control::now_ms(), which(only)) };
     match only.filter(|_| view.jobs.is_empty()) {
         Some(id) => Err(AskError::Unknown(format!("there is no job {id}"))),
         None => Ok(Seen { view, queues: Some(control.queues()) }),
@@ -213,7 +206,7 @@ fn show(seen: &Seen, before: Option<&Seen>) -> String {
                 .unwrap_or_default(),
         );
         if let Some(mirror) = v.mirrors.get(&j.id) {
-            let _ = writeln!(t, "    {}", mirror_line(mirror, v.at_ms));
+            let _ = writeln!(t, "    mirror: {}", mirror_figures(mirror, v.at_ms).join("; "));
             if let Some(line) = audit_line(&mirror["audit"]) {
                 let _ = writeln!(t, "    {line}");
             }
@@ -273,50 +266,6 @@ fn show(seen: &Seen, before: Option<&Seen>) -> String {
         }
     }
     t
-}
-
-/// Up to what moment a mirror is complete, and how long changes take.
-fn mirror_line(m: &Value, now_ms: u64) -> String {
-    let n = |name: &str| m[name].as_u64().unwrap_or(0);
-    let complete = match m["complete_up_to_us"].as_u64() {
-        None if m["detect"] == json!(["list"]) => {
-            "it is not known up to when it is complete: a list tells what is in it".to_owned()
-        }
-        None => "not complete yet: the first walk is under way".to_owned(),
-        Some(us) => {
-            let behind = (now_ms * 1000).saturating_sub(us) as f64 / 1e6;
-            format!("complete up to {behind:.1} s ago")
-        }
-    };
-    let a = &m["arrivals"];
-    let ms = |name: &str| a[name].as_f64().unwrap_or(0.0);
-    let kept = match &m["kept_by"] {
-        Value::Null if m.get("kept_by").is_some() => ", and nobody keeps it".to_owned(),
-        _ => String::new(),
-    };
-    let silent: Vec<&str> = m["agents"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|a| a["heard_ms_ago"].as_u64().is_none_or(|ms| ms > SILENT_MS))
-        .filter_map(|a| a["name"].as_str())
-        .collect();
-    let silent = match silent.is_empty() {
-        true => String::new(),
-        false => format!(", not heard of: {}", silent.join(", ")),
-    };
-    let failing = match n("failing") {
-        0 => String::new(),
-        some => format!(", but for {some} that fail"),
-    };
-    format!(
-        "mirror: {complete}{kept}{silent}{failing}; {} wait, {} looked at; {} arrived within {:.1} ms (half), {:.1} ms (99 %)",
-        grouped(n("waiting")),
-        grouped(n("busy")),
-        grouped(a["count"].as_u64().unwrap_or(0)),
-        ms("p50_ms"),
-        ms("p99_ms"),
-    )
 }
 
 /// What an audit of a mirror has found, if there is one.

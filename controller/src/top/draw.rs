@@ -3,7 +3,7 @@
 use super::look::Look;
 use super::model::{Focus, HELP, Model, Overlay, Source};
 use crate::output::{grouped, took};
-use crate::view::{Past, entries, eta_s, shown, state_of, state_of_node};
+use crate::view::{Past, entries, eta_s, mirror_figures, shown, state_of, state_of_node};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -182,7 +182,8 @@ impl Page<'_> {
             return self.line(y, &text, self.look.bad());
         }
         let mut text = String::from("  ");
-        for part in figures(self.m, j) {
+        let mirror = self.m.view().and_then(|v| Some(mirror_figures(v.mirrors.get(&j.id)?, v.at_ms)));
+        for part in mirror.into_iter().flatten().chain(figures(self.m, j)) {
             let comma = if text.trim().is_empty() { "" } else { ", " };
             if text.len() + comma.len() + part.len() <= self.area.width.into() {
                 text += comma;

@@ -5,6 +5,7 @@ use super::model::{Deed, News};
 use crate::commands::control::must_run;
 use crate::nearby;
 use crate::view::{View, Which};
+use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 use treeferry_core::JobId;
@@ -115,10 +116,22 @@ fn look(
     news: &Sender<News>,
 ) -> Result<(), LedgerError> {
     *known = c.jobs_anew(std::mem::take(known))?;
-    let view = View::new(known.clone(), c.nodes()?, Control::now_ms(), Which::Recent(RECENT));
+    let (mut all, mut mirrors, mut failing) = (Vec::new(), HashMap::new(), HashMap::new());
+    for found in nearby::mirrors(c)? {
+        let id = found.job.id;
+        all.push(found.job);
+        mirrors.extend(found.mirror.map(|m| (id, m)));
+        failing.insert(id, found.failures);
+    }
+    all.extend_from_slice(known);
+    let view = View { mirrors, ..View::new(all, c.nodes()?, Control::now_ms(), Which::Recent(RECENT)) };
     let _ = news.send(News::View(view));
     if let Some(id) = chosen {
-        let _ = news.send(News::Failures(id, c.latest_failures(id, FAILURES)?));
+        let latest = match failing.remove(&id) {
+            Some(of_mirror) => of_mirror,
+            None => c.latest_failures(id, FAILURES)?,
+        };
+        let _ = news.send(News::Failures(id, latest));
     }
     Ok(())
 }
@@ -135,11 +148,14 @@ fn carry_out(c: &Control, deed: &Deed) -> Result<(), String> {
         Deed::Pool(sizes) => {
             sizes.iter().try_for_each(|(w, n)| c.set_pool(std::slice::from_ref(w), *n)).map_err(said)
         }
-        Deed::Cancel(id) => match c.cancel(*id) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err("it has ended".to_owned()),
-            Err(e) => Err(said(e)),
-        },
+        Deed::Cancel(id) => {
+            must_run(c, *id).map_err(|e| e.to_string())?;
+            match c.cancel(*id) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err("it has ended".to_owned()),
+                Err(e) => Err(said(e)),
+            }
+        }
     }
 }
 
