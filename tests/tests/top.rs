@@ -107,7 +107,7 @@ fn mirrors_of_a_cluster_are_shown_and_are_not_cancelled_like_jobs() {
     let mut t = in_terminal(c.command(["top"]), 120, 30);
     t.until("the mirror, and how it stands", |text| {
         [
-            "1 running",
+            " 1 job running",
             "-> ",
             "complete up to ",
             "ago, but for 1 that fail",
@@ -118,11 +118,12 @@ fn mirrors_of_a_cluster_are_shown_and_are_not_cancelled_like_jobs() {
         .iter()
         .all(|part| text.contains(part))
     });
-    let id = c.status()["jobs"][0]["id"].as_str().unwrap().to_owned();
+    let id = c.status()["jobs"][0]["job"].clone();
+    let id = id.as_str().unwrap();
     t.type_in("cy");
     t.until("that it cannot be", |text| text.contains(&format!("cancel job {id}: {id} is a mirror")));
     for words in ["cancel", "pause"] {
-        let r = Run::of(&mut c.command([words, &id])).expect(2);
+        let r = Run::of(&mut c.command([words, id])).expect(1);
         assert!(r.stderr.contains("is a mirror") && r.stderr.contains("SIGTERM"), "{r}");
     }
     t.type_in("q");
