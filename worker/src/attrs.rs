@@ -138,6 +138,11 @@ pub(crate) fn repair(
     Ok(d)
 }
 
+/// Whether an entry has an ACL.
+pub(crate) fn has_acl(spot: Spot<'_>, bufs: &mut xattrs::Buffers) -> treeferry_fs::Result<bool> {
+    Ok(xattr::get(spot.at(), ACL_ACCESS, bufs.value())?.is_some())
+}
+
 fn set_mode(spot: Spot<'_>, mode: u32) -> treeferry_fs::Result<()> {
     match spot {
         Spot::Fd(fd) => attr::set_mode(fd, mode),

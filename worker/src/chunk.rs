@@ -210,6 +210,7 @@ impl Worker {
         let (want, mut birth) = self.birth(dir, &meta, old.as_ref(), &path, out);
         birth.mode = 0o600;
         let (spot, at) = (Spot::Fd(staged.as_fd()), At::Fd(src.as_fd()));
+        let (want, birth) = self.born(spot, dir, &meta, want, birth)?;
         self.ours()?;
         attrs::dress_new(&self.job, spot, at, &meta, &want, birth, &mut self.bufs, &path, out)?;
         if !is_unchanged(&meta, &fstat(src.as_fd()).src()?) {

@@ -92,6 +92,7 @@ impl Worker {
         }
         let (want, birth) = self.birth(dir, &meta, dst, &path, out);
         let staged = Staged::new(self, dir, birth.mode, dst.is_some())?;
+        let (want, birth) = self.born(Spot::Fd(staged.fd.as_fd()), dir, &meta, want, birth)?;
         self.copy_content(fd, &staged.fd, &meta)?;
         let (spot, at) = (Spot::Fd(staged.fd.as_fd()), At::Fd(fd));
         let job = &self.job;
@@ -211,6 +212,38 @@ impl Worker {
         (want, AtBirth { mode, inherits })
     }
 
+    /// What a new entry is to be like, and is by birth, now that it is made: in a mirror somebody else may have changed its
+    /// directory since we have opened that.
+    pub(crate) fn born(
+        &mut self,
+        spot: Spot<'_>,
+        dir: &Dir,
+        src: &Meta,
+        want: Want,
+        birth: AtBirth,
+    ) -> Res<(Want, AtBirth)> {
+        if !self.job.is_mirror() {
+            return Ok((want, birth));
+        }
+        let made = match spot {
+            Spot::Fd(fd) => fstat(fd),
+            Spot::Name(d, name) => stat(d, name),
+        };
+        let made = made.dst()?;
+        let inherits =
+            birth.inherits || src.kind != Kind::Symlink && attrs::has_acl(spot, &mut self.bufs).dst()?;
+        if made.gid == dir.gid_of_new(&self.job) {
+            return Ok((want, AtBirth { inherits, ..birth }));
+        }
+        // what is left out has been counted
+        let mut counted = Outcome::default();
+        let really =
+            Want::of(&self.job, src, made.uid, made.gid, true, &treeferry_core::RelPath::root, &mut counted);
+        let keeps_bit = really.mode.is_none_or(|m| m & 0o2000 != 0);
+        let mode = want.mode.map(|m| if keeps_bit { m } else { m & !0o2000 });
+        Ok((Want { mode, ..really }, AtBirth { inherits, ..birth }))
+    }
+
     fn note_copied(
         &self,
         meta: &Meta,
@@ -268,6 +301,7 @@ impl Worker {
             }
             let d = dir.d()?;
             let (spot, from) = (Spot::Name(d, at), At::Name(dir.s(), name));
+            let (want, birth) = self.born(spot, dir, meta, want, birth)?;
             let dressed =
                 attrs::dress_new(&self.job, spot, from, meta, &want, birth, &mut self.bufs, &path, out);
             let named = dressed.and_then(|()| {

@@ -1,5 +1,6 @@
 //! A directory that is being worked on: both sides open, and what is known of it.
 
+use crate::compare::Want;
 use crate::job::Job;
 use crate::trouble::{On, Res, Trouble};
 use std::cell::{Cell, OnceCell};
@@ -86,9 +87,16 @@ impl Dir {
         self.dst.as_ref().filter(|_| !self.fresh.is_fresh()).map(|(_, m)| m.mode)
     }
 
-    /// The mode that it is to have when all is done, as an earlier part of the work has found out.
-    pub fn keep_mode(&mut self, mode: Option<u32>) {
-        if let (Some(mode), Some((_, now))) = (mode, &mut self.dst) {
+    /// The mode that it is to have when all is done: that of the source as it is now, or where modes are not kept that which
+    /// an earlier part of the work has found.
+    pub fn keep_mode(&mut self, job: &Job, mode: u32) {
+        if let Some((_, now)) = &mut self.dst {
+            let wanted = job.spec.passes.dirtime.then(|| {
+                // what is left out was counted when that began
+                let mut counted = Outcome::default();
+                Want::of(job, &self.src_meta, now.uid, now.gid, false, &RelPath::root, &mut counted).mode
+            });
+            let mode = wanted.flatten().unwrap_or(mode);
             // whoever worked in it may have unlocked it
             self.opened.set(self.opened.get() || now.mode != mode);
             now.mode = mode;

@@ -79,9 +79,9 @@ impl Worker {
         out: &mut Outcome,
     ) -> Res<()> {
         let mut dir = Dir::open(&self.job, path, fresh)?;
-        if let (Some(_), Some((_, now))) = (mode, &dir.dst) {
+        if let (Some(mode), Some((_, now))) = (mode, &dir.dst) {
             dir.dirty.set(times_of(&self.job, &dir.src_meta).is_some_and(|(_, m)| m != now.mtime));
-            dir.keep_mode(mode);
+            dir.keep_mode(&self.job, mode);
         } else if mode.is_none() && !dir.fresh.is_fresh() {
             // made by this job, and finished in part by an attempt before this one
             self.adopt(&mut dir, task.attempt, fresh.is_fresh(), out)?;

@@ -80,7 +80,7 @@ impl Worker {
             Some(r) => {
                 dir.join.set(r.join);
                 match r.mode {
-                    Some(_) => dir.keep_mode(r.mode),
+                    Some(mode) => dir.keep_mode(&self.job, mode),
                     // made by this job, and lets nobody in so far
                     None => self.adopt(&mut dir, task.attempt, true, out)?,
                 }

@@ -14,6 +14,13 @@ pub(crate) struct Buffers {
     other: Buffer,
 }
 
+impl Buffers {
+    /// Room for one value.
+    pub fn value(&mut self) -> &mut Buffer {
+        &mut self.value
+    }
+}
+
 /// What was changed, or in a dry run would be.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Changed {
@@ -94,37 +101,13 @@ pub(crate) fn carry(
                 .collect()
         }
     };
-    let mut unsupported_acl = false;
+    let mut unsupported = Vec::new();
     for key in &keys {
-        let class = class(job, key);
-        if class == Class::NotKept {
-            continue;
+        match put(job, src, dst, key, bare, touch, bufs, path, out)? {
+            Put::Done => note(class(job, key), &mut changed),
+            Put::Beyond => unsupported.push(key),
+            Put::Nothing => {}
         }
-        // gone between the listing and now: the source changed, which its ctime tells
-        let Some(value) = xattr::get(src, key, &mut bufs.value).src()? else { continue };
-        if !bare && xattr::get(dst, key, &mut bufs.other).dst()? == Some(value) {
-            continue;
-        }
-        if touch && let Err(e) = xattr::set(dst, key, value) {
-            if xattr::is_beyond(e, key) {
-                match class {
-                    Class::Acl => unsupported_acl = true,
-                    _ => {
-                        out.notice(Notice::XattrsUnsupported);
-                        out.counters.unsupported_xattrs += 1;
-                    }
-                }
-            } else if e.is_not_permitted() && !may_set(job, key) {
-                out.notice(Notice::XattrsLeftOut);
-                out.counters.left_out_xattrs += 1;
-            } else if e.retryable() {
-                return Err(e).dst();
-            } else {
-                out.fail(refused(path(), "setxattr", key, e.raw()));
-            }
-            continue;
-        }
-        note(class, &mut changed);
     }
     for key in &extra {
         let class = class(job, key);
@@ -143,11 +126,72 @@ pub(crate) fn carry(
         }
         note(class, &mut changed);
     }
+    // there may be room now
+    let more = !unsupported.is_empty() && (changed.acl || changed.xattr);
+    let mut unsupported_acl = false;
+    for key in unsupported {
+        let class = class(job, key);
+        match more && put(job, src, dst, key, bare, touch, bufs, path, out)? != Put::Beyond {
+            true => note(class, &mut changed),
+            false if class == Class::Acl => unsupported_acl = true,
+            false => {
+                out.notice(Notice::XattrsUnsupported);
+                out.counters.unsupported_xattrs += 1;
+            }
+        }
+    }
     if unsupported_acl {
         out.notice(Notice::AclsUnsupported);
         out.counters.unsupported_acls += 1;
     }
     Ok(changed)
+}
+
+/// What became of an attribute.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Put {
+    /// It is there now, or without `touch` it would be.
+    Done,
+    /// The target cannot hold it.
+    Beyond,
+    /// It was right, is not kept, or is refused, which has been said.
+    Nothing,
+}
+
+/// Carries one attribute.
+#[expect(clippy::too_many_arguments, reason = "as above")]
+fn put(
+    job: &Job,
+    src: At<'_>,
+    dst: At<'_>,
+    key: &CStr,
+    bare: bool,
+    touch: bool,
+    bufs: &mut Buffers,
+    path: &dyn Fn() -> RelPath,
+    out: &mut Outcome,
+) -> Res<Put> {
+    if class(job, key) == Class::NotKept {
+        return Ok(Put::Nothing);
+    }
+    // gone between the listing and now: the source changed, which its ctime tells
+    let Some(value) = xattr::get(src, key, &mut bufs.value).src()? else { return Ok(Put::Nothing) };
+    if !bare && xattr::get(dst, key, &mut bufs.other).dst()? == Some(value) {
+        return Ok(Put::Nothing);
+    }
+    let Err(e) = (if touch { xattr::set(dst, key, value) } else { Ok(()) }) else { return Ok(Put::Done) };
+    if xattr::is_beyond(e, key) {
+        return Ok(Put::Beyond);
+    }
+    if e.is_not_permitted() && !may_set(job, key) {
+        out.notice(Notice::XattrsLeftOut);
+        out.counters.left_out_xattrs += 1;
+    } else if e.retryable() {
+        return Err(e).dst();
+    } else {
+        out.fail(refused(path(), "setxattr", key, e.raw()));
+    }
+    Ok(Put::Nothing)
 }
 
 fn note(class: Class, changed: &mut Changed) {

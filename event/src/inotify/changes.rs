@@ -49,7 +49,10 @@ impl Changes {
     /// Follows one event.
     pub(super) fn take(&mut self, event: &Event<'_>, batch: &mut Batch) -> Result<(), Error> {
         let mask = event.mask;
-        self.watches.heard();
+        // that a watch is gone which is not known, as one that was added on trial, tells nothing
+        if !mask.contains(ReadFlags::IGNORED) || self.watches.nodes.has(event.watch) {
+            self.watches.heard();
+        }
         if mask.contains(ReadFlags::QUEUE_OVERFLOW) {
             self.overflowed = true;
             return Ok(());

@@ -125,6 +125,25 @@ fn an_extended_attribute_that_is_too_large_for_the_target_is_counted_and_the_oth
 }
 
 #[test]
+fn an_extended_attribute_for_which_another_makes_room_is_kept() {
+    if !is_root() {
+        return;
+    }
+    let ext4 = scratch(FsKind::Ext4, "room");
+    let s = Scratch::memory();
+    let dst = ext4.join("dst");
+    s.src().file("f", "x").xattr("f", "user.b", &[b'b'; 3000]);
+    treeferry_tests::sync([&s.at("src"), &dst]).expect(0);
+    s.src().xattr("f", "user.a", &[b'a'; 3000]);
+    let run = treeferry_tests::sync([&s.at("src"), &dst]).expect(0);
+    assert_eq!(run.count("unsupported_xattrs"), 1, "there is no room for both: {run}");
+    rustix::fs::removexattr(s.at("src/f"), c"user.b").unwrap();
+    let run = treeferry_tests::sync([&s.at("src"), &dst]).expect(0);
+    assert_eq!(run.count("unsupported_xattrs"), 0, "{run}");
+    treeferry_tests::assert_same(&s.at("src"), &dst);
+}
+
+#[test]
 fn a_symlink_that_is_too_long_for_the_target_is_a_named_failure() {
     if !is_root() {
         return;
