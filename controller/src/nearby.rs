@@ -185,7 +185,7 @@ impl Neighbours {
         let jobs = self.found.iter().map(|f| f.job.clone()).collect();
         let processes = self.found.iter().map(|f| f.process.clone()).collect();
         let mirrors = self.found.iter().filter_map(|f| Some((f.job.id, f.mirror.clone()?))).collect();
-        View { mirrors, ..View::new(jobs, processes, at_ms, which) }
+        View::new(jobs, processes, at_ms, which).with(mirrors)
     }
 }
 

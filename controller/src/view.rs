@@ -56,6 +56,12 @@ impl View {
         };
         View { jobs, totals, nodes, at_ms, mirrors: HashMap::new() }
     }
+
+    /// With these mirrors, which go on for ever.
+    pub fn with(mut self, mirrors: HashMap<JobId, Value>) -> View {
+        self.totals.retain(|id, _| !mirrors.contains_key(id));
+        View { mirrors, ..self }
+    }
 }
 
 /// Up to what moment a mirror is complete, what there is to do, and how long changes take.

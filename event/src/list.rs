@@ -42,9 +42,11 @@ pub struct List {
     ended: bool,
     bad: u64,
     warned: HashSet<Bad>,
+    warned_of_return: bool,
 }
 
-/// Reads paths from a stream, in a thread of its own: absolute ones below `root`, or such as are relative to it.
+/// Reads paths from a stream, in a thread of its own: absolute ones below `root`, or such as are relative to it, or records of a
+/// list of GPFS with such paths.
 /// Others are logged, once for each kind, and left out.
 pub fn list(input: impl Read + Send + 'static, root: &Path, separator: Separator) -> Result<List, Error> {
     let absolute = std::path::absolute(root).map_err(Error::Input)?;
@@ -61,7 +63,16 @@ pub fn list(input: impl Read + Send + 'static, root: &Path, separator: Separator
         .name("list of paths".to_owned())
         .spawn(move || pass_on(BufReader::new(input), separator, &sender, &alarm))
         .map_err(Error::Input)?;
-    Ok(List { lines, waker, roots, separator, ended: false, bad: 0, warned: HashSet::new() })
+    Ok(List {
+        lines,
+        waker,
+        roots,
+        separator,
+        ended: false,
+        bad: 0,
+        warned: HashSet::new(),
+        warned_of_return: false,
+    })
 }
 
 /// Longest path that is believed, and what is held of a list at once, in bytes.
@@ -123,6 +134,12 @@ impl List {
         if line.is_empty() {
             return;
         }
+        if line.ends_with(b"\r") && !std::mem::replace(&mut self.warned_of_return, true) {
+            let path = treeferry_core::escape::bytes(line);
+            tracing::warn!(
+                "{path} in the list ends with a carriage return, which is taken for a part of the name"
+            );
+        }
         match self.clean(line) {
             Ok(path) => batch.add(path, What::Tree),
             Err(bad) => {
@@ -151,6 +168,7 @@ impl List {
         if is_changelog(line) {
             return Err(Bad::Changelog);
         }
+        let line = path_of_policy(line).unwrap_or(line);
         let path = normal(line)?;
         if line.first() != Some(&b'/') {
             return Ok(path);
@@ -180,6 +198,18 @@ fn is_changelog(line: &[u8]) -> bool {
     words.next().is_some_and(is_number)
         && words.next().is_some_and(is_type)
         && words.any(|w| w.starts_with(b"t=[0") && w.ends_with(b"]"))
+}
+
+/// The path of a record of a list that a policy of GPFS makes: inode, generation and snapshot, what the rule shows, and after
+/// two dashes the full path (IBM Storage Scale, "File list format").
+fn path_of_policy(line: &[u8]) -> Option<&[u8]> {
+    let is_number = |w: &[u8]| !w.is_empty() && w.iter().all(u8::is_ascii_digit);
+    let mut words = line.split(|b| *b == b' ').filter(|w| !w.is_empty());
+    if !(0..3).all(|_| words.next().is_some_and(is_number)) {
+        return None;
+    }
+    let at = line.windows(5).position(|w| w == b" -- /")?;
+    line.get(at + 4..)
 }
 
 /// A path without `.` and empty components, from where it begins.

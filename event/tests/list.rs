@@ -85,6 +85,17 @@ fn there_is_no_up_to_before_the_end() {
 }
 
 #[test]
+fn records_of_a_policy_are_taken_for_the_paths_in_them() {
+    let input = b"12345 65538 0   -- /src/a b -- /c\n1 2 3 100 /x 2026 -- /src/d\n1 2 3 -- /elsewhere\n1 2 x -- /src/e\n\
+        1 2 3 -- f\n4 5 6 -- ";
+    let (paths, bad) = all(input, "/src", Separator::Newline);
+    assert_eq!(
+        (paths, bad),
+        (["a b -- /c", "d", "1 2 x -- /src/e", "1 2 3 -- f", "4 5 6 -- "].map(Into::into).to_vec(), 1)
+    );
+}
+
+#[test]
 fn records_of_a_changelog_are_no_paths() {
     let input = b"2 02MKDIR 4.12.456 2018.01.09 0x0 t=[0x200000405:0x15f9:0x0] j=mkdir.500 ef=0xf u=500:500 \
         nid=10.128.11.159@tcp p=[0x200000007:0x1:0x0] pics\n\

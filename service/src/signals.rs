@@ -1,35 +1,42 @@
 //! SIGINT, SIGTERM and SIGHUP: the first asks the job to stop, the second ends the process at once.
 //!
-//! The flags are set in the signal handler itself, and the end at once is an `_exit` there, so that neither
-//! depends on a thread that might hang (in a write to a terminal that nobody reads, on a dead mount). Only the
-//! words for the user come from a thread. Ending at once is safe at any instant: that is promise 2.
+//! Who asks once may be heard twice: when a terminal is closed the shell sends SIGHUP as the kernel does, and timeout(1)
+//! tells the process and then its group. So what comes within [`SAME`] is no second signal.
+//!
+//! The flag is set in the signal handler itself, and the end at once is an `_exit` there, so that neither
+//! depends on a thread that might hang (in a write to a terminal that nobody reads, on a dead mount). The
+//! words for the user come from a thread of their own. Ending at once is safe at any instant: that is promise 2.
 
 use crate::exit::Exit;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, iterator::Signals};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 use treeferry_core::Stop;
+
+/// Signals within that time are one.
+const SAME: Duration = Duration::from_millis(500);
 
 /// What to say on the first signal.
 pub const STOPPING: &str = "stopping; what is under way is cleaned up (a second signal stops at once)";
 
 /// Sets `stop` on the first signal, ends the process on the second; calls `say` once, from a thread of its own.
 pub fn watch(stop: &Stop, say: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let asked = Arc::new(AtomicBool::new(false));
+    let ends = Arc::new(AtomicBool::new(false));
     let signals = watched();
     for &signal in &signals {
-        // in this order: the handlers of a signal run as they were registered, and the first must find
-        // `asked` as it was before this signal
-        flag::register_conditional_shutdown(signal, Exit::Interrupted.code().into(), Arc::clone(&asked))?;
-        flag::register(signal, Arc::clone(&asked))?;
+        flag::register_conditional_shutdown(signal, Exit::Interrupted.code().into(), Arc::clone(&ends))?;
         flag::register(signal, stop.flag())?;
     }
     let mut arrivals = Signals::new(&signals)?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         if arrivals.forever().next().is_some() {
-            say();
+            // without the words if there is no thread for them
+            let _ = std::thread::Builder::new().name("words".into()).spawn(say);
+            std::thread::sleep(SAME);
+            ends.store(true, Relaxed);
         }
     })?;
     Ok(())
@@ -67,6 +74,8 @@ mod tests {
         watch(&stop, move || said.send(()).unwrap()).unwrap();
         assert!(!stop.is_set());
         signal_hook::low_level::raise(SIGTERM).unwrap();
+        // as when a terminal is closed
+        signal_hook::low_level::raise(SIGHUP).unwrap();
         heard.recv_timeout(Duration::from_secs(10)).unwrap();
         assert!(stop.is_set());
     }

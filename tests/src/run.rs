@@ -184,7 +184,8 @@ impl Live {
         Run::from(finish(child, self.command.clone(), self.began, DEADLINE))
     }
 
-    fn is_running(&mut self) -> bool {
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
         matches!(self.child.as_mut().map(Child::try_wait), Some(Ok(None)))
     }
 }

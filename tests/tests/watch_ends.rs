@@ -111,7 +111,7 @@ fn what_arrived_is_told_by_the_hour_also_of_earlier_mirrors_of_the_same_director
         r.stdout.contains(&format!("{} -> ", s.at("src").display())) && r.stdout.contains("> 300 s"),
         "{r}"
     );
-    let r = Run::of(command(["mirror", "report", "--log-dir"]).arg(s.at("log")).arg("/elsewhere")).expect(0);
+    let r = Run::of(command(["mirror", "report", "--log-dir"]).arg(s.at("log")).arg("/elsewhere")).expect(1);
     assert_eq!(r.stdout, "");
 }
 
@@ -309,6 +309,21 @@ fn a_damaged_page_is_named_and_takes_no_other_mirror_with_it() {
     // of a version to come
     fs::write(&damaged, "{\"format\": 2}").unwrap();
     assert_eq!(report().stderr, "");
+}
+
+#[test]
+fn a_mirror_whose_terminal_is_closed_ends_in_good_order() {
+    let s = Scratch::disk();
+    let m = Mirror::start(&s, "--detect inotify");
+    m.catch_up();
+    s.src().file("f", "f");
+    m.catch_up();
+    // the shell tells it too: both are waiting when it goes on
+    m.live.freeze();
+    m.live.signal(Signal::TERM);
+    m.live.signal(Signal::HUP);
+    m.live.thaw();
+    m.live.finish().expect(0);
 }
 
 #[test]

@@ -8,7 +8,9 @@
 //! known, the more alike the weights become; [`effective`] says how many equal draws they are worth.
 //!
 //! Drawn from are the entries of the source, and those of the target that the source does not have. Whether it has one is
-//! only asked when it was drawn: what is in both belongs to the source's part, and such a draw of the target's is void.
+//! only asked when it was drawn: what is in both belongs to the source's part, and such a draw of the target's is void. (To
+//! draw the target's less often would save that, and what only the target has, though not seen, would weigh the more: no bound
+//! could tell of it.)
 
 use std::ffi::{CStr, CString};
 use treeferry_core::{Failure, RelPath, Side};
@@ -19,9 +21,6 @@ const NAMES: usize = 256;
 const DIRS: usize = 4096;
 /// A directory of more names is not listed anew for each draw.
 const LARGE: u64 = 4096;
-/// Of a name of the target, for each of the source, how often it is drawn where nothing that only the target has was seen:
-/// it is in both, most likely, and void.
-const EXTRA_SHARE: f64 = 0.05;
 
 /// The two trees.
 pub trait Trees {
@@ -63,11 +62,9 @@ struct Node {
     path: RelPath,
     depth: usize,
     parts: [Part; 2],
-    /// The target had something here that the source does not have.
-    extra: bool,
     /// Somebody was in every directory below.
     explored: bool,
-    /// What is believed to be in it and below it, in entries of the source.
+    /// What is believed to be in it and below it, in entries of either side.
     mass: f64,
 }
 
@@ -89,13 +86,6 @@ struct Child {
 }
 
 const SIDES: [Side; 2] = [Side::Source, Side::Target];
-
-impl Node {
-    /// How often an entry of a side is drawn, compared with one of the source.
-    fn share(&self, side: usize) -> f64 {
-        if side == 0 || self.extra || !self.parts[0].there { 1.0 } else { EXTRA_SHARE }
-    }
-}
 
 /// As many equal draws as these weights are worth (Kish, *Survey Sampling*, 1965).
 pub fn effective(weights: impl Iterator<Item = f64>) -> f64 {
@@ -247,8 +237,7 @@ impl<T: Trees> Sampler<T> {
     }
 
     fn visit(&mut self, path: RelPath, depth: usize, sides: [bool; 2]) -> Result<usize, Failure> {
-        let mut node =
-            Node { path, depth, parts: Default::default(), extra: false, explored: false, mass: 0.0 };
+        let mut node = Node { path, depth, parts: Default::default(), explored: false, mass: 0.0 };
         for (n, side) in SIDES.into_iter().enumerate().filter(|(n, _)| sides[*n]) {
             node.parts[n] = self.read(side, &node.path, self.keep)?;
         }
@@ -285,10 +274,10 @@ impl<T: Trees> Sampler<T> {
         let mut left = self.rng.f64() * total;
         let mut last = Choice::Nothing;
         for side in 0..2 {
-            let (part, share) = (&self.nodes[at].parts[side], self.nodes[at].share(side));
-            let own = self.own(part) * share;
+            let part = &self.nodes[at].parts[side];
+            let own = self.own(part);
             if own > 0.0 {
-                last = Choice::Name(side, share / total);
+                last = Choice::Name(side, 1.0 / total);
                 if left < own {
                     return last;
                 }
@@ -296,7 +285,7 @@ impl<T: Trees> Sampler<T> {
             }
             let each = part.dir_count as f64 / part.dirs.len().max(1) as f64;
             for (i, c) in part.dirs.iter().enumerate() {
-                let mass = each * self.mass_of(c, self.nodes[at].depth + 1, share);
+                let mass = each * self.mass_of(c, self.nodes[at].depth + 1);
                 if mass > 0.0 {
                     // of all that might have been kept this one was, once in `each`
                     last = Choice::Below(side, i, mass / total / each);
@@ -345,12 +334,10 @@ impl<T: Trees> Sampler<T> {
             true => self.trees.find(Side::Source, path).map(|found| found.is_some()),
             false => Ok(false),
         };
-        let is_part = in_source.map(|is| is == (side == 0)).unwrap_or_else(|e| {
+        in_source.map(|is| is == (side == 0)).unwrap_or_else(|e| {
             self.failures.push(e);
             false
-        });
-        self.nodes[at].extra |= is_part && side == 1;
-        is_part
+        })
     }
 
     /// Goes into a subdirectory.
@@ -392,18 +379,17 @@ impl<T: Trees> Sampler<T> {
         let of = |side: usize| {
             let part = &node.parts[side];
             let each = part.dir_count as f64 / part.dirs.len().max(1) as f64;
-            let share = node.share(side);
-            let below: f64 = part.dirs.iter().map(|c| self.mass_of(c, node.depth + 1, share)).sum();
-            self.own(part) * share + each * below
+            let below: f64 = part.dirs.iter().map(|c| self.mass_of(c, node.depth + 1)).sum();
+            self.own(part) + each * below
         };
         of(0) + of(1)
     }
 
-    fn mass_of(&self, c: &Child, depth: usize, share: f64) -> f64 {
+    fn mass_of(&self, c: &Child, depth: usize) -> f64 {
         match c.node {
             _ if c.dead => 0.0,
             Some(n) => self.nodes[n].mass,
-            None => share * self.expected.get(depth).copied().unwrap_or(1.0).max(1.0),
+            None => self.expected.get(depth).copied().unwrap_or(1.0).max(1.0),
         }
     }
 

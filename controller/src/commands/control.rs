@@ -159,16 +159,24 @@ fn pause(args: &PauseArgs, pause: bool) -> Result<(Value, String), AskError> {
 /// Refuses a job that is not running.
 pub fn must_run(control: &Control, id: JobId) -> Result<(), AskError> {
     match told(control.job(id))? {
-        None if told(control.mirrors())?.iter().any(|m| m.id == id) => Err(AskError::Unknown(format!(
-            "{id} is a mirror, which is ended by SIGTERM to whoever keeps it, as 'treeferry status' says, and for good by \
-             'treeferry mirror forget'; to pause it pause all workers"
-        ))),
-        None => Err(AskError::Unknown(format!("there is no job {id}"))),
+        None => Err(not_a_job(control, id)?),
         Some(j) if j.state != JobState::Running => {
             Err(AskError::Unknown(format!("job {id} has ended: {}", j.state.name())))
         }
         Some(_) => Ok(()),
     }
+}
+
+/// There is no such job; it may be a mirror.
+fn not_a_job(control: &Control, id: JobId) -> Result<AskError, AskError> {
+    let is_mirror = told(control.mirrors())?.iter().any(|m| m.id == id);
+    Ok(AskError::Unknown(match is_mirror {
+        true => format!(
+            "{id} is a mirror, which is ended by SIGTERM to whoever keeps it, as 'treeferry status' says, and for good by \
+             'treeferry mirror forget'; what fails is tried again by itself; to pause it pause all workers"
+        ),
+        false => format!("there is no job {id}"),
+    }))
 }
 
 fn goes_by(n: &NodeReport, name: &str) -> bool {
@@ -269,7 +277,7 @@ fn retry(args: &RetryArgs) -> Result<Request, AskError> {
     let control = args.ask.control()?;
     let unknown = |why: String| Err(AskError::Unknown(why));
     let id = args.job;
-    let Some(job) = told(control.job(id))? else { return unknown(format!("there is no job {id}")) };
+    let Some(job) = told(control.job(id))? else { return Err(not_a_job(&control, id)?) };
     if job.state == JobState::Running {
         return unknown(format!("job {id} is still running"));
     }

@@ -137,11 +137,15 @@ fn report(args: &ReportArgs) -> Result<(), AskError> {
     if args.json {
         let mirrors: Vec<Value> = all.iter().map(|(id, p)| as_json(*id, p, args)).collect();
         put(format!("{}\n", json!({ "mirrors": mirrors })).as_bytes());
+    }
+    if all.is_empty() && args.src.is_some() {
+        return Err(AskError::Unknown(format!("no mirror of these directories is known in {shown_dir}")));
+    }
+    if args.json {
         return Ok(());
     }
     if all.is_empty() {
-        let which = if args.src.is_some() { "no mirror of these directories" } else { "no mirror" };
-        complain(&format!("{which} is known in {shown_dir}"));
+        complain(&format!("no mirror is known in {shown_dir}"));
     }
     let text: Vec<String> = all.iter().map(|(_, p)| as_text(p, args)).collect();
     put(text.join("\n").as_bytes());

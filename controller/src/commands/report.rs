@@ -134,7 +134,7 @@ fn find(
         return Ok((f, Found::Document(d)));
     }
     Err(AskError::Unknown(format!(
-        "there is no job {id}; 'treeferry report' lists those that can be reported"
+        "there is no job {id}; 'treeferry report' lists those that can be reported; of mirrors tells 'treeferry mirror report'"
     )))
 }
 

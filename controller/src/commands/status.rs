@@ -63,7 +63,8 @@ pub fn explain(command: &str, why: &AskError) -> Exit {
             Exit::Usage
         }
         AskError::Unreachable(e) => {
-            complain(&format!("{e}\nIs Redis running, and does the URL name it?"));
+            let server = if e.starts_with("the broker") { "RabbitMQ" } else { "Redis" };
+            complain(&format!("{e}\nIs {server} running, and does the URL name it?"));
             Exit::Unreachable
         }
     }
@@ -143,7 +144,7 @@ fn look(control: &Control, only: Option<JobId>) -> Result<Seen, AskError> {
         mirrors.extend(found.mirror.map(|m| (found.job.id, m)));
         all.insert(0, found.job);
     }
-    let view = View { mirrors, ..View::new(all, nodes, Control::now_ms(), which(only)) };
+    let view = View::new(all, nodes, Control::now_ms(), which(only)).with(mirrors);
     match only.filter(|_| view.jobs.is_empty()) {
         Some(id) => Err(AskError::Unknown(format!("there is no job {id}"))),
         None => Ok(Seen { view, queues: Some(control.queues()) }),

@@ -124,7 +124,7 @@ fn look(
         failing.insert(id, found.failures);
     }
     all.extend_from_slice(known);
-    let view = View { mirrors, ..View::new(all, c.nodes()?, Control::now_ms(), Which::Recent(RECENT)) };
+    let view = View::new(all, c.nodes()?, Control::now_ms(), Which::Recent(RECENT)).with(mirrors);
     let _ = news.send(News::View(view));
     if let Some(id) = chosen {
         let latest = match failing.remove(&id) {

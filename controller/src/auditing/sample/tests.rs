@@ -116,6 +116,26 @@ fn sums_are_estimated_without_bias_however_uneven_the_tree() {
     within("one entry", first / n, 1.0, 0.6);
 }
 
+/// Also where only the target has what differs, and none of it was seen.
+#[test]
+fn a_bound_holds_as_often_as_it_says() {
+    let mut p = Plan::new();
+    (0..2000).for_each(|n| p.add(&[0, 1], &format!("f{n}"), false));
+    (0..20).for_each(|n| p.add(&[1], &format!("extra{n}"), false));
+    const SEEDS: u64 = 100;
+    let misses = (0..SEEDS).filter(|seed| {
+        let mut s = Sampler::new(&p, *seed, 0).unwrap();
+        let drawn: Vec<Drawn> = std::iter::from_fn(|| Some(s.draw())).flatten().take(300).collect();
+        let sum = |all: &mut dyn Iterator<Item = &Drawn>| all.map(|d| d.weight).sum::<f64>();
+        let wrong = sum(&mut drawn.iter().filter(|d| d.path.as_bytes().starts_with(b"extra")));
+        let share = wrong / sum(&mut drawn.iter());
+        let worth = effective(drawn.iter().map(|d| d.weight));
+        crate::auditing::bound::at_most(share, worth, 0.95) < 20.0 / 2020.0
+    });
+    let misses = misses.count();
+    assert!(misses <= 10, "{misses} of {SEEDS}");
+}
+
 #[test]
 fn draws_become_even() {
     let (p, all) = uneven();
