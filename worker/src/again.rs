@@ -2,13 +2,13 @@
 
 use crate::dir::Dir;
 use crate::mirror::seen;
-use crate::trouble::Trouble;
+use crate::trouble::{Trouble, Verdict};
 use crate::worker::Worker;
 use std::ffi::CStr;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Instant;
-use treeferry_core::{RelPath, Side};
+use treeferry_core::{Outcome, RelPath, Side};
 use treeferry_fs::meta::{fstat, stat_if_there};
 use treeferry_fs::{AsFd, BorrowedFd, Root};
 
@@ -92,6 +92,14 @@ impl Worker {
         // what the source has no more is found out by looking at the name alone
         self.again_later(path, matches!(t, Trouble::Call(Side::Target, _)));
         true
+    }
+
+    /// Names a trouble that is not tried again here, unless it is one that a mirror looks at again.
+    pub(crate) fn name_or_defer(&self, t: Trouble, path: impl FnOnce() -> RelPath, out: &mut Outcome) {
+        let path = path();
+        if t.verdict(u8::MAX - 1) != Verdict::Drop && !self.is_deferred(&t, || path.clone()) {
+            t.record(|| path, out);
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::xattrs;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use treeferry_core::task::MAX_ATTEMPTS;
-use treeferry_core::{Failure, Item, JoinId, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work};
+use treeferry_core::{Item, JoinId, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work};
 use treeferry_fs::meta::{fstat, stat};
 use treeferry_fs::xattr::At;
 use treeferry_fs::{AsFd, BorrowedFd, Kind, OwnedFd, attr, entry};
@@ -62,7 +62,7 @@ impl Worker {
                 Err(t) if above == 0 => return Err(t),
                 // nothing of this task is to be done twice: it has counted what it removed further up
                 Err(t) => {
-                    t.record(|| path, out);
+                    self.name_or_defer(t, || path, out);
                     return Ok(());
                 }
             }
@@ -131,7 +131,7 @@ impl Worker {
         match (join, only) {
             (Some(join), _) => {
                 if let Err(t) = complete {
-                    t.record(|| path.clone(), out);
+                    self.name_or_defer(t, || path.clone(), out);
                 }
                 Ok(Emptied::Later(join))
             }
@@ -219,7 +219,7 @@ impl Worker {
                     self.check_gone(&dir.child(name));
                 }
                 Err(e) if e.is_gone() => {}
-                Err(e) => out.fail(Failure::errno(dir.child(name), Side::Target, e.op, e.raw())),
+                Err(e) => self.name_or_defer(Trouble::Call(Side::Target, e), || dir.child(name), out),
             }
         }
         self.check_moved(dir, d);
@@ -263,7 +263,7 @@ impl Worker {
                 Err(t) if level == 0 => return Err(t),
                 // what holds it is not empty either, and that needs no saying
                 Err(t) => {
-                    t.record(|| path, out);
+                    self.name_or_defer(t, || path, out);
                     return Ok(());
                 }
             }

@@ -28,7 +28,7 @@ impl Worker {
         let adopted = self.once(attempt, out, |w, out| w.put_early(dir, &before, out));
         match adopted {
             Err(t) if t.verdict(attempt) == Verdict::Retry => return Err(t),
-            Err(t) => t.record(|| dir.path.clone(), out),
+            Err(t) => self.name_or_defer(t, || dir.path.clone(), out),
             Ok(d) if d.any() && !known => {
                 out.counters.meta_fixed += 1;
                 self.note(Item::Fixed(treeferry_core::Kind::Dir, d), || dir.path.clone(), out);
@@ -105,7 +105,7 @@ impl Worker {
         self.at(&dir.path);
         let given_away = matches!(task.work, Work::FinishDir { .. });
         if let Err(t) = self.tidy(dir, listed, matched, src_empty, given_away, sink, out) {
-            t.record(|| dir.path.clone(), out);
+            self.name_or_defer(t, || dir.path.clone(), out);
         }
         let again =
             || Work::FinishDir { path: dir.path.clone(), listed: false, fresh: dir.fresh, mode: dir.mode() };
@@ -122,8 +122,7 @@ impl Worker {
                 out.counters.retried += 1;
                 out.later.push(NewTask { join: task.join, attempt: attempt + 1, work: again() });
             }
-            Err(t) if self.is_deferred(&t, || dir.path.clone()) => {}
-            Err(t) => t.record(|| dir.path.clone(), out),
+            Err(t) => self.name_or_defer(t, || dir.path.clone(), out),
             Ok(()) if self.job.is_mirror() => {
                 if fstat(dir.s()).src()?.ctime != dir.src_meta.ctime {
                     self.again_later(dir.path.clone(), false);

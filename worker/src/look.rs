@@ -5,7 +5,7 @@ use crate::delete::{is_dir_there, source_lost};
 use crate::dir::Dir;
 use crate::mirror::Mirror;
 use crate::reconcile::Source;
-use crate::trouble::{On, Res, Trouble, Verdict};
+use crate::trouble::{On, Res, Trouble};
 use crate::worker::Worker;
 use std::ffi::CStr;
 use treeferry_core::{Item, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work};
@@ -65,7 +65,7 @@ impl Worker {
             self.go_on()?;
             self.at(&dir.child(name));
             if let Err(t) = self.look_at(&dir, name, kind == treeferry_core::Kind::Dir, out) {
-                self.name_or_defer(t, dir.child(name), out);
+                self.name_or_defer(t, || dir.child(name), out);
             }
         }
         match dir.join.get() {
@@ -451,11 +451,5 @@ impl Worker {
         let item = Item::Linked(crate::compare::kind(src.meta.kind), mine.is_none());
         self.note(item, || path.clone(), out);
         Ok((Kin::Linked, mine))
-    }
-
-    fn name_or_defer(&mut self, t: Trouble, path: RelPath, out: &mut Outcome) {
-        if t.verdict(u8::MAX - 1) != Verdict::Drop && !self.is_deferred(&t, || path.clone()) {
-            t.record(|| path, out);
-        }
     }
 }

@@ -80,7 +80,7 @@ impl Worker {
                 match dir.change(|d| entry::remove(d, &name)) {
                     Ok(()) => out.counters.swept += 1,
                     Err(Trouble::Call(_, e)) if e.is_gone() => {}
-                    Err(t) => t.record(|| dir.child(&name), out),
+                    Err(t) => self.name_or_defer(t, || dir.child(&name), out),
                 }
             }
         }

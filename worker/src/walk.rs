@@ -109,7 +109,7 @@ impl Worker {
             }
             Err(t) => {
                 self.at(path);
-                t.record(|| path.clone(), out);
+                self.name_or_defer(t, || path.clone(), out);
                 false
             }
         };
@@ -282,7 +282,7 @@ impl Worker {
                     let again = self.again(dir, name, 1, out);
                     out.later.push(again);
                 }
-                Err(t) => t.record(|| dir.child(name), out),
+                Err(t) => self.name_or_defer(t, || dir.child(name), out),
             }
         }
     }
