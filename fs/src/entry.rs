@@ -132,6 +132,13 @@ pub fn move_over(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>, new: &CS
     fault::gate("renameat").and_then(|()| rustix::fs::renameat(from, name, to, new)).op("renameat")
 }
 
+/// renameat2(2) by which two entries change places.
+pub fn exchange(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>, other: &CStr) -> Result<()> {
+    fault::gate("renameat2")
+        .and_then(|()| rustix::fs::renameat_with(from, name, to, other, rustix::fs::RenameFlags::EXCHANGE))
+        .op("renameat2")
+}
+
 /// unlinkat(2) of what is not a directory.
 #[inline]
 pub fn remove(dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {

@@ -30,6 +30,8 @@ struct Waiting {
     below: bool,
     names: bool,
     from: Option<RelPath>,
+    /// Something else may have this name now.
+    moved: bool,
     /// Whoever has it now has not brought it, and says that it is to be looked at once more.
     owed: bool,
 }
@@ -144,6 +146,7 @@ impl Pending {
             match old.from {
                 Some(first) => {
                     self.add(now, from.clone(), Sign::Tree, old.birth, None);
+                    self.waiting.entry(from.clone()).and_modify(|w| w.moved = true);
                     origin = first;
                 }
                 None => self.let_go(now, &from),
@@ -343,7 +346,7 @@ impl Pending {
             due = due.max(*begun + self.timing.damp);
         }
         let (mut since, mut below, mut from, mut birth) = (now, below, from, birth);
-        let (mut names, mut owed) = (false, false);
+        let (mut names, mut moved, mut owed) = (false, from.is_some(), false);
         let (mut was_ripe, mut free) = (ripe, None);
         if let Some(old) = self.take_out(&path) {
             due = due.min(old.due);
@@ -353,6 +356,7 @@ impl Pending {
             was_ripe |= old.ripe;
             below |= old.below;
             names |= old.names;
+            moved |= old.moved;
             owed |= old.owed;
             birth = birth.min(old.birth);
             match (&from, old.from) {
@@ -369,9 +373,11 @@ impl Pending {
             self.due.insert((due, path.clone()));
         }
         let is_free = free.filter(|f| *f != path);
-        self.waiting.insert(path, Waiting { birth, since, ripe: was_ripe, due, below, names, from, owed });
+        self.waiting
+            .insert(path, Waiting { birth, since, ripe: was_ripe, due, below, names, from, moved, owed });
         if let Some(first) = is_free {
-            self.add(now, first, Sign::Tree, birth, None);
+            self.add(now, first.clone(), Sign::Tree, birth, None);
+            self.waiting.entry(first).and_modify(|w| w.moved = true);
         }
         if self.waiting.len() > self.timing.most {
             self.give_up(now);

@@ -292,7 +292,8 @@ fn closing_written(fd: c_int, s: &libc::stat, real: &mut dyn FnMut() -> bool) {
 #[inline]
 fn tell_closed(ring: &Ring<'_>, id: u64, tell: impl FnOnce(Kind)) {
     let told = table::told();
-    tell(if table::another(id).is_some() { Kind::Changed } else { Kind::Closed });
+    let is_open = table::another(id).is_some() || table::has_forgotten();
+    tell(if is_open { Kind::Changed } else { Kind::Closed });
     if table::told() != told {
         reopened(ring, id);
     }

@@ -319,11 +319,9 @@ fn begin(dir: c_int, given: &[u8], path: &mut Path) -> Result<(), c_int> {
     if given.first() == Some(&b'/') {
         return Ok(());
     }
-    if dir == libc::AT_FDCWD {
-        path.take_working_directory()?;
-    } else {
-        link_of(dir, path)?;
-    }
+    let found = if dir == libc::AT_FDCWD { path.take_working_directory() } else { link_of(dir, path) };
+    // that says nothing of the name
+    found.map_err(|_| libc::ESTALE)?;
     // it has lost its name, or is not where it could be reached
     if path.as_bytes().first() != Some(&b'/') || path.as_bytes().ends_with(b" (deleted)") {
         return Err(libc::ESTALE);
@@ -365,9 +363,16 @@ fn is_at(path: &mut Path, s: &libc::stat) -> bool {
 }
 
 fn link_of(fd: c_int, path: &mut Path) -> Result<(), c_int> {
-    let mut name = Text::new();
-    let _ = write!(name, "/proc/self/fd/{fd}");
-    let length = sys::read_link(name.as_c(), path.cleared())?;
+    let read = |of: &str, path: &mut Path| {
+        let mut name = Text::new();
+        let _ = write!(name, "/proc/{of}/fd/{fd}");
+        sys::read_link(name.as_c(), path.cleared())
+    };
+    let length = match read("self", path) {
+        // the first thread has ended, and others go on: a process of which that is so has none there
+        Err(libc::ENOENT) => read("thread-self", path)?,
+        length => length?,
+    };
     path.set(length);
     Ok(())
 }

@@ -188,6 +188,11 @@ pub(crate) fn highest() -> c_int {
     HIGHEST.load(Relaxed)
 }
 
+/// Whether there are, or were, descriptors of which nothing is remembered.
+pub(crate) fn has_forgotten() -> bool {
+    highest() >= DESCRIPTORS as c_int
+}
+
 /// Whether this process, or that from which it was forked, has told of open files.
 pub(crate) fn has_open() -> bool {
     HAS_OPEN.load(Relaxed)

@@ -237,6 +237,10 @@ pub(crate) fn renaming(old: Name, new: Name, exchange: bool, real: &dyn Fn() -> 
             moved(old, old_path, &to, &from);
         }
     }
+    if was == Where::Elsewhere && is == Where::Here {
+        // what this process has open there
+        ending();
+    }
     result
 }
 
@@ -253,7 +257,17 @@ pub(crate) fn linked(old: Name, new: Name, follow: bool) {
         open(Kind::Changed, old.0);
     }
     name(Kind::Changed, new.0, new.1);
-    if may_be_open {
-        ending();
+    if !may_be_open {
+        return;
+    }
+    ending();
+    // by which name it is open is not known to the kernel if it had none
+    let Some(ring) = shared::ring() else { return };
+    // SAFETY: a call has just succeeded with it.
+    let given = unsafe { given(new.1) };
+    let mut at = Path::new();
+    let found = path::of_name(&ring, new.0, given, &mut at);
+    if let (Where::Here, Ok(s)) = (found, sys::stat_at(new.0, given, libc::AT_SYMLINK_NOFOLLOW)) {
+        say(&ring, Kind::Open, id_in(&s), found, &at);
     }
 }

@@ -40,6 +40,17 @@ impl Worker {
         }
     }
 
+    /// After something was done about a name of a file that has others, of which each is a file of its own at the target: what
+    /// has happened to the file is told under one of them.
+    pub(crate) fn check_apart(&self, dir: &Dir, name: &CStr) {
+        if let (Some(m), Some(key)) = (self.job.mirror().filter(|_| self.follows), self.apart) {
+            let path = dir.child(name);
+            for other in m.families.others(key, &path) {
+                m.listener.again(other, false, &path);
+            }
+        }
+    }
+
     /// After an entry was removed: if the source has it again it is looked at again.
     pub(crate) fn check_gone(&self, path: &RelPath) {
         if self.job.is_mirror() && !matches!(self.job.src.find(path.as_bytes()), Err(e) if e.is_gone()) {

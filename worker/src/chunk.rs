@@ -168,7 +168,15 @@ impl Worker {
             self.give_up(file, out);
             return Ok(());
         }
-        let dir = Dir::open(&self.job, &parent, Fresh::No)?;
+        let dir = match Dir::open(&self.job, &parent, Fresh::No) {
+            Err(t) if matches!(t.verdict(task.attempt), Verdict::Vanished | Verdict::Fail) => {
+                // the directory of the target may be there still
+                let _ = self.remove_staged(file);
+                self.give_up(file, out);
+                return Err(t);
+            }
+            r => r?,
+        };
         dir.join.set(task.join);
         let full = task.tally == chunks;
         let r = self.once(file.attempt, out, |w, out| w.publish_in(&dir, &name, file, full, out));

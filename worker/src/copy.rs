@@ -42,19 +42,21 @@ impl<'a> Staged<'a> {
 
     /// Gives it its final name, in one step.
     pub fn publish(mut self, name: &CStr) -> Res<()> {
-        let d = self.dir.d()?;
         match self.temp.take() {
-            None => entry::name_file(self.fd.as_fd(), d, name).dst(),
-            Some(temp) => entry::rename(d, &temp, name).dst().inspect_err(|_| self.temp = Some(temp)),
+            None => self.dir.change(|d| entry::name_file(self.fd.as_fd(), d, name)),
+            Some(temp) => {
+                let named = self.dir.change(|d| entry::rename(d, &temp, name));
+                named.inspect_err(|_| self.temp = Some(temp))
+            }
         }
     }
 }
 
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
-        if let (Some(temp), Ok(d)) = (&self.temp, self.dir.d()) {
+        if let Some(temp) = &self.temp {
             // if even this fails the next run sweeps it
-            let _ = entry::remove(d, temp);
+            let _ = self.dir.change(|d| entry::remove(d, temp));
         }
     }
 }
@@ -232,8 +234,9 @@ impl Worker {
         let made = made.dst()?;
         let inherits =
             birth.inherits || src.kind != Kind::Symlink && attrs::has_acl(spot, &mut self.bufs).dst()?;
+        let birth = AtBirth { mode: made.mode, inherits };
         if made.gid == dir.gid_of_new(&self.job) {
-            return Ok((want, AtBirth { inherits, ..birth }));
+            return Ok((want, birth));
         }
         // what is left out has been counted
         let mut counted = Outcome::default();
@@ -241,7 +244,7 @@ impl Worker {
             Want::of(&self.job, src, made.uid, made.gid, true, &treeferry_core::RelPath::root, &mut counted);
         let keeps_bit = really.mode.is_none_or(|m| m & 0o2000 != 0);
         let mode = want.mode.map(|m| if keeps_bit { m } else { m & !0o2000 });
-        Ok((Want { mode, ..really }, AtBirth { inherits, ..birth }))
+        Ok((Want { mode, ..really }, birth))
     }
 
     fn note_copied(

@@ -10,6 +10,9 @@ use treeferry_fs::meta::{fstat, stat};
 use treeferry_fs::xattr::{self, ACL_DEFAULT, At};
 use treeferry_fs::{AsFd, BorrowedFd, Error, Meta, OwnedFd, Root, attr};
 
+/// A directory that others lock again and again is unlocked so often.
+const UNLOCKS: u32 = 8;
+
 /// A directory of the source with the one of the target that corresponds to it.
 pub(crate) struct Dir {
     pub path: RelPath,
@@ -90,17 +93,20 @@ impl Dir {
     /// The mode that it is to have when all is done: that of the source as it is now, or where modes are not kept that which
     /// an earlier part of the work has found.
     pub fn keep_mode(&mut self, job: &Job, mode: u32) {
+        let mode = self.wanted_mode(job, &self.src_meta).unwrap_or(mode);
         if let Some((_, now)) = &mut self.dst {
-            let wanted = job.spec.passes.dirtime.then(|| {
-                // what is left out was counted when that began
-                let mut counted = Outcome::default();
-                Want::of(job, &self.src_meta, now.uid, now.gid, false, &RelPath::root, &mut counted).mode
-            });
-            let mode = wanted.flatten().unwrap_or(mode);
             // whoever worked in it may have unlocked it
             self.opened.set(self.opened.get() || now.mode != mode);
             now.mode = mode;
         }
+    }
+
+    /// The mode that the target is to have when the source is like this; `None`: modes are not kept, or not by this pass.
+    pub fn wanted_mode(&self, job: &Job, src: &Meta) -> Option<u32> {
+        let (_, now) = self.dst.as_ref().filter(|_| job.spec.passes.dirtime)?;
+        // what is left out was counted when that began
+        let mut counted = Outcome::default();
+        Want::of(job, src, now.uid, now.gid, false, &RelPath::root, &mut counted).mode
     }
 
     /// Path of an entry.
@@ -123,16 +129,24 @@ impl Dir {
     pub fn change<T>(&self, mut f: impl FnMut(BorrowedFd<'_>) -> treeferry_fs::Result<T>) -> Res<T> {
         let d = self.d()?;
         self.dirty.set(true);
-        match f(d) {
-            Err(e) if e.is_refused() => {
-                let Some((_, meta)) = &self.dst else { return Err(Trouble::Call(Side::Target, e)) };
-                if meta.mode & 0o700 == 0o700 || attr::set_mode(d, meta.mode | 0o700).is_err() {
-                    return Err(Trouble::Call(Side::Target, e));
+        let mut tries = 0;
+        loop {
+            match f(d) {
+                Err(e) if e.is_refused() => {
+                    // another thread may have finished it meanwhile
+                    let mode = fstat(d).dst()?.mode;
+                    let is_open = mode & 0o700 == 0o700;
+                    tries += 1;
+                    if tries > UNLOCKS || (is_open && tries > 1 && !self.opened.get()) {
+                        return Err(Trouble::Call(Side::Target, e));
+                    }
+                    if !is_open && attr::set_mode(d, mode | 0o700).is_err() {
+                        return Err(Trouble::Call(Side::Target, e));
+                    }
+                    self.opened.set(self.opened.get() || !is_open);
                 }
-                self.opened.set(true);
-                f(d).dst()
+                r => return r.dst(),
             }
-            r => r.dst(),
         }
     }
 
@@ -147,10 +161,12 @@ impl Dir {
         })
     }
 
-    /// Whether a directory that we make in it is one of which all is known.
+    /// Whether a directory that we make in it is one of which all is known. (A mirror looks at what happens to it
+    /// meanwhile.)
     pub fn gives_nothing(&self, job: &Job) -> bool {
         self.fresh == Fresh::Plain
-            || (self.dst.as_ref().is_some_and(|(_, m)| m.mode & 0o2000 == 0)
+            || (!job.is_mirror()
+                && self.dst.as_ref().is_some_and(|(_, m)| m.mode & 0o2000 == 0)
                 && !job.limits.group_of_dir
                 && !self.inherits_acl())
     }

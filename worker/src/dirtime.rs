@@ -19,23 +19,28 @@ use treeferry_fs::{AsFd, attr};
 impl Worker {
     /// Gives a directory that was there before this job all metadata but its times. Where a mode would keep us
     /// out, that waits too. An error means that nothing was begun, and that the walk may be tried again.
-    /// `known`: that it is new has been said already, so there is nothing to say of it.
-    pub(crate) fn adopt(&mut self, dir: &mut Dir, attempt: u8, known: bool, out: &mut Outcome) -> Res<()> {
+    /// `known`: that it is new has been said already, so there is nothing to say of it. Returns whether anything was
+    /// changed.
+    pub(crate) fn adopt(&mut self, dir: &mut Dir, attempt: u8, known: bool, out: &mut Outcome) -> Res<bool> {
         if dir.fresh.is_fresh() || !self.job.spec.passes.dirtime {
-            return Ok(());
+            return Ok(false);
         }
-        let Some((_, before)) = dir.dst.as_ref().map(|(fd, m)| (fd.as_fd(), *m)) else { return Ok(()) };
+        let Some((_, before)) = dir.dst.as_ref().map(|(fd, m)| (fd.as_fd(), *m)) else { return Ok(false) };
         let adopted = self.once(attempt, out, |w, out| w.put_early(dir, &before, out));
         match adopted {
             Err(t) if t.verdict(attempt) == Verdict::Retry => return Err(t),
-            Err(t) => self.name_or_defer(t, || dir.path.clone(), out),
-            Ok(d) if d.any() && !known => {
-                out.counters.meta_fixed += 1;
-                self.note(Item::Fixed(treeferry_core::Kind::Dir, d), || dir.path.clone(), out);
+            Err(t) => {
+                self.name_or_defer(t, || dir.path.clone(), out);
+                Ok(true)
             }
-            Ok(_) => {}
+            Ok(d) => {
+                if d.any() && !known {
+                    out.counters.meta_fixed += 1;
+                    self.note(Item::Fixed(treeferry_core::Kind::Dir, d), || dir.path.clone(), out);
+                }
+                Ok(d.any())
+            }
         }
-        Ok(())
     }
 
     fn put_early(&mut self, dir: &mut Dir, before: &Meta, out: &mut Outcome) -> Res<Differs> {

@@ -63,6 +63,8 @@ pub struct Job {
     pub(crate) dst: Option<Root>,
     /// DST was made by this job.
     pub(crate) made_target: bool,
+    /// When this process began with it.
+    pub(crate) opened_at: SystemTime,
     target_changed: Option<Time>,
     /// Other processes work on it too.
     pub(crate) shared: bool,
@@ -184,6 +186,7 @@ impl Job {
             rungs: Rungs::default(),
             bars: Bars::default(),
             made_target: made,
+            opened_at: SystemTime::now(),
             target_changed,
             shared,
             devices: (devices(Some(&src)), devices(dst.as_ref())),
@@ -202,7 +205,12 @@ impl Job {
 
     /// From now on this job is a mirror's: what has to be looked at again is told this listener. Once only.
     pub fn mirror_for(&self, listener: Box<dyn Mirrored>, families: Box<dyn NameBook>) {
-        let _ = self.mirror.set(Mirror { listener, families, restless: Restless::default() });
+        let _ = self.mirror.set(Mirror {
+            listener,
+            families,
+            restless: Restless::default(),
+            moves: Mutex::default(),
+        });
     }
 
     /// For a mirror: what is known of names, for whoever goes on with it.

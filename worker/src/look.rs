@@ -8,6 +8,7 @@ use crate::reconcile::Source;
 use crate::trouble::{On, Res, Trouble};
 use crate::worker::Worker;
 use std::ffi::CStr;
+use std::sync::PoisonError;
 use treeferry_core::{Item, Names, NewTask, Outcome, RelPath, Seal, Side, Task, Work};
 use treeferry_fs::meta::{fstat, stat_if_there};
 use treeferry_fs::{AsFd, Kind, Meta, OwnedFd, Root, attr, entry};
@@ -58,23 +59,24 @@ impl Worker {
         // walks that this leads to are part of it
         dir.waited_for.set(true);
         self.job.add_live(names.len() as u64, 0);
-        if names.is_empty() {
-            self.adopt(&mut dir, task.attempt, false, out)?;
-        }
+        let adopted = names.is_empty() && self.adopt(&mut dir, task.attempt, false, out)?;
         for (name, kind) in names.iter() {
             self.go_on()?;
             self.at(&dir.child(name));
-            if let Err(t) = self.look_at(&dir, name, kind == treeferry_core::Kind::Dir, out) {
+            // what has been given this name by a rename may be another file, or another directory with all that is in it
+            self.closely = kind == treeferry_core::Kind::File;
+            if let Err(t) = self.look_at(&dir, name, kind != treeferry_core::Kind::Unknown, out) {
                 self.name_or_defer(t, || dir.child(name), out);
             }
         }
+        self.closely = false;
         match dir.join.get() {
             Some(join) => {
                 let work = Work::Look { dir: path.clone(), names: Names::default(), ticket };
                 out.seals.push(Seal { join, tally: 0, follow_up: NewTask::new(task.join, work) });
             }
             None => {
-                self.end_look(&dir)?;
+                self.end_look(&dir, adopted)?;
                 self.settle(ticket);
             }
         }
@@ -212,15 +214,23 @@ impl Worker {
         Ok(())
     }
 
-    /// Gives a directory the times that the source's has once nothing changes any more.
-    fn end_look(&mut self, dir: &Dir) -> Res<()> {
+    /// Gives a directory the times that the source's has once nothing changes any more. `adopted`: it was given what else the
+    /// source's had; who has that from a later moment may have done so meanwhile.
+    fn end_look(&mut self, dir: &Dir, adopted: bool) -> Res<()> {
         let Some((fd, before)) = dir.dst.as_ref().filter(|_| !self.job.spec.dry_run) else { return Ok(()) };
         let mut meta = fstat(dir.s()).src()?;
         if dir.opened.get() {
-            attr::set_mode(fd.as_fd(), before.mode).dst()?;
+            // another look may have given it another mode since it was opened here
+            let wanted = dir.wanted_mode(&self.job, &meta).unwrap_or(before.mode);
+            attr::set_mode(fd.as_fd(), wanted).dst()?;
+            if fstat(dir.s()).src()?.mode != meta.mode {
+                self.again_later(dir.path.clone(), false);
+            }
         }
         if (meta.mode, meta.uid, meta.gid) != (dir.src_meta.mode, dir.src_meta.uid, dir.src_meta.gid) {
             self.again_later(dir.path.clone(), false);
+        } else if let Some(m) = self.job.mirror().filter(|_| adopted && meta.ctime != dir.src_meta.ctime) {
+            m.listener.changed(dir.path.clone());
         }
         for _ in 0..MOST_ROUNDS {
             let times = crate::compare::times_of(&self.job, &meta).filter(|_| self.job.spec.passes.dirtime);
@@ -247,15 +257,16 @@ impl Worker {
         ticket: u64,
         out: &mut Outcome,
     ) -> Res<()> {
-        if let Err(t) = self.try_move(from, to, out)
-            && matches!(t, Trouble::Stopped)
-        {
-            // whatever else it is, looking at both names finds out
-            return Err(t);
-        }
+        use treeferry_core::Kind::{Dir, File, Unknown};
+        let kinds = match self.try_move(from, to, out) {
+            Err(Trouble::Stopped) => return Err(Trouble::Stopped),
+            Ok(true) => [Dir, Unknown],
+            // others have these names now, whatever their times say; looking at both finds out
+            Ok(false) | Err(_) => [File, if self.is_file(from) { File } else { Unknown }],
+        };
         let join = self.job.new_join();
         out.opened.push(join);
-        for (path, kind) in [(to, treeferry_core::Kind::Dir), (from, treeferry_core::Kind::Unknown)] {
+        for (path, kind) in [to, from].into_iter().zip(kinds) {
             if let Some((dir, name)) = path.split() {
                 let work = Work::Look { dir, names: Names::one(&name, kind), ticket: 0 };
                 out.children.push(NewTask::new(Some(join), work));
@@ -267,55 +278,66 @@ impl Worker {
         Ok(())
     }
 
-    fn try_move(&mut self, from: &RelPath, to: &RelPath, out: &mut Outcome) -> Res<()> {
+    fn is_file(&self, path: &RelPath) -> bool {
+        let found = self.job.src.find(path.as_bytes()).and_then(|fd| fstat(fd.as_fd()));
+        found.is_ok_and(|m| m.kind == Kind::File)
+    }
+
+    /// Returns whether it has the new name now, or is left out.
+    fn try_move(&mut self, from: &RelPath, to: &RelPath, out: &mut Outcome) -> Res<bool> {
         let job = std::sync::Arc::clone(&self.job);
         let (Some((from_dir, from_name)), Some((to_dir, to_name)), Some(target)) =
             (from.split(), to.split(), &job.dst)
         else {
-            return Ok(());
+            return Ok(true);
         };
         let f = &job.filter;
         if self.job.spec.dry_run || from.covers(to) || to.covers(from) {
-            return Ok(());
+            return Ok(true);
         }
+        let _alone = job.mirror().map(|m| m.moves.lock().unwrap_or_else(PoisonError::into_inner));
         let new = fstat(self.job.src.find(to.as_bytes()).src()?.as_fd()).src()?;
         let is_dir = new.kind == Kind::Dir;
         if let Some(m) = self.job.mirror().filter(|_| is_dir) {
             m.families.renamed(from, to);
         }
         if !f.is_empty() && (f.excludes_deep(to, is_dir) || f.excludes_deep(from, is_dir)) {
-            return Ok(());
+            return Ok(true);
         }
         match self.job.src.find(from.as_bytes()) {
             // something else has the name now
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(false),
             Err(e) if e.is_gone() || e.is_other_kind() => {}
             Err(e) => return Err(Trouble::Call(Side::Source, e)),
         }
         if !self.job.source_is_there() {
-            return Ok(());
+            return Ok(false);
         }
         let old_dir = target.open_dir(from_dir.as_bytes()).dst()?;
         let new_dir = target.open_dir(to_dir.as_bytes()).dst()?;
-        let Some(old) = stat_if_there(old_dir.as_fd(), &from_name).dst()? else { return Ok(()) };
+        let Some(old) = stat_if_there(old_dir.as_fd(), &from_name).dst()? else { return Ok(false) };
         if !self.is_same_object(&new, &old) {
-            return Ok(());
+            return Ok(false);
         }
         if is_dir && f.may_part(from, to) && !self.is_left_out_alike(from, to)? {
             // what is left out at the target stays there, and what is left out now is to go: so it is copied, and removed
-            return Ok(());
+            return Ok(false);
         }
         let in_the_way = stat_if_there(new_dir.as_fd(), &to_name).dst()?;
         match in_the_way {
             None => entry::move_to(old_dir.as_fd(), &from_name, new_dir.as_fd(), &to_name).dst()?,
-            Some(m) if m.kind == Kind::Dir || is_dir => return Ok(()),
+            // what was there has another name now, or is gone: it goes with the old name
+            Some(m) if m.kind == Kind::Dir && is_dir && f.is_empty() && job.spec.passes.delete => {
+                entry::exchange(old_dir.as_fd(), &from_name, new_dir.as_fd(), &to_name).dst()?;
+            }
+            Some(m) if m.kind == Kind::Dir || is_dir => return Ok(false),
             Some(_) => entry::move_over(old_dir.as_fd(), &from_name, new_dir.as_fd(), &to_name).dst()?,
         }
         if let Some(m) = self.job.mirror() {
             m.listener.moved(to);
         }
         self.note(Item::Made(crate::compare::kind(new.kind)), || to.clone(), out);
-        Ok(())
+        Ok(true)
     }
 
     /// Whether of all that is below a directory of the target the same would be left out if that had another name.

@@ -88,6 +88,9 @@ pub(crate) struct Mirror {
     pub listener: Box<dyn Mirrored>,
     pub families: Box<dyn NameBook>,
     pub restless: Restless,
+    /// Held by whoever renames at the target: what two renames take for one and the same may not be it any more after the
+    /// first.
+    pub moves: Mutex<()>,
 }
 
 impl std::fmt::Debug for Mirror {

@@ -54,9 +54,14 @@ impl Worker {
         out: &mut Outcome,
     ) -> bool {
         let mut group = None;
-        (self.looked, self.several) = (None, false);
+        (self.looked, self.several, self.apart) = (None, false, None);
+        let made = |out: &Outcome| out.counters.copied_files + out.counters.meta_fixed;
+        let before = made(out);
         match self.entry(dir, name, hint, attempt, alone, &mut group, out) {
             Ok(there) => {
+                if made(out) > before {
+                    self.check_apart(dir, name);
+                }
                 self.check_again(dir, name, there);
                 self.check_kin(dir, name);
                 there
@@ -149,6 +154,10 @@ impl Worker {
         let mut kin = None;
         let several = meta.nlink > 1 && self.job.spec.hardlinks;
         self.several = several;
+        if let Some(m) = self.job.mirror().filter(|_| meta.nlink > 1 && !several) {
+            self.apart = Some(self.job.group_of(&meta));
+            m.families.note(self.job.group_of(&meta), dir.child(name));
+        }
         let linked = dst.is_some_and(|d| d.kind != Kind::Dir && d.nlink > 1);
         let stays = || dst.is_some_and(|d| d.kind == meta.kind && looks_unchanged(&self.job, &meta, &d));
         // who walks asks only of what is about to be replaced
@@ -316,7 +325,9 @@ impl Worker {
             }
             Kind::File if !looks_unchanged(&self.job, m, dst) => Ok(false),
             // written twice within one tick of the clock, perhaps
-            Kind::File if self.follows && is_recent(m) => self.has_same_content(dir, src.name, m, dst),
+            Kind::File if self.follows && (self.closely || is_recent(m)) => {
+                self.has_same_content(dir, src.name, m, dst)
+            }
             Kind::File => Ok(true),
             Kind::Symlink => Ok(m.size == dst.size
                 && entry::read_symlink(dir.s(), src.name).src()?

@@ -7,10 +7,16 @@ use crate::dir::Dir;
 use crate::trouble::{On, Res, Trouble};
 use crate::worker::{Sink, Worker};
 use std::ffi::{CStr, CString};
+use std::time::{Duration, UNIX_EPOCH};
 use treeferry_core::{Names, NewTask, Outcome, Side, Work};
 use treeferry_fs::meta::{fstat, stat, stat_if_there};
 use treeferry_fs::temp::{self, Maker, PREFIX};
 use treeferry_fs::{AsFd, BorrowedFd, Kind, OwnedFd, entry};
+
+/// No walk takes longer, in a cluster.
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Clocks of file systems differ by less from ours.
+const CLOCKS: Duration = Duration::from_secs(600);
 
 impl Worker {
     /// Sweeps and, if the job deletes, removes what is extra in a directory. `matched`: how many entries are
@@ -41,7 +47,10 @@ impl Worker {
         let d = anew.as_ref().unwrap_or(fd).as_fd();
         let count = self.count_and_sweep(dir, d, out)?;
         let delete = self.job.spec.passes.delete && listed;
-        let all_known = self.job.spec.passes.copy && !self.job.spec.dry_run && count == matched;
+        let all_known = self.job.spec.passes.copy
+            && !self.job.spec.dry_run
+            && count == matched
+            && !self.may_have_lost_names(dir)?;
         if !delete || all_known || count == 0 {
             return Ok(());
         }
@@ -59,6 +68,19 @@ impl Worker {
             Some(list_fd) => self.delete_extra(dir, list_fd, src_empty, sink, out),
             None => Ok(()),
         }
+    }
+
+    /// Whether a mirror may have removed something from a directory after it was counted there, so that something extra passes
+    /// for it: then the source's directory has changed since the walk began. Where several nodes work on it that is not known,
+    /// but it takes less than a week.
+    fn may_have_lost_names(&self, dir: &Dir) -> Res<bool> {
+        if !self.job.is_mirror() {
+            return Ok(false);
+        }
+        let slack = if self.job.shared { WEEK } else { CLOCKS };
+        let since = self.job.opened_at.checked_sub(slack).unwrap_or(UNIX_EPOCH);
+        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Ok(fstat(dir.s()).src()?.ctime.sec >= since as i64)
     }
 
     /// Counts the entries of a target directory that are not ours, and removes ours whose makers are dead.

@@ -82,7 +82,7 @@ impl Worker {
                 match r.mode {
                     Some(mode) => dir.keep_mode(&self.job, mode),
                     // made by this job, and lets nobody in so far
-                    None => self.adopt(&mut dir, task.attempt, true, out)?,
+                    None => drop(self.adopt(&mut dir, task.attempt, true, out)?),
                 }
             }
         }

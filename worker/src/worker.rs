@@ -45,6 +45,10 @@ pub(crate) struct Worker {
     pub looked: Option<Seen>,
     /// It has several names.
     pub several: bool,
+    /// It has several names, each of which is a file of its own at the target.
+    pub apart: Option<treeferry_core::GroupKey>,
+    /// A file that is looked at may be another than it was: what it has in it is compared.
+    pub closely: bool,
     /// Tickets of a mirror for which all is done.
     pub settled: Vec<u64>,
 }
@@ -62,6 +66,8 @@ impl Worker {
             follows,
             looked: None,
             several: false,
+            apart: None,
+            closely: false,
             settled: Vec::new(),
         }
     }

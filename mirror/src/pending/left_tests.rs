@@ -10,7 +10,9 @@ use treeferry_kit::rng::Rng;
 fn seen(batch: &Batch) -> Vec<(RelPath, bool)> {
     match batch {
         Batch::Look { dir, names, .. } if names.is_empty() => vec![(dir.clone(), false)],
-        Batch::Look { dir, names, .. } => names.iter().map(|(n, k)| (dir.child(n), k == Kind::Dir)).collect(),
+        Batch::Look { dir, names, .. } => {
+            names.iter().map(|(n, k)| (dir.child(n), k != Kind::Unknown)).collect()
+        }
         Batch::Move { from, to, .. } => vec![(from.clone(), true), (to.clone(), true)],
         Batch::Names { dir, .. } => vec![(dir.clone(), false)],
     }

@@ -31,7 +31,8 @@ pub fn ticket(b: &Batch) -> u64 {
 }
 
 fn looks(all: &[Batch]) -> Vec<(String, Vec<String>)> {
-    let name = |n: (&CStr, Kind)| n.0.to_str().unwrap().to_owned() + if n.1 == Kind::Dir { "/" } else { "" };
+    let name =
+        |n: (&CStr, Kind)| n.0.to_str().unwrap().to_owned() + if n.1 != Kind::Unknown { "/" } else { "" };
     all.iter()
         .map(|b| match b {
             Batch::Look { dir, names, .. } => (dir.to_string(), names.iter().map(name).collect()),

@@ -54,8 +54,9 @@ impl Pending {
         let mut names = Names::default();
         for (path, w) in &all {
             if let Some((_, name)) = path.split() {
-                use treeferry_core::Kind::{Dir, Unknown};
-                names.push(&name, if w.below { Dir } else { Unknown });
+                use treeferry_core::Kind::{Dir, File, Unknown};
+                let hint = if w.moved { File } else { Unknown };
+                names.push(&name, if w.below && !w.moved { Dir } else { hint });
             }
         }
         self.issue(ticket, all, None);

@@ -47,6 +47,13 @@ static void *closes(void *x) {
     close(first_fd);
     return 0;
 }
+/* the other threads of the process see it as a zombie */
+static void *changes_alone(void *first) {
+    pthread_join((pthread_t)first, 0);
+    wait_for_word();
+    MUST(fchmodat(first_fd, "f", 0600, 0) == 0); MUST(mkdirat(first_fd, "in/made", 0755) == 0);
+    return 0;
+}
 static char from[2048], to[2048];
 static int renamed = -2;
 static void renames(int n) { renamed = rename(from, to); }
@@ -100,7 +107,7 @@ int main(int argc, char **argv) {
         struct rlimit r = {n + 1, n + 1}; MUST(setrlimit(RLIMIT_NOFILE, &r) == 0);
         MUST((f = open("high", O_CREAT | O_WRONLY, 0644)) >= 0); MUST(dup2(f, n) == n); close(f);
         wait_for_word();
-        write_all(n, "late");
+        write_all(n, "late"); if (argc > 3) kill(getpid(), SIGKILL);
     } else if (!strcmp(what, "inherits")) {
         f = atoi(argv[2]);
         wait_for_word();
@@ -115,12 +122,22 @@ int main(int argc, char **argv) {
         MUST(posix_spawn(&p, argv[0], &does, 0, words, environ) == 0);
         close(n); waitpid(p, 0, 0);
     } else if (!strcmp(what, "gets a name")) {
-        char path[64]; MUST((f = open(".", O_TMPFILE | O_WRONLY, 0600)) >= 0);
+        char path[64]; MUST((f = open(argc > 3 ? argv[3] : ".", O_TMPFILE | O_WRONLY, 0600)) >= 0);
         sprintf(path, "/proc/self/fd/%d", f); write_all(f, "1");
-        if (argv[2][0] == 'e') MUST(linkat(f, "", AT_FDCWD, argv[2], AT_EMPTY_PATH) == 0);
+        if (strstr(argv[2], "empty")) MUST(linkat(f, "", AT_FDCWD, argv[2], AT_EMPTY_PATH) == 0);
         else MUST(linkat(AT_FDCWD, path, AT_FDCWD, argv[2], AT_SYMLINK_FOLLOW) == 0);
         wait_for_word();
         write_all(f, "late"); kill(getpid(), SIGKILL);
+    } else if (!strcmp(what, "moves in")) {
+        char path[4096]; sprintf(path, "%s/f", argv[2]);
+        MUST((f = creat(path, 0644)) >= 0); write_all(f, "1"); MUST(rename(path, "moved in") == 0);
+        wait_for_word();
+        write_all(f, "late"); kill(getpid(), SIGKILL);
+    } else if (!strcmp(what, "first thread ends")) {
+        mkdir("dir", 0755); mkdir("dir/in", 0755); close(creat("dir/f", 0644));
+        MUST((first_fd = open("dir", O_RDONLY | O_DIRECTORY)) >= 0);
+        pthread_t t; pthread_create(&t, 0, changes_alone, (void *)pthread_self());
+        pthread_exit(0);
     } else if (!strcmp(what, "direct")) {
         /* it is made all the same */
         MUST(open("direct", O_CREAT | O_WRONLY | O_DIRECT, 0644) == -1 && errno == EINVAL);
@@ -324,6 +341,7 @@ fn a_descriptor_of_a_high_number_is_told_when_the_program_ends() {
     let s = Scratch::disk();
     let t = Rare::start(&s);
     t.goes_on(&["dup2", "5000"]);
+    t.goes_on(&["dup2", "5000", "killed"]);
     t.m.stop();
 }
 
@@ -345,9 +363,30 @@ fn a_file_that_a_program_has_open_when_it_begins_is_known() {
 #[test]
 fn a_file_without_a_name_that_gets_one_is_known_to_be_open() {
     let s = Scratch::disk();
+    fs::create_dir(s.at("src/else")).unwrap();
+    fs::create_dir(s.at("src/made")).unwrap();
     let t = Rare::start(&s);
     t.goes_on(&["gets a name", "by-path"]);
     t.goes_on(&["gets a name", "empty"]);
+    t.goes_on(&["gets a name", "else/where", "made"]);
+    t.goes_on(&["gets a name", "else/empty", "made"]);
+    t.m.stop();
+}
+
+#[test]
+fn a_file_that_is_moved_in_while_it_is_open_is_known_to_be_open() {
+    let s = Scratch::disk();
+    fs::create_dir(s.at("outside")).unwrap();
+    let t = Rare::start(&s);
+    t.goes_on(&["moves in", s.at("outside").to_str().unwrap()]);
+    t.m.stop();
+}
+
+#[test]
+fn a_program_whose_first_thread_has_ended_is_followed() {
+    let s = Scratch::disk();
+    let t = Rare::start(&s);
+    t.goes_on(&["first thread ends"]);
     t.m.stop();
 }
 
