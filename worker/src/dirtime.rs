@@ -28,7 +28,7 @@ impl Worker {
         let Some((_, before)) = dir.dst.as_ref().map(|(fd, m)| (fd.as_fd(), *m)) else { return Ok(false) };
         let adopted = self.once(attempt, out, |w, out| w.put_early(dir, &before, out));
         match adopted {
-            Err(t) if t.verdict(attempt) == Verdict::Retry => return Err(t),
+            Err(t) if t.verdict(attempt) == Verdict::Retry => Err(t),
             Err(t) => {
                 self.name_or_defer(t, || dir.path.clone(), out);
                 Ok(true)
