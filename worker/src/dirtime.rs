@@ -19,8 +19,8 @@ use treeferry_fs::{AsFd, attr};
 impl Worker {
     /// Gives a directory that was there before this job all metadata but its times. Where a mode would keep us
     /// out, that waits too. An error means that nothing was begun, and that the walk may be tried again.
-    /// `known`: that it is new has been said already, so there is nothing to say of it. Returns whether anything was
-    /// changed.
+    /// `known`: that it is new has been said already, so there is nothing to say of it. Returns whether anything but
+    /// times was changed.
     pub(crate) fn adopt(&mut self, dir: &mut Dir, attempt: u8, known: bool, out: &mut Outcome) -> Res<bool> {
         if dir.fresh.is_fresh() || !self.job.spec.passes.dirtime {
             return Ok(false);
@@ -38,7 +38,7 @@ impl Worker {
                     out.counters.meta_fixed += 1;
                     self.note(Item::Fixed(treeferry_core::Kind::Dir, d), || dir.path.clone(), out);
                 }
-                Ok(d.any())
+                Ok(Differs { time: false, ..d }.any())
             }
         }
     }
