@@ -119,7 +119,8 @@ pub enum Work {
     },
     /// For a mirror: make these names of a directory at the target what they are in the source now, also if that is
     /// nothing, and give the directory its metadata. Of a directory that is there on both sides nothing below is looked
-    /// at; where a name is marked as a directory, that is asked for.
+    /// at; where a name is marked as a directory, that is asked for. Where it is marked as a file, whatever it is, a rename
+    /// has given it this name: the same, and of a file what is in it is compared, whatever its size and time say.
     Look {
         /// The directory.
         dir: RelPath,

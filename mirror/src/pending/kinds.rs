@@ -46,7 +46,7 @@ impl Default for Timing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Batch {
     /// Names of a directory; none: the directory itself. Those marked as directories are to be looked at with all that
-    /// is below.
+    /// is below; those marked as files too, and closely, for a rename has given them that name.
     Look {
         /// To be given back when it is done.
         ticket: u64,
